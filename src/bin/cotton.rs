@@ -1,0 +1,2 @@
+//! The `cotton` binary.
+fn main() {}

@@ -1,0 +1,11 @@
+//! Cotton runs MySQL and MariaDB clusters as a self-service on Apache Mesos.
+
+pub mod cli;
+pub mod cluster;
+pub mod executor;
+pub mod http;
+pub mod local;
+pub mod mesos;
+pub mod mysql;
+pub mod scheduler;
+pub mod zookeeper;
