@@ -8,4 +8,6 @@ pub mod local;
 pub mod mesos;
 pub mod mysql;
 pub mod scheduler;
+pub mod secret;
+pub mod time;
 pub mod zookeeper;

@@ -1,1 +1,4 @@
-//! The `cluster` part.
+//! The vocabulary: what clusters, members and positions are, without any I/O, clock or chance.
+
+pub mod id;
+pub mod service_instance;

@@ -1,0 +1,211 @@
+//! Names and numbers by which clusters, members and their incarnations are told apart.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The name of a cluster: 1 to 64 of letters, digits, `_` and `-`, starting with a letter or digit.
+///
+/// It stands in URLs, ZooKeeper paths and Mesos ids as it is, which is why nothing else is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClusterName(String);
+
+/// Why a text is no cluster name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster name {0:?} is not valid: use 1 to 64 letters, digits, '_' and '-', starting with a letter or digit"
+)]
+pub struct InvalidClusterName(String);
+
+impl ClusterName {
+    /// The longest name, in characters.
+    pub const MAX_LENGTH: usize = 64;
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClusterName {
+    type Err = InvalidClusterName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        let all_allowed =
+            text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if starts_well && all_allowed && text.len() <= Self::MAX_LENGTH {
+            Ok(Self(text.to_owned()))
+        } else {
+            // The text may be of any length; the sentence must not be.
+            Err(InvalidClusterName(text.chars().take(Self::MAX_LENGTH + 1).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for ClusterName {
+    type Error = InvalidClusterName;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ClusterName> for String {
+    fn from(name: ClusterName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ClusterName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A member of a cluster, counted from 0. A member keeps its number when its task is launched again.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct MemberId(pub u32);
+
+impl MemberId {
+    /// The `server_id` of the member's MySQL server; MySQL wants it to be at least 1.
+    pub const fn server_id(self) -> u32 {
+        self.0 + 1
+    }
+
+    /// The name of the member's node in service discovery, such as `member_0000000003`.
+    pub fn node_name(self) -> String {
+        format!("member_{:010}", self.0)
+    }
+
+    /// The member that a discovery node belongs to, or `None` for a name of another form.
+    pub fn from_node_name(name: &str) -> Option<Self> {
+        let digits = name.strip_prefix("member_")?;
+        (digits.len() == 10).then(|| digits.parse().ok().map(Self))?
+    }
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Counts the masters of a cluster. It grows with every change of master and is stored before
+/// anything acts on it. Epoch 0 is the time before the first master.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch after this one.
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// One launch of a member, as Mesos knows it: `<cluster>.<first digits of its uuid>.<member>.<launch>`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskId(String);
+
+impl TaskId {
+    /// The id of a member's `launch`-th task.
+    pub fn new(cluster: &ClusterName, uuid: Uuid, member: MemberId, launch: u32) -> Self {
+        let digits = uuid.simple().to_string();
+        Self(format!("{cluster}.{}.{member}.{launch}", &digits[..8]))
+    }
+
+    /// Takes over an id that Mesos or ZooKeeper named; it may be of a foreign form.
+    pub fn from_wire(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The cluster's name in the id, if the id has the form that Cotton gives.
+    pub fn cluster(&self) -> Option<ClusterName> {
+        let mut parts = self.0.split('.');
+        let name = parts.next()?.parse().ok()?;
+        (parts.count() == 3).then_some(name)
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One incarnation of a data directory: made new whenever a directory is initialised, cloned,
+/// restored or otherwise loses what it may have acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DataId(pub Uuid);
+
+/// One run of a mysqld process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ProcessId(pub Uuid);
+
+impl fmt::Display for DataId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    #[test]
+    fn cluster_names() {
+        for good in ["a", "0", "orders", "Test_cluster-3", &"x".repeat(64)] {
+            assert!(good.parse::<ClusterName>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "_a", "a.b", "a/b", "ä", "a b", "..", &"x".repeat(65)] {
+            assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn discovery_nodes_are_those_of_the_original() {
+        assert_eq!(MemberId(1).node_name(), "member_0000000001");
+        assert_eq!(MemberId::from_node_name("member_0000000012"), Some(MemberId(12)));
+        for other in ["member_1", "member_00000000xx", "0000000001", ""] {
+            assert_eq!(MemberId::from_node_name(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn task_ids_name_their_cluster() {
+        let name: ClusterName = "a-b_c".parse().unwrap();
+        let task = TaskId::new(&name, Uuid::nil(), MemberId(2), 7);
+        assert_eq!(task.as_str(), "a-b_c.00000000.2.7");
+        assert_eq!(task.cluster(), Some(name));
+        assert_eq!(TaskId::from_wire("never-existed").cluster(), None);
+    }
+}
