@@ -1,2 +1,4 @@
-//! The `cotton` binary.
-fn main() {}
+//! The integration tests: one binary, one module per part.
+
+mod support;
+mod zookeeper;
