@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// Only the shell asks the clock ([`Timestamp::now`]); everything that decides receives a
 /// `Timestamp` as an argument.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(u64);
 
@@ -26,7 +28,9 @@ impl Timestamp {
     /// What the machine's clock says. Not for code that decides.
     pub fn now() -> Self {
         // A clock before 1970 is read as 1970: durations then are wrong, but nothing panics.
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         Self(since.as_millis() as u64)
     }
 

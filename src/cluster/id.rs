@@ -34,13 +34,16 @@ impl FromStr for ClusterName {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let starts_well = text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let all_allowed =
-            text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        let all_allowed = text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if starts_well && all_allowed && text.len() <= Self::MAX_LENGTH {
             Ok(Self(text.to_owned()))
         } else {
             // The text may be of any length; the sentence must not be.
-            Err(InvalidClusterName(text.chars().take(Self::MAX_LENGTH + 1).collect()))
+            Err(InvalidClusterName(
+                text.chars().take(Self::MAX_LENGTH + 1).collect(),
+            ))
         }
     }
 }
@@ -66,9 +69,7 @@ impl fmt::Display for ClusterName {
 }
 
 /// A member of a cluster, counted from 0. A member keeps its number when its task is launched again.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct MemberId(pub u32);
 
@@ -186,7 +187,17 @@ mod tests {
         for good in ["a", "0", "orders", "Test_cluster-3", &"x".repeat(64)] {
             assert!(good.parse::<ClusterName>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "_a", "a.b", "a/b", "ä", "a b", "..", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "-a",
+            "_a",
+            "a.b",
+            "a/b",
+            "ä",
+            "a b",
+            "..",
+            &"x".repeat(65),
+        ] {
             assert!(bad.parse::<ClusterName>().is_err(), "{bad}");
         }
     }
@@ -194,7 +205,10 @@ mod tests {
     #[test]
     fn discovery_nodes_are_those_of_the_original() {
         assert_eq!(MemberId(1).node_name(), "member_0000000001");
-        assert_eq!(MemberId::from_node_name("member_0000000012"), Some(MemberId(12)));
+        assert_eq!(
+            MemberId::from_node_name("member_0000000012"),
+            Some(MemberId(12))
+        );
         for other in ["member_1", "member_00000000xx", "0000000001", ""] {
             assert_eq!(MemberId::from_node_name(other), None, "{other}");
         }

@@ -48,7 +48,10 @@ impl ServiceInstance {
     pub fn alive(host: impl Into<String>, port: u16, server_id: u32) -> Self {
         Self {
             status: Status::Alive,
-            service_endpoint: Endpoint { host: host.into(), port },
+            service_endpoint: Endpoint {
+                host: host.into(),
+                port,
+            },
             additional_endpoints: BTreeMap::new(),
             shard: Some(server_id),
         }

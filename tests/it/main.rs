@@ -1,4 +1,6 @@
 //! The integration tests: one binary, one module per part.
 
+mod proto;
 mod support;
+mod transcript;
 mod zookeeper;
