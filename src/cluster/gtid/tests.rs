@@ -1,0 +1,245 @@
+//! Elections and lineages, compared with a model that keeps every server's log as a list.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const CLUSTER: Uuid = Uuid::from_u128(0xc0_77_0e);
+
+fn mysql(text: &str) -> Position {
+    Position::parse(Flavour::Mysql, text).unwrap()
+}
+
+fn mariadb(text: &str) -> Position {
+    Position::parse(Flavour::Mariadb, text).unwrap()
+}
+
+#[test]
+fn positions_are_readable_in_json() {
+    let position = mariadb("1-1-3,0-1-100");
+    let text = serde_json::to_string(&position).unwrap();
+    assert_eq!(text, r#"{"mariadb":"0-1-100,1-1-3"}"#);
+    assert_eq!(serde_json::from_str::<Position>(&text).unwrap(), position);
+
+    let position = mysql("3E11FA47-71CA-11E1-9E33-C80AA9429562:1-5");
+    let text = serde_json::to_string(&position).unwrap();
+    assert_eq!(
+        text,
+        r#"{"mysql":"3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5"}"#
+    );
+    assert_eq!(serde_json::from_str::<Position>(&text).unwrap(), position);
+
+    for wrong in [
+        r#"{"mysql":"0-1-100"}"#,
+        r#"{"mariadb":"x"}"#,
+        r#"{"oracle":""}"#,
+        r#""0-1-100""#,
+    ] {
+        assert!(serde_json::from_str::<Position>(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn flavours_do_not_mix() {
+    let (a, b) = (mysql(""), mariadb("0-1-1"));
+    assert!(!a.contains(&b) && !b.contains(&a));
+    assert_eq!(a.union(&b), Err(FlavoursDiffer));
+    assert_eq!(b.minus(&a), b);
+    assert_eq!(a.more_complete(&b, CLUSTER), None);
+}
+
+#[test]
+fn the_higher_marker_wins_over_the_longer_history() {
+    let old = mysql(&format!(
+        "{CLUSTER}:1,3e11fa47-71ca-11e1-9e33-c80aa9429562:1-500"
+    ));
+    let new = mysql(&format!(
+        "{CLUSTER}:1-2,3e11fa47-71ca-11e1-9e33-c80aa9429562:1-3"
+    ));
+    assert_eq!(old.more_complete(&new, CLUSTER), Some(Ordering::Less));
+
+    let old = mariadb(&format!("0-1-999,{MARKER_DOMAIN}-1-1"));
+    let new = mariadb(&format!("0-1-1000,{MARKER_DOMAIN}-2-1"));
+    assert_eq!(old.more_complete(&new, CLUSTER), Some(Ordering::Less));
+    let newer = mariadb(&format!("0-1-4,{MARKER_DOMAIN}-2-2"));
+    assert_eq!(newer.more_complete(&new, CLUSTER), Some(Ordering::Greater));
+}
+
+#[test]
+fn the_newest_number_does_not_hide_a_transaction_that_was_lost() {
+    let lineage = [
+        (Epoch(1), mariadb("")),
+        (Epoch(2), mariadb(&format!("0-1-90,{MARKER_DOMAIN}-1-1"))),
+        (Epoch(3), mariadb(&format!("0-2-150,{MARKER_DOMAIN}-2-2"))),
+    ];
+    let deposed = mariadb(&format!("0-1-100,{MARKER_DOMAIN}-1-1"));
+    assert!(
+        lineage[2].1.contains(&deposed),
+        "by numbers alone nothing is wrong"
+    );
+    assert_eq!(
+        extras(&deposed, &lineage, CLUSTER),
+        Some(mariadb("0-1-100"))
+    );
+    let behind = mariadb(&format!("0-1-80,{MARKER_DOMAIN}-1-1"));
+    assert_eq!(extras(&behind, &lineage, CLUSTER), None);
+}
+
+/// One transaction in the model: what it is, and who wrote it. No two are equal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Entry {
+    epoch: u64,
+    server: usize,
+    /// 0 is the epoch's marker.
+    number: u64,
+}
+
+/// What happens to the model's cluster next.
+#[derive(Debug, Clone)]
+enum Step {
+    /// The master writes.
+    Write,
+    /// A follower receives so many of the transactions that it lacks.
+    Receive { member: usize, entries: usize },
+    /// The voters other than one elect; the winner writes its marker.
+    Elect { without: usize },
+}
+
+const MEMBERS: usize = 3;
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        3 => Just(Step::Write),
+        3 => (0..MEMBERS, 1..4usize).prop_map(|(member, entries)| Step::Receive { member, entries }),
+        2 => (0..MEMBERS).prop_map(|without| Step::Elect { without }),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+#[derive(Default)]
+struct World {
+    logs: [Vec<Entry>; MEMBERS],
+    /// Whether a member was found to be in the newest history, and so may receive.
+    follows: [bool; MEMBERS],
+    master: usize,
+    epoch: u64,
+    lineage: Vec<(Epoch, Position)>,
+}
+
+impl World {
+    fn position(&self, flavour: Flavour, log: &[Entry]) -> Position {
+        let start = Position::empty(flavour);
+        let mut data = 0;
+        log.iter().fold(start, |position, entry| {
+            let server = entry.server as u32 + 1;
+            let one = match (flavour, entry.number) {
+                (_, 0) => Position::marker(flavour, CLUSTER, Epoch(entry.epoch), server),
+                // A server's own counter never goes back, also when its log was cut.
+                (Flavour::Mysql, number) => Position::Mysql(GtidSet::one(
+                    Uuid::from_u128(server.into()),
+                    entry.epoch * 1000 + number,
+                )),
+                (Flavour::Mariadb, _) => {
+                    data += 1;
+                    Position::Mariadb(GtidList::one(DATA_DOMAIN, server, data))
+                }
+            };
+            position.union(&one).unwrap()
+        })
+    }
+
+    fn write(&mut self, number: u64) {
+        let entry = Entry {
+            epoch: self.epoch,
+            server: self.master,
+            number,
+        };
+        self.logs[self.master].push(entry);
+    }
+
+    fn elect(&mut self, flavour: Flavour, without: usize) -> Result<(), TestCaseError> {
+        let held = |world: &Self, member: usize| world.position(flavour, &world.logs[member]);
+        let mut voters = (0..MEMBERS).filter(|member| *member != without);
+        let mut winner = voters.next().unwrap();
+        for voter in voters {
+            let order = held(self, voter).more_complete(&held(self, winner), CLUSTER);
+            prop_assert!(order.is_some(), "two voters cannot be compared");
+            winner = if order == Some(Ordering::Greater) {
+                voter
+            } else {
+                winner
+            };
+        }
+        self.epoch += 1;
+        self.master = winner;
+        self.lineage.push((Epoch(self.epoch), held(self, winner)));
+        let history = self.logs[winner].clone();
+        self.write(0);
+        for member in 0..MEMBERS {
+            let log = &self.logs[member];
+            let really_has_more =
+                member != winner && !log.iter().all(|entry| history.contains(entry));
+            let found = extras(&self.position(flavour, log), &self.lineage, CLUSTER);
+            prop_assert_eq!(
+                found.is_some(),
+                really_has_more,
+                "member {} of {:?}",
+                member,
+                self.logs
+            );
+            self.follows[member] = !really_has_more;
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, member: usize, entries: usize) {
+        if !self.follows[member] {
+            // Made anew, as soon as the marker of the epoch was received elsewhere: see the amnesia rule.
+            let epoch = self.epoch;
+            let received = |log: &Vec<Entry>| log.iter().any(|entry| entry.epoch == epoch);
+            if self.logs.iter().filter(|log| received(log)).count() >= 2 {
+                self.logs[member].clear();
+                self.follows[member] = true;
+            }
+        }
+        if self.follows[member] && member != self.master {
+            let from = self.logs[member].len();
+            let more = self.logs[self.master]
+                .iter()
+                .skip(from)
+                .take(entries)
+                .copied()
+                .collect::<Vec<_>>();
+            self.logs[member].extend(more);
+        }
+    }
+}
+
+fn run(flavour: Flavour, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut world = World::default();
+    world.elect(flavour, 2)?;
+    for (number, step) in (1..).zip(steps) {
+        match *step {
+            Step::Write => world.write(number),
+            Step::Receive { member, entries } => world.receive(member, entries),
+            Step::Elect { without } => world.elect(flavour, without)?,
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn extras_are_found_exactly_on_mysql(steps in steps()) {
+        run(Flavour::Mysql, &steps)?;
+    }
+
+    #[test]
+    fn extras_are_found_exactly_on_mariadb(steps in steps()) {
+        run(Flavour::Mariadb, &steps)?;
+    }
+}
