@@ -1,0 +1,252 @@
+//! What scheduler and executors tell each other: task data, goals and reports.
+//!
+//! The scheduler writes one [`Goal`] per cluster into ZooKeeper; executors watch it, converge to it
+//! and write a [`Report`] each. A message cannot get lost, for there are none: only nodes and
+//! watches. [`TaskData`] is what an executor is born with; it travels through Mesos, which shows it
+//! to anybody, so nothing in it is secret.
+//!
+//! All three are JSON with a format number, and unknown keys are ignored, so that a scheduler and
+//! an executor of neighbouring versions understand each other.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    flavour::{Flavour, ServerVersion},
+    gtid::Position,
+    id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
+    voters::Voters,
+};
+
+/// The format number of goals, reports and task data written by this version.
+pub const FORMAT: u32 = 1;
+
+/// What an executor needs to know before it can read its first goal (`TaskInfo.data`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskData {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// The cluster's incarnation.
+    pub uuid: Uuid,
+    /// Which member the task runs.
+    pub member: MemberId,
+    /// The task's own id.
+    pub task_id: TaskId,
+    /// The TCP port of the MySQL server.
+    pub port: u16,
+    /// The memory of the whole container, in MiB.
+    pub memory_mib: u64,
+    /// The `zk://` URL of Cotton's root, without credentials.
+    pub zookeeper: String,
+    /// The file with the executors' ZooKeeper identity on the agent, if there is one.
+    pub zookeeper_identity: Option<String>,
+    /// The ZooKeeper session timeout to ask for, in milliseconds.
+    pub session_timeout_ms: u64,
+    /// The file with the MySQL admin account on the agent (`--admin-keypath`).
+    pub admin_keypath: String,
+    /// How the MySQL server gets onto the agent.
+    pub installer: Installer,
+}
+
+/// How the MySQL server gets onto the agent (`--installer-args`).
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Installer {
+    /// A package, fetched and unpacked into the sandbox.
+    Package {
+        /// Where it is: `http://...`, `file:///...` or an absolute path on the agent.
+        package: String,
+        /// The package's SHA-256, in hexadecimal. A package that differs is refused.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+    },
+    /// A server that is installed on the agent.
+    Installed {
+        /// The path of `mysqld` or `mariadbd`.
+        mysqld: String,
+    },
+    /// Whatever `mysqld` or `mariadbd` is found on the agent's search path.
+    #[default]
+    Search,
+}
+
+/// What the members of a cluster are to be: written by the leading scheduler alone, always together
+/// with the record that explains it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Goal {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// The cluster's incarnation; an executor of another one does not obey.
+    pub uuid: Uuid,
+    /// The epoch of this goal. An executor never obeys one below what it has promised.
+    pub epoch: Epoch,
+    /// What is to be done in this epoch.
+    pub phase: GoalPhase,
+    /// Who may acknowledge.
+    pub voters: Voters,
+    /// The number that the master is to write as a canary; 0 for none. See
+    /// [`ClusterRecord::canary`](super::record::ClusterRecord::canary).
+    pub canary: u64,
+    /// What the winner of each epoch held when it was elected, oldest first.
+    pub lineage: Vec<Lineage>,
+    /// The cluster's user.
+    pub user: ClusterUser,
+}
+
+/// The account that a cluster's owner logs in with. The executor never gets the password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterUser {
+    /// The account's name.
+    pub name: String,
+    /// The authentication strings for `CREATE USER`.
+    pub authentication: Authentication,
+}
+
+/// What a server stores in place of a password, for each flavour.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authentication {
+    /// For MySQL's `caching_sha2_password`.
+    pub mysql: String,
+    /// For MariaDB's `mysql_native_password`.
+    pub mariadb: String,
+}
+
+impl std::fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Authentication(redacted)")
+    }
+}
+
+/// What an epoch asks of the members.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "lowercase")]
+pub enum GoalPhase {
+    /// There was no master yet: stay closed and report.
+    Unborn,
+    /// A master is being elected: promise the epoch, stop receiving, read and report what is held.
+    Electing,
+    /// This member is the master; everybody else follows it.
+    Elected(MasterGoal),
+    /// The cluster is going away: stop serving. Mesos kills the tasks.
+    Deleting,
+}
+
+/// The master of an epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MasterGoal {
+    /// The member.
+    pub member: MemberId,
+    /// The incarnation of its data. A member with other data is not the master.
+    pub data: DataId,
+    /// The incarnation of its server. A server that was started again is not the master.
+    pub process: ProcessId,
+    /// Where the other members reach it.
+    pub host: String,
+    /// Where the other members reach it.
+    pub port: u16,
+    /// All that it held when it was elected.
+    pub history: Position,
+    /// Whether it has reported that it accepts writes, which it does only once its marker was
+    /// acknowledged. Nothing may be set aside or wiped before that.
+    pub opened: bool,
+}
+
+/// What the winner of an epoch held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Lineage {
+    /// The epoch that it won.
+    pub epoch: Epoch,
+    /// All that it held, received and executed.
+    pub history: Position,
+}
+
+/// What an executor says of its instance: the data of an ephemeral node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// The cluster's incarnation.
+    pub uuid: Uuid,
+    /// The member.
+    pub member: MemberId,
+    /// The task.
+    pub task_id: TaskId,
+    /// What the server is, once it is installed.
+    pub server: Option<ServerKind>,
+    /// The incarnation of the data directory, once there is one.
+    pub data: Option<DataId>,
+    /// The running server; `None` while it does not run.
+    pub process: Option<ProcessId>,
+    /// The highest epoch that the executor has seen and stored.
+    pub promised: Epoch,
+    /// What the member is doing.
+    pub state: MemberState,
+    /// What it holds, read after the promise of `held.epoch` and with receiving stopped.
+    pub held: Option<Held>,
+    /// The highest canary number that it has executed.
+    pub canary: u64,
+    /// A sentence for a person, when something hinders it.
+    pub problem: Option<String>,
+}
+
+/// The kind of a server, read from its binary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerKind {
+    /// MySQL or MariaDB.
+    pub flavour: Flavour,
+    /// The version.
+    pub version: ServerVersion,
+}
+
+/// What a member is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum MemberState {
+    /// It installs the server, makes a data directory or starts the server.
+    Provisioning,
+    /// The server runs, closed to clients, and waits for a goal that gives it a role.
+    Closed,
+    /// It follows the master of the epoch.
+    Following {
+        /// The epoch.
+        epoch: Epoch,
+        /// Whether it receives, applies, and has executed the epoch's marker: it is ready to serve.
+        ready: bool,
+    },
+    /// It is the master of the epoch.
+    Master {
+        /// The epoch.
+        epoch: Epoch,
+        /// Whether clients can write. That takes the acknowledged marker.
+        writable: bool,
+    },
+    /// It could not become the master of this epoch; a new election is needed.
+    Refused {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// It holds transactions that are not in the cluster's history.
+    Quarantined,
+    /// The server has ended and is going to be started again.
+    Dead,
+    /// It is stopping for good.
+    Stopping,
+}
+
+/// What a member holds, for the comparison in an election.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// The epoch whose promise preceded the reading.
+    pub epoch: Epoch,
+    /// Received and executed transactions, counting what relay log files hold.
+    pub position: Position,
+    /// The executed part of it.
+    pub executed: Position,
+}
+
+/// The reports of a cluster's members by task.
+pub type Reports = BTreeMap<TaskId, Report>;

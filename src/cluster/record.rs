@@ -1,0 +1,263 @@
+//! The durable state of one cluster: what a new scheduler needs to carry on where the old one died.
+//!
+//! One record is one JSON document, written with compare-and-set. Everything that a scheduler tells
+//! the world follows from it: [`ClusterRecord::goal`] is what the executors are told,
+//! [`ClusterRecord::discovery`] is what clients find. Both are written in the same ZooKeeper
+//! transaction as the record, so no crash can come between them.
+//!
+//! What can be learnt anew is not stored: states of tasks (Mesos reconciles them) and reports.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{
+    control::{self, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
+    gtid::Position,
+    id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
+    service_instance::ServiceInstance,
+    spec::ClusterSpec,
+    voters::Voters,
+};
+use crate::time::Timestamp;
+
+/// The format number of records written by this version.
+pub const FORMAT: u32 = 1;
+
+/// Everything durable about one cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// This incarnation of the name. Markers carry it (on MySQL as the GTID's source id).
+    pub uuid: Uuid,
+    /// What was asked for.
+    pub spec: ClusterSpec,
+    /// The cluster user's password, sealed with the scheduler's key.
+    pub sealed_password: String,
+    /// The user as the servers get to know it.
+    pub user: ClusterUser,
+    /// When the request was accepted.
+    pub created_at: Timestamp,
+    /// Whether the cluster is being deleted. Never taken back.
+    pub deleting: bool,
+    /// The flavour and version of the servers, as first reported.
+    pub server: Option<ServerKind>,
+    /// The current epoch.
+    pub epoch: Epoch,
+    /// Where the current epoch stands.
+    pub mastership: Mastership,
+    /// When the current epoch was stored.
+    pub epoch_since: Timestamp,
+    /// Who may acknowledge and how many must.
+    pub voters: Voters,
+    /// The highest canary asked for so far. A voter that lost its data counts again when it has
+    /// executed a canary that was asked for after the loss was seen.
+    pub canary: u64,
+    /// The members on their way back into the vote.
+    pub rejoining: BTreeMap<MemberId, Rejoining>,
+    /// What the winners of the past epochs held, oldest first.
+    pub lineage: Vec<Lineage>,
+    /// The members.
+    pub members: BTreeMap<MemberId, MemberRecord>,
+    /// What discovery shows.
+    pub published: Published,
+    /// Keys of a later version, kept as they are.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// Where the current epoch stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "lowercase")]
+pub enum Mastership {
+    /// No member has been master yet.
+    Unborn,
+    /// Reports are awaited.
+    Electing,
+    /// This one is it.
+    Elected(Elected),
+}
+
+/// The choice of an epoch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Elected {
+    /// The member.
+    pub member: MemberId,
+    /// The task that ran it.
+    pub task_id: TaskId,
+    /// Its data.
+    pub data: DataId,
+    /// Its server process.
+    pub process: ProcessId,
+    /// All that it held.
+    pub history: Position,
+    /// Whether it has reported that it accepts writes.
+    pub opened: bool,
+}
+
+/// A voter whose data was lost and that gets all of it again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rejoining {
+    /// Its new data.
+    pub data: DataId,
+    /// The canary that it must have executed.
+    pub canary: u64,
+}
+
+/// One member: a place in the cluster that keeps its number when its task is launched again.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct MemberRecord {
+    /// How many tasks were launched for it.
+    pub launches: u32,
+    /// Its task, from before the launch until its end is known.
+    pub task: Option<TaskRecord>,
+}
+
+/// A launched task.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRecord {
+    /// Mesos' id of it.
+    pub task_id: TaskId,
+    /// Mesos' id of the agent.
+    pub agent_id: String,
+    /// The agent's host name, which is where clients find the member.
+    pub host: String,
+    /// The port that it was given.
+    pub port: u16,
+    /// When the launch was stored.
+    pub launched_at: Timestamp,
+}
+
+/// What discovery shows of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Published {
+    /// The master.
+    pub master: Option<MemberId>,
+    /// The slaves that are ready to serve.
+    pub slaves: BTreeSet<MemberId>,
+}
+
+/// The discovery nodes of a cluster, by member.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Discovery {
+    /// The node under `master`.
+    pub master: Option<(MemberId, ServiceInstance)>,
+    /// The nodes under `slaves`.
+    pub slaves: BTreeMap<MemberId, ServiceInstance>,
+}
+
+impl ClusterRecord {
+    /// The record of a request that was just accepted.
+    pub fn new(
+        spec: ClusterSpec,
+        uuid: Uuid,
+        sealed_password: String,
+        user: ClusterUser,
+        now: Timestamp,
+    ) -> Self {
+        let members =
+            (0..spec.num_nodes).map(|n| (MemberId(n), MemberRecord::default())).collect();
+        Self {
+            format: FORMAT,
+            uuid,
+            spec,
+            sealed_password,
+            user,
+            created_at: now,
+            deleting: false,
+            server: None,
+            epoch: Epoch(0),
+            mastership: Mastership::Unborn,
+            epoch_since: now,
+            voters: Voters::default(),
+            canary: 0,
+            rejoining: BTreeMap::new(),
+            lineage: Vec::new(),
+            members,
+            published: Published::default(),
+            unknown: serde_json::Map::new(),
+        }
+    }
+
+    /// The cluster's name.
+    pub fn name(&self) -> &ClusterName {
+        &self.spec.name
+    }
+
+    /// The goal that this record means for the executors.
+    pub fn goal(&self) -> Goal {
+        let phase = match &self.mastership {
+            _ if self.deleting => GoalPhase::Deleting,
+            Mastership::Unborn => GoalPhase::Unborn,
+            Mastership::Electing => GoalPhase::Electing,
+            Mastership::Elected(elected) => match self.task(elected.member) {
+                Some(task) if task.task_id == elected.task_id => {
+                    GoalPhase::Elected(elected.goal(task))
+                }
+                // The master's task has ended; the next epoch is on its way.
+                _ => GoalPhase::Electing,
+            },
+        };
+        Goal {
+            format: control::FORMAT,
+            uuid: self.uuid,
+            epoch: self.epoch,
+            phase,
+            voters: self.voters.clone(),
+            canary: self.canary,
+            lineage: self.lineage.clone(),
+            user: self.user.clone(),
+        }
+    }
+
+    /// The discovery nodes that this record means. A member without a task is never among them.
+    pub fn discovery(&self) -> Discovery {
+        let instance = |member: &MemberId| {
+            let task = self.task(*member)?;
+            let instance =
+                ServiceInstance::alive(task.host.clone(), task.port, member.server_id());
+            Some((*member, instance))
+        };
+        Discovery {
+            master: self.published.master.as_ref().and_then(instance),
+            slaves: self.published.slaves.iter().filter_map(instance).collect(),
+        }
+    }
+
+    /// The current task of a member.
+    pub fn task(&self, member: MemberId) -> Option<&TaskRecord> {
+        self.members.get(&member)?.task.as_ref()
+    }
+
+    /// The member that a task runs, if the task is its current one.
+    pub fn member_of(&self, task_id: &TaskId) -> Option<MemberId> {
+        self.members
+            .iter()
+            .find(|(_, member)| member.task.as_ref().is_some_and(|t| t.task_id == *task_id))
+            .map(|(id, _)| *id)
+    }
+
+    /// The master of the current epoch, if it was chosen.
+    pub fn elected(&self) -> Option<&Elected> {
+        match &self.mastership {
+            Mastership::Elected(elected) => Some(elected),
+            Mastership::Unborn | Mastership::Electing => None,
+        }
+    }
+}
+
+impl Elected {
+    fn goal(&self, task: &TaskRecord) -> MasterGoal {
+        MasterGoal {
+            member: self.member,
+            data: self.data,
+            process: self.process,
+            host: task.host.clone(),
+            port: task.port,
+            history: self.history.clone(),
+            opened: self.opened,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the API shows of a cluster.
+
+use serde::{Deserialize, Serialize};
+
+use super::{flavour::Flavour, id::ClusterName, size::Size, voters::Durability};
+
+/// A cluster as `GET /clusters/<name>` answers it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// The name.
+    pub name: ClusterName,
+    /// The cluster's user.
+    pub user: String,
+    /// How many members were asked for.
+    pub num_nodes: u32,
+    /// The resources of each member, the executor's share included.
+    pub size: Size,
+    /// MySQL or MariaDB, once known.
+    pub flavour: Option<Flavour>,
+    /// The server's version, once known.
+    pub version: Option<String>,
+    /// What an acknowledged write is worth.
+    pub durability: Durability,
+    /// How the cluster does.
+    pub state: ClusterState,
+    /// The same as a sentence: why, and what is awaited.
+    pub reason: String,
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// The number of the current master's term.
+    pub epoch: u64,
+    /// The members.
+    pub members: Vec<MemberView>,
+}
+
+/// How a cluster does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClusterState {
+    /// It has not had a master that accepts writes yet.
+    Creating,
+    /// It has a master, and every member is ready.
+    Running,
+    /// It has a master, but not every member is ready.
+    Degraded,
+    /// A new master is being found.
+    Electing,
+    /// It has no master and waits for members or for an operator.
+    Waiting,
+    /// It is being deleted.
+    Deleting,
+    /// It cannot go on by itself.
+    Failed,
+}
+
+impl ClusterState {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Electing => "electing",
+            Self::Waiting => "waiting",
+            Self::Deleting => "deleting",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One member in a [`ClusterView`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberView {
+    /// Its number.
+    pub id: u32,
+    /// Its MySQL `server_id`.
+    pub server_id: u32,
+    /// The host it runs on, once it was placed.
+    pub host: Option<String>,
+    /// The port of its MySQL server, once it was placed.
+    pub port: Option<u16>,
+    /// What it is in replication.
+    pub role: MemberRole,
+    /// How it does.
+    pub state: MemberViewState,
+    /// Whether the master may count its acknowledgement.
+    pub voter: bool,
+    /// Mesos' id of the agent.
+    pub agent_id: Option<String>,
+    /// Mesos' id of the task.
+    pub task_id: Option<String>,
+}
+
+/// What a member is in replication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberRole {
+    /// It accepts writes.
+    Master,
+    /// It follows the master and is ready to be read.
+    Slave,
+    /// Neither.
+    None,
+}
+
+/// How a member does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberViewState {
+    /// Its task is waiting for an offer or was just launched.
+    Launching,
+    /// Its server is being made ready.
+    Provisioning,
+    /// Its server runs.
+    Running,
+    /// Nothing is heard of it.
+    Lost,
+    /// It holds transactions that are not in the cluster's history.
+    Quarantined,
+}

@@ -1,0 +1,168 @@
+//! Who may acknowledge a commit, how many acknowledgements a master waits for, and how many reports
+//! an election therefore needs.
+//!
+//! The rule behind every number here: any set of members that can acknowledge a write meets any
+//! set that can elect a master. With `|V|` voters of which the master waits for `k`, a write is on
+//! the master and `k` others; `|V| - k` reports cannot all come from members without it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    flavour::Flavour,
+    id::{DataId, MemberId},
+};
+
+/// What a cluster promises for an acknowledged write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// A write is acknowledged when so many voters have it that no failover can lose it.
+    Majority,
+    /// A write is acknowledged by the master alone; a failover can lose the last ones.
+    Async,
+}
+
+impl Durability {
+    /// `majority` from three nodes on, `async` below: two nodes of which both must answer would
+    /// stop for every fault of either.
+    pub fn default_for(num_nodes: u32) -> Self {
+        if num_nodes >= 3 { Self::Majority } else { Self::Async }
+    }
+
+    /// The word in the API and in stored data.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Majority => "majority",
+            Self::Async => "async",
+        }
+    }
+}
+
+impl std::fmt::Display for Durability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The voters of a cluster and the acknowledgements its master waits for, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Voters {
+    /// Grows with every change.
+    pub version: u64,
+    /// Each voter with the data directory whose acknowledgements count. `None`: it has not had any
+    /// data yet and so has acknowledged nothing; the first that it reports is taken over.
+    pub members: BTreeMap<MemberId, Option<DataId>>,
+    /// The least number of acknowledgements (`k`) that a master of this cluster waits for.
+    pub k_floor: u32,
+}
+
+impl Voters {
+    /// The most voters that a flavour can have. MariaDB's semi-synchronous replication waits for
+    /// one acknowledgement, whatever the number of replicas (MariaDB manual, "Semisynchronous
+    /// Replication"), and `floor(4 / 2)` is already two.
+    pub const fn limit(flavour: Flavour) -> usize {
+        match flavour {
+            Flavour::Mysql => usize::MAX,
+            Flavour::Mariadb => 3,
+        }
+    }
+
+    /// The voters of a new cluster: `first` and then the lowest numbers, up to the flavour's limit.
+    pub fn at_birth(
+        first: MemberId,
+        members: impl IntoIterator<Item = MemberId>,
+        durability: Durability,
+        flavour: Flavour,
+    ) -> Self {
+        let rest: BTreeSet<MemberId> = members.into_iter().filter(|m| *m != first).collect();
+        let limit = match durability {
+            Durability::Majority => Self::limit(flavour),
+            Durability::Async => usize::MAX,
+        };
+        let members: BTreeMap<_, _> =
+            std::iter::once(first).chain(rest).take(limit).map(|m| (m, None)).collect();
+        let k_floor = match durability {
+            Durability::Majority => members.len() as u32 / 2,
+            Durability::Async => 0,
+        };
+        Self { version: 1, members, k_floor }
+    }
+
+    /// How many voters must report before a master can be elected: `q = |V| - k_floor`.
+    pub fn quorum(&self) -> usize {
+        self.members.len() - (self.k_floor as usize).min(self.members.len())
+    }
+
+    /// Whether `member` is a voter and `data` is what its acknowledgements and reports count for.
+    pub fn counts(&self, member: MemberId, data: DataId) -> bool {
+        self.members.get(&member).is_some_and(|known| known.is_none_or(|known| known == data))
+    }
+
+    /// Whether `member` may acknowledge commits from `data`. Unlike a report, an acknowledgement
+    /// needs the data directory to be stored first: everyone who may acknowledge is in `V`.
+    pub fn may_acknowledge(&self, member: MemberId, data: DataId) -> bool {
+        self.k_floor > 0 && self.members.get(&member) == Some(&Some(data))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn voters(n: u32, durability: Durability, flavour: Flavour) -> Voters {
+        Voters::at_birth(MemberId(0), (0..n).map(MemberId), durability, flavour)
+    }
+
+    /// Goal: any acknowledging set meets any electing set. Method: all subsets for 1 to 7 voters.
+    #[test]
+    fn acknowledging_and_electing_sets_meet() {
+        for n in 1..=7u32 {
+            let voters = voters(n, Durability::Majority, Flavour::Mysql);
+            let (k, q) = (voters.k_floor, voters.quorum() as u32);
+            for holders in 0u32..1 << n {
+                for reporting in 0u32..1 << n {
+                    let acknowledged = holders.count_ones() == k + 1;
+                    let elects = reporting.count_ones() == q;
+                    if acknowledged && elects {
+                        assert_ne!(holders & reporting, 0, "n={n} {holders:b} {reporting:b}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn mariadb_has_three_voters_at_most() {
+        let five = voters(5, Durability::Majority, Flavour::Mariadb);
+        assert_eq!((five.members.len(), five.k_floor, five.quorum()), (3, 1, 2));
+        let first = Voters::at_birth(
+            MemberId(4),
+            (0..5).map(MemberId),
+            Durability::Majority,
+            Flavour::Mariadb,
+        );
+        assert!(first.members.contains_key(&MemberId(4)), "the first master votes");
+    }
+
+    #[test]
+    fn async_clusters_wait_for_nobody_and_ask_everybody() {
+        let two = voters(2, Durability::Async, Flavour::Mariadb);
+        assert_eq!((two.k_floor, two.quorum()), (0, 2));
+    }
+
+    #[test]
+    fn only_stored_data_may_acknowledge() {
+        let (old, new) = (DataId(Uuid::from_u128(1)), DataId(Uuid::from_u128(2)));
+        let mut voters = voters(3, Durability::Majority, Flavour::Mysql);
+        assert!(voters.counts(MemberId(1), old));
+        assert!(!voters.may_acknowledge(MemberId(1), old));
+        voters.members.insert(MemberId(1), Some(old));
+        assert!(voters.may_acknowledge(MemberId(1), old));
+        assert!(!voters.counts(MemberId(1), new), "a wiped voter does not count");
+        assert!(!voters.counts(MemberId(9), old), "nor does a stranger");
+    }
+}
