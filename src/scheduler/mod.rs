@@ -1,1 +1,22 @@
-//! The `scheduler` part.
+//! The scheduler: `apply -> plan -> check -> execute`, each in its own file.
+//!
+//! [`state::State::apply`] folds facts in, [`plan::plan`] decides what must be done, and
+//! [`check::check`], which knows nothing of how that was decided, looks whether anything is asked
+//! for that must never be asked. These and everything they use are pure: they have no I/O, no clock
+//! and no randomness. Around them, [`driver`] is the only loop, and [`execute`] carries plans out.
+
+pub mod action;
+pub mod check;
+pub mod election;
+pub mod event;
+pub mod failover;
+pub mod health;
+pub mod members;
+pub mod observed;
+pub mod placement;
+pub mod plan;
+pub mod publish;
+pub mod report;
+pub mod requests;
+pub mod state;
+pub mod voting;

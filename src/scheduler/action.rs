@@ -1,0 +1,148 @@
+//! What the scheduler asks of the world, and why.
+
+use super::{
+    event::{RequestToken, Version},
+    failover::Awaited,
+    placement::Launch,
+};
+use crate::{
+    cluster::{
+        id::{ClusterName, TaskId},
+        record::ClusterRecord,
+    },
+    secret::Secret,
+    time::Timestamp,
+};
+
+/// What a look at the state has come to.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What to do now.
+    pub actions: Vec<Action>,
+    /// What was found in each cluster that was looked at, including why nothing is done.
+    pub looks: Vec<Look>,
+}
+
+/// What was found in one cluster.
+#[derive(Debug)]
+pub struct Look {
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// What is awaited.
+    pub awaited: Awaited,
+    /// When to look again even if nothing happens.
+    pub again_at: Option<Timestamp>,
+    /// What has happened and was decided, for the log: a sentence each.
+    pub notes: Vec<String>,
+}
+
+impl Look {
+    /// A look at a cluster that has found nothing yet.
+    pub fn at(cluster: ClusterName) -> Self {
+        Self { cluster, awaited: Awaited::default(), again_at: None, notes: Vec::new() }
+    }
+
+    /// Asks for another look at `time`, if no earlier one is due.
+    pub fn wake_by(&mut self, time: Timestamp) {
+        self.again_at = Some(self.again_at.map_or(time, |at| at.min(time)));
+    }
+}
+
+/// One thing to do. Each can be repeated without harm.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Store the framework id, so that a successor subscribes as the same framework.
+    StoreFramework {
+        /// The id.
+        framework_id: String,
+    },
+    /// Store a cluster's record, and with it, in one transaction, its goal and discovery.
+    Persist {
+        /// The record.
+        record: Box<ClusterRecord>,
+        /// The version that it replaces; `None` for a new cluster.
+        expected: Option<Version>,
+        /// The password of a new cluster, for the state's own copy.
+        password: Option<Secret>,
+        /// Tasks to launch once the record is stored.
+        launches: Vec<Launch>,
+        /// Requests to answer once the record is stored.
+        replies: Vec<(RequestToken, Reply)>,
+    },
+    /// Remove a cluster's nodes, discovery last.
+    Remove {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The version of its record.
+        expected: Version,
+    },
+    /// Launch tasks whose records are stored. One message to Mesos uses one offer up.
+    Launch(Vec<Launch>),
+    /// Give offers back.
+    Decline {
+        /// The offers.
+        offers: Vec<String>,
+        /// For how long Mesos is not to offer the same again.
+        refuse_seconds: f64,
+    },
+    /// Want no offers for now.
+    Suppress,
+    /// Want offers again.
+    Revive,
+    /// Ask the agent to kill a task.
+    Kill {
+        /// The task.
+        task_id: TaskId,
+        /// Its agent.
+        agent_id: Option<String>,
+    },
+    /// Ask the master for the states of tasks.
+    Reconcile {
+        /// The tasks with their agents; all that the master knows if empty.
+        tasks: Vec<(TaskId, String)>,
+    },
+    /// Answer a request.
+    Reply(RequestToken, Reply),
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The cluster is recorded.
+    Created {
+        /// Its name.
+        name: ClusterName,
+        /// Its user's password.
+        password: Secret,
+    },
+    /// The deletion is recorded.
+    Deleting {
+        /// The cluster's name.
+        name: ClusterName,
+    },
+    /// The request is refused.
+    Refused(Refusal),
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The name is taken.
+    #[error("a cluster named {0} exists already; choose another name or delete it first")]
+    Exists(ClusterName),
+    /// The cluster is being deleted.
+    #[error("the cluster {0} is being deleted; its name is free again when its discovery node is gone")]
+    BeingDeleted(ClusterName),
+    /// There is no such cluster.
+    #[error("there is no cluster named {0}")]
+    Unknown(ClusterName),
+    /// The password is missing.
+    #[error("the password of the cluster {0} is missing; give it in the field 'password'")]
+    PasswordMissing(ClusterName),
+    /// The password is wrong.
+    #[error("the password is not that of the cluster {0}")]
+    PasswordWrong(ClusterName),
+    /// Mesos has not taken the framework in.
+    #[error("the scheduler is not registered with Mesos yet; try again in a moment")]
+    NotRegistered,
+}

@@ -1,0 +1,148 @@
+//! Who becomes master: counting reports and comparing what they hold.
+//!
+//! An election is decided by the reports of `q = |V| - k` voters that count. A report counts if it
+//! was read after the promise of this epoch, from the data that the voter had when it acknowledged.
+//! The winner holds the highest marker, then the most; among equals the one with the least left to
+//! apply. `durability=async` has no quorum to speak of: its voters are all asked, and the most
+//! advanced of those that answer before the election timeout wins.
+
+use std::{cmp::Ordering, time::Duration};
+
+use super::observed::Observed;
+use crate::{
+    cluster::{
+        control::{Held, Report},
+        gtid::Position,
+        id::{DataId, Epoch, MemberId, ProcessId, TaskId},
+        record::ClusterRecord,
+        voters::Durability,
+    },
+    time::Timestamp,
+};
+
+/// A voter whose report counts in this epoch.
+#[derive(Debug, Clone)]
+pub struct Candidate<'a> {
+    /// The member.
+    pub member: MemberId,
+    /// Its task.
+    pub task_id: &'a TaskId,
+    /// Its data.
+    pub data: DataId,
+    /// Its server process.
+    pub process: ProcessId,
+    /// What it holds.
+    pub held: &'a Held,
+}
+
+/// What an election has come to.
+#[derive(Debug)]
+pub enum Verdict<'a> {
+    /// This one is the master.
+    Elected(Candidate<'a>),
+    /// More reports are needed.
+    Waiting {
+        /// The voters whose reports count already.
+        counted: Vec<MemberId>,
+        /// How many are needed.
+        quorum: usize,
+        /// The voters that have not reported so that it counts, each with why.
+        missing: Vec<(MemberId, Missing)>,
+        /// When fewer will do, if ever.
+        until: Option<Timestamp>,
+    },
+}
+
+/// Why a voter's report does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// It has no task at the moment.
+    #[error("it has no task")]
+    NoTask,
+    /// Its executor does not report.
+    #[error("nothing is heard of it")]
+    Silent,
+    /// There is no server that could be read.
+    #[error("its server does not run")]
+    NoServer,
+    /// It has not read what it holds since it promised the epoch.
+    #[error("it has not reported what it holds")]
+    NotRead,
+    /// The data that it voted with is lost. It will never report in this vote.
+    #[error("the data that it voted with is lost")]
+    DataLost,
+}
+
+/// Decides the election of the record's epoch.
+pub fn decide<'a>(
+    record: &'a ClusterRecord,
+    observed: &'a Observed,
+    election_timeout: Duration,
+    now: Timestamp,
+) -> Verdict<'a> {
+    let mut counted = Vec::new();
+    let mut missing = Vec::new();
+    for member in record.voters.members.keys() {
+        match candidate(record, observed, *member) {
+            Ok(candidate) => counted.push(candidate),
+            Err(why) => missing.push((*member, why)),
+        }
+    }
+    let quorum = record.voters.quorum();
+    let deadline = record.epoch_since.plus(election_timeout);
+    let (enough, until) = match record.spec.durability {
+        Durability::Majority => (counted.len() >= quorum, None),
+        Durability::Async => {
+            let all_in = missing.iter().all(|(_, why)| *why == Missing::DataLost);
+            (all_in || now >= deadline, Some(deadline))
+        }
+    };
+    match counted.iter().max_by(|a, b| compare(record, a, b)) {
+        Some(winner) if enough => Verdict::Elected(winner.clone()),
+        _ => Verdict::Waiting {
+            counted: counted.iter().map(|c| c.member).collect(),
+            quorum,
+            missing,
+            until: until.filter(|at| *at > now),
+        },
+    }
+}
+
+/// The voter as a candidate, if its report counts.
+fn candidate<'a>(
+    record: &'a ClusterRecord,
+    observed: &'a Observed,
+    member: MemberId,
+) -> Result<Candidate<'a>, Missing> {
+    let task = record.task(member).ok_or(Missing::NoTask)?;
+    let report = observed.live(record, member).ok_or(Missing::Silent)?;
+    let (Some(data), Some(process)) = (report.data, report.process) else {
+        return Err(Missing::NoServer);
+    };
+    if !record.voters.counts(member, data) {
+        return Err(Missing::DataLost);
+    }
+    let held = held_in(report, record.epoch).ok_or(Missing::NotRead)?;
+    Ok(Candidate { member, task_id: &task.task_id, data, process, held })
+}
+
+/// What the report says is held, if it was read after the promise of this epoch.
+fn held_in(report: &Report, epoch: Epoch) -> Option<&Held> {
+    report.held.as_ref().filter(|held| held.epoch == epoch && report.promised == epoch)
+}
+
+/// The greater of two candidates is the better master.
+fn compare(record: &ClusterRecord, a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
+    // Histories that cannot be compared hold transactions that no master's epoch explains; they
+    // weigh nothing.
+    Position::more_complete(&a.held.position, &b.held.position, record.uuid)
+        .unwrap_or(Ordering::Equal)
+        .then_with(|| unapplied(b).cmp(&unapplied(a)))
+        // The lower number wins, only so that ties are decided the same way every time.
+        .then_with(|| b.member.cmp(&a.member))
+}
+
+/// Whether the candidate has something left to apply.
+fn unapplied(candidate: &Candidate<'_>) -> bool {
+    !candidate.held.executed.contains(&candidate.held.position)
+}

@@ -1,0 +1,191 @@
+//! Facts that reach the scheduler: from Mesos, the API, the executors and the store.
+//!
+//! An event says what happened, never what to do about it. They are the only input of
+//! [`State::apply`](super::state::State::apply).
+
+use uuid::Uuid;
+
+use super::placement::Offer;
+use crate::{
+    cluster::{
+        control::{Authentication, Report},
+        id::{ClusterName, TaskId},
+        record::ClusterRecord,
+        spec::ClusterSpec,
+    },
+    secret::Secret,
+};
+
+/// Pairs a request of the API with its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestToken(pub u64);
+
+/// The version of a stored record, as the store counts it.
+pub type Version = i32;
+
+/// A fact.
+#[derive(Debug)]
+pub enum Event {
+    /// Mesos has taken the framework in, for the first time or again.
+    Subscribed {
+        /// The framework id that Mesos gave or confirmed.
+        framework_id: String,
+    },
+    /// The connection to the Mesos master is gone; it is being made anew.
+    MesosLost,
+    /// Resources are offered.
+    Offers(Vec<Offer>),
+    /// An offer is withdrawn.
+    Rescinded(String),
+    /// A task's state, from its agent or from reconciliation.
+    Task(TaskUpdate),
+    /// The store holds the framework id now.
+    FrameworkStored,
+    /// A cluster is asked for.
+    Create(Box<CreateRequest>),
+    /// A cluster's end is asked for.
+    Delete {
+        /// Whom to answer.
+        token: RequestToken,
+        /// The cluster.
+        name: ClusterName,
+        /// The password given with the request.
+        password: Option<Secret>,
+    },
+    /// A member reports.
+    Reported {
+        /// The cluster under whose name the report stands.
+        cluster: ClusterName,
+        /// The report.
+        report: Box<Report>,
+    },
+    /// A member's report is gone: its ZooKeeper session has ended.
+    ReportGone {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The task that reported.
+        task_id: TaskId,
+    },
+    /// The connection to ZooKeeper was lost and is back: silence so far says nothing.
+    ControlRestored,
+    /// A record is stored.
+    Stored {
+        /// The cluster.
+        cluster: ClusterName,
+        /// The version to name in the next write.
+        version: Version,
+    },
+    /// A cluster is removed from the store and from discovery.
+    Removed {
+        /// The cluster.
+        cluster: ClusterName,
+    },
+}
+
+/// A cluster as the store had it when the scheduler started.
+#[derive(Debug)]
+pub struct StoredCluster {
+    /// Its record.
+    pub record: ClusterRecord,
+    /// The record's version.
+    pub version: Version,
+    /// The cluster user's password, opened with the scheduler's key.
+    pub password: Secret,
+}
+
+/// A cluster is asked for. Everything random in it was drawn at the door.
+#[derive(Debug)]
+pub struct CreateRequest {
+    /// Whom to answer.
+    pub token: RequestToken,
+    /// What is wanted.
+    pub spec: ClusterSpec,
+    /// The password, if the request gave one.
+    pub given_password: Option<Secret>,
+    /// What a new cluster gets.
+    pub fresh: FreshCluster,
+}
+
+/// What a new cluster gets that no earlier one had.
+#[derive(Debug, Clone)]
+pub struct FreshCluster {
+    /// Its incarnation.
+    pub uuid: Uuid,
+    /// The cluster user's password: the given one or a new one.
+    pub password: Secret,
+    /// The same, sealed with the scheduler's key.
+    pub sealed_password: String,
+    /// The same as servers store it.
+    pub authentication: Authentication,
+}
+
+/// A task's state as Mesos tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskUpdate {
+    /// The task.
+    pub task_id: TaskId,
+    /// The agent, where Mesos names it.
+    pub agent_id: Option<String>,
+    /// The state.
+    pub state: TaskState,
+    /// Mesos' reason and message, for people.
+    pub message: String,
+    /// The update's `uuid`. Updates with one come from the agent again and again until they are
+    /// acknowledged; updates without one must not be acknowledged.
+    pub uuid: Option<Vec<u8>>,
+}
+
+/// The states of a Mesos task (Mesos documentation, "Task State Reasons" and `TaskState`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskState {
+    /// The master or the agent is launching it.
+    Staging,
+    /// The executor has it.
+    Starting,
+    /// It runs.
+    Running,
+    /// It is being killed.
+    Killing,
+    /// It ended well.
+    Finished,
+    /// It ended badly.
+    Failed,
+    /// It was killed.
+    Killed,
+    /// Its launch was wrong.
+    Error,
+    /// Its launch never reached the agent.
+    Dropped,
+    /// The agent has ended it, or knows nothing of it.
+    Gone,
+    /// An operator has declared its agent gone for good.
+    GoneByOperator,
+    /// The agent does not answer the master. The task may well run.
+    Unreachable,
+    /// The master knows nothing of it, which after a master's restart means nothing.
+    Unknown,
+    /// It is lost, in the words of masters that do not know `PARTITION_AWARE`.
+    Lost,
+}
+
+impl TaskState {
+    /// Whether the task certainly does not run and never will.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Finished
+            | Self::Failed
+            | Self::Killed
+            | Self::Error
+            | Self::Dropped
+            | Self::Gone
+            | Self::GoneByOperator => true,
+            Self::Staging
+            | Self::Starting
+            | Self::Running
+            | Self::Killing
+            | Self::Unreachable
+            | Self::Unknown
+            | Self::Lost => false,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! From one master to the next: the steps of an epoch, each one change of the record.
+//!
+//! `Unborn -> Elected -> opened`, and whenever the master is gone `-> Electing -> Elected ->
+//! opened` in a higher epoch. A scheduler that dies between any two of them leaves a record from
+//! which its successor goes on; nothing is remembered elsewhere. Each epoch's choice is one
+//! compare-and-set, so two schedulers cannot make two choices.
+
+use super::{
+    election::{self, Verdict},
+    health::{self, MasterHealth},
+    observed::Observed,
+    state::Policy,
+};
+use crate::{
+    cluster::{
+        control::{Lineage, MemberState, Report},
+        gtid::Position,
+        id::MemberId,
+        record::{ClusterRecord, Elected, Mastership},
+        voters::Voters,
+    },
+    time::Timestamp,
+};
+
+/// What is awaited in the current epoch, as a sentence, and when time alone changes something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// The sentence; empty if nothing is awaited.
+    pub reason: String,
+    /// When to look again.
+    pub until: Option<Timestamp>,
+    /// Whether the cluster cannot serve writes until that changes.
+    pub blocked: bool,
+}
+
+/// Everything that the steps look at.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// What is known of the members.
+    pub observed: &'a Observed,
+    /// The scheduler's settings.
+    pub policy: &'a Policy,
+    /// Since when this scheduler hears the executors without a gap.
+    pub listening_since: Timestamp,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// Takes the epoch as far as the observations allow, one phase at the most.
+pub fn advance(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
+    match next.mastership.clone() {
+        Mastership::Unborn => be_born(next, view),
+        Mastership::Electing => elect(next, view),
+        Mastership::Elected(elected) => watch_master(next, &elected, view),
+    }
+}
+
+/// The first epoch takes the first instance that is up: no write was acknowledged before it.
+fn be_born(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
+    let first = view.observed.all_live(next).find_map(|(member, report)| {
+        let server = report.server.clone()?;
+        let closed = report.state == MemberState::Closed;
+        let elected = closed.then(|| newborn(next, member, report)).flatten()?;
+        Some((server, elected))
+    });
+    let Some((server, elected)) = first else {
+        return Awaited {
+            reason: "no member is up yet".to_owned(),
+            until: None,
+            blocked: true,
+        };
+    };
+    next.voters = Voters::at_birth(
+        elected.member,
+        next.members.keys().copied(),
+        next.spec.durability,
+        server.flavour,
+    );
+    next.server = Some(server);
+    begin_term(next, elected, view.now);
+    Awaited::default()
+}
+
+/// A member that is up as the first master.
+fn newborn(record: &ClusterRecord, member: MemberId, report: &Report) -> Option<Elected> {
+    let task = record.task(member)?;
+    let flavour = report.server.as_ref()?.flavour;
+    Some(Elected {
+        member,
+        task_id: task.task_id.clone(),
+        data: report.data?,
+        process: report.process?,
+        history: Position::empty(flavour),
+        opened: false,
+    })
+}
+
+/// Stores the choice: the next epoch if this is a birth, else the one that was electing.
+fn begin_term(next: &mut ClusterRecord, elected: Elected, now: Timestamp) {
+    if next.mastership == Mastership::Unborn {
+        next.epoch = next.epoch.next();
+        next.epoch_since = now;
+    }
+    // The master's own data votes from the start: its commits are the first acknowledgement.
+    next.voters.members.insert(elected.member, Some(elected.data));
+    next.lineage.push(Lineage { epoch: next.epoch, history: elected.history.clone() });
+    next.mastership = Mastership::Elected(elected);
+}
+
+/// Elects once enough reports count.
+fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
+    let elected =
+        match election::decide(next, view.observed, view.policy.election_timeout, view.now) {
+            Verdict::Elected(winner) => Elected {
+                member: winner.member,
+                task_id: winner.task_id.clone(),
+                data: winner.data,
+                process: winner.process,
+                history: winner.held.position.clone(),
+                opened: false,
+            },
+            Verdict::Waiting { counted, quorum, missing, until } => {
+                let missing: Vec<String> =
+                    missing.iter().map(|(member, why)| format!("member {member}: {why}")).collect();
+                let reason = format!(
+                    "electing in epoch {}: {} of the {quorum} voters that are needed have reported ({})",
+                    next.epoch,
+                    counted.len(),
+                    missing.join("; "),
+                );
+                return Awaited { reason, until, blocked: true };
+            }
+        };
+    begin_term(next, elected, view.now);
+    Awaited::default()
+}
+
+/// Sees whether the master has opened, and whether it is still there.
+fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> Awaited {
+    let health = health::master_health(
+        next,
+        elected,
+        view.observed,
+        view.listening_since,
+        view.policy.session_timeout,
+        view.now,
+    );
+    match health {
+        MasterHealth::Ended(_) => {
+            begin_election(next, view.now);
+            Awaited::default()
+        }
+        MasterHealth::Silent { reason, until } => Awaited { reason, until, blocked: false },
+        MasterHealth::Fine => {
+            let writable = MemberState::Master { epoch: next.epoch, writable: true };
+            let reported = view.observed.live(next, elected.member).map(|report| report.state);
+            if let Mastership::Elected(chosen) = &mut next.mastership
+                && reported == Some(writable)
+            {
+                chosen.opened = true;
+            }
+            match next.elected() {
+                Some(chosen) if !chosen.opened => Awaited {
+                    reason: format!(
+                        "member {} becomes master in epoch {}: {} other voters must acknowledge its first transaction",
+                        chosen.member, next.epoch, next.voters.k_floor
+                    ),
+                    until: None,
+                    blocked: true,
+                },
+                _ => Awaited::default(),
+            }
+        }
+    }
+}
+
+/// Starts the next epoch: the old master leaves discovery in the same transaction.
+pub fn begin_election(next: &mut ClusterRecord, now: Timestamp) {
+    next.epoch = next.epoch.next();
+    next.epoch_since = now;
+    next.mastership = Mastership::Electing;
+    next.published.master = None;
+}

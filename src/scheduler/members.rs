@@ -1,0 +1,145 @@
+//! The members' tasks: seeing their ends, launching them again, killing what is left over.
+//!
+//! A task is in the record from before its launch until its end is certain, so a scheduler that
+//! dies in between finds it: a launch that never happened is reported as unknown, gone or dropped
+//! when it is asked for, and one that did happen is simply there.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{
+    action::{Action, Look},
+    event::TaskState,
+    observed::Observed,
+    placement::{self, Launch, Offer, Placement},
+};
+use crate::{
+    cluster::{
+        id::{MemberId, TaskId},
+        record::{ClusterRecord, TaskRecord},
+    },
+    time::Timestamp,
+};
+
+/// How long after its launch a task that the master does not know may still turn up. Mesos answers
+/// a launch within seconds; what it does not know after this long never reached it.
+pub const LAUNCH_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a kill may take before it is asked for again. It is longer than the grace period of
+/// [`KILL_GRACE_PERIOD`], so that a kill that is being carried out is not repeated.
+pub const KILL_RETRY: Duration = Duration::from_secs(20);
+
+/// The grace period that Mesos is told for Cotton's tasks: mysqld gets 10 s to end by itself.
+pub const KILL_GRACE_PERIOD: Duration = Duration::from_secs(15);
+
+/// Forgets the tasks that have ended. Returns why, a sentence each.
+pub fn forget_ended(next: &mut ClusterRecord, observed: &Observed, now: Timestamp) -> Vec<String> {
+    let mut ended = Vec::new();
+    for (id, member) in &mut next.members {
+        let Some(task) = &member.task else { continue };
+        let Some(why) = ending(task, observed, now) else { continue };
+        ended.push(format!("task {} of member {id} has ended: {why}", task.task_id));
+        member.task = None;
+        next.published.slaves.remove(id);
+        if next.published.master == Some(*id) {
+            next.published.master = None;
+        }
+    }
+    ended
+}
+
+/// Why a task is certainly over, if it is.
+fn ending(task: &TaskRecord, observed: &Observed, now: Timestamp) -> Option<String> {
+    let mesos = observed.tasks.get(&task.task_id)?;
+    if mesos.state.is_terminal() {
+        return Some(mesos.message.clone());
+    }
+    // A task that nobody has ever heard of was never launched. Once its executor has reported it
+    // exists, and a master that does not know it has merely not heard from its agent yet.
+    let never_seen = !observed.reports.contains_key(&task.task_id);
+    let unknown = matches!(mesos.state, TaskState::Unknown | TaskState::Lost);
+    let overdue = now >= task.launched_at.plus(LAUNCH_DEADLINE);
+    (never_seen && unknown && overdue).then(|| "its launch never reached Mesos".to_owned())
+}
+
+/// When a look at the tasks is due although nothing happens.
+pub fn next_look(record: &ClusterRecord, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+    let tasks = record.members.values().filter_map(|m| m.task.as_ref());
+    tasks
+        .filter(|task| !observed.reports.contains_key(&task.task_id))
+        .map(|task| task.launched_at.plus(LAUNCH_DEADLINE))
+        .filter(|due| *due > now)
+        .min()
+}
+
+/// Places the members that have no task. The offers used are returned with their launches; the
+/// caller takes them out of the pool.
+pub fn place_missing<'a>(
+    next: &mut ClusterRecord,
+    offers: impl Iterator<Item = &'a Offer> + Clone,
+    now: Timestamp,
+    look: &mut Look,
+) -> Vec<Launch> {
+    let mut launches: Vec<Launch> = Vec::new();
+    let missing: Vec<MemberId> =
+        next.members.iter().filter(|(_, m)| m.task.is_none()).map(|(id, _)| *id).collect();
+    for id in missing {
+        let occupied: BTreeSet<&str> = next
+            .members
+            .values()
+            .filter_map(|m| m.task.as_ref())
+            .map(|task| task.agent_id.as_str())
+            .collect();
+        let free = offers.clone().filter(|o| launches.iter().all(|l| l.offer.id != o.id));
+        let launch = next.members[&id].launches + 1;
+        let task_id = TaskId::new(next.name(), next.uuid, id, launch);
+        let since = next.created_at.max(next.epoch_since);
+        match placement::place(free, &next.spec.size, &occupied, &task_id, since, now) {
+            Placement::Use { offer, port } => {
+                let task = TaskRecord {
+                    task_id,
+                    agent_id: offer.agent_id.clone(),
+                    host: offer.host.clone(),
+                    port,
+                    launched_at: now,
+                };
+                launches.push(Launch { offer: offer.clone(), task: task.clone(), size: next.spec.size });
+                if let Some(member) = next.members.get_mut(&id) {
+                    member.launches = launch;
+                    member.task = Some(task);
+                }
+            }
+            Placement::WaitForSpread { until } => look.wake_by(until),
+            Placement::NoRoom => {}
+        }
+    }
+    launches
+}
+
+/// Asks for the kill of every task of a cluster that is being deleted, again and again until each
+/// has ended.
+pub fn kill_all(
+    record: &ClusterRecord,
+    observed: &Observed,
+    now: Timestamp,
+    look: &mut Look,
+) -> Vec<Action> {
+    let tasks = record.members.values().filter_map(|m| m.task.as_ref());
+    tasks
+        .filter_map(|task| kill(&task.task_id, Some(&task.agent_id), observed, now, look))
+        .collect()
+}
+
+/// Asks for the kill of one task, unless that was done a moment ago.
+fn kill(
+    task_id: &TaskId,
+    agent_id: Option<&String>,
+    observed: &Observed,
+    now: Timestamp,
+    look: &mut Look,
+) -> Option<Action> {
+    let asked = observed.tasks.get(task_id).and_then(|task| task.kill_asked);
+    let again = asked.map(|at| at.plus(KILL_RETRY)).filter(|again| *again > now);
+    look.wake_by(again.unwrap_or(now.plus(KILL_RETRY)));
+    let kill = Action::Kill { task_id: task_id.clone(), agent_id: agent_id.cloned() };
+    again.is_none().then_some(kill)
+}

@@ -1,0 +1,94 @@
+//! What is known of a cluster's members at the moment: their tasks and their reports.
+//!
+//! Nothing here is stored. After a start of the scheduler it is learnt anew, and until it was
+//! learnt, silence means nothing: [`Presence::Unknown`] is not [`Presence::Gone`].
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::event::TaskState;
+use crate::{
+    cluster::{
+        control::Report,
+        id::{MemberId, TaskId},
+        record::ClusterRecord,
+    },
+    time::Timestamp,
+};
+
+/// What is known of one cluster's tasks.
+#[derive(Debug, Default)]
+pub struct Observed {
+    /// What Mesos last said of each task.
+    pub tasks: BTreeMap<TaskId, TaskObservation>,
+    /// What each executor last reported, and whether the report still stands.
+    pub reports: BTreeMap<TaskId, ReportObservation>,
+}
+
+/// What Mesos said of a task.
+#[derive(Debug, Clone)]
+pub struct TaskObservation {
+    /// Its state.
+    pub state: TaskState,
+    /// Mesos' message with it.
+    pub message: String,
+    /// When a kill was last asked for.
+    pub kill_asked: Option<Timestamp>,
+    /// How often a kill was asked for.
+    pub kills: u32,
+}
+
+/// What an executor reported.
+#[derive(Debug, Clone)]
+pub struct ReportObservation {
+    /// The last report.
+    pub report: Report,
+    /// Since when its node is gone, if it is.
+    pub gone_since: Option<Timestamp>,
+}
+
+/// Whether a member is in sight.
+#[derive(Debug)]
+pub enum Presence<'a> {
+    /// Its report stands.
+    Live(&'a Report),
+    /// Its report is gone since then.
+    Gone(Timestamp),
+    /// Nothing was heard of it since this scheduler started to listen.
+    Unknown,
+}
+
+impl Observed {
+    /// Whether the member's current task is in sight.
+    pub fn presence(&self, record: &ClusterRecord, member: MemberId) -> Presence<'_> {
+        let observed = record.task(member).and_then(|task| self.reports.get(&task.task_id));
+        match observed {
+            Some(ReportObservation { report, gone_since: None }) => Presence::Live(report),
+            Some(ReportObservation { gone_since: Some(since), .. }) => Presence::Gone(*since),
+            None => Presence::Unknown,
+        }
+    }
+
+    /// The standing report of the member's current task.
+    pub fn live(&self, record: &ClusterRecord, member: MemberId) -> Option<&Report> {
+        match self.presence(record, member) {
+            Presence::Live(report) => Some(report),
+            Presence::Gone(_) | Presence::Unknown => None,
+        }
+    }
+
+    /// The standing reports of all current tasks.
+    pub fn all_live<'a>(
+        &'a self,
+        record: &'a ClusterRecord,
+    ) -> impl Iterator<Item = (MemberId, &'a Report)> {
+        record.members.keys().filter_map(|m| self.live(record, *m).map(|r| (*m, r)))
+    }
+}
+
+/// How long silence must last before it means something, after a moment at which everybody fell
+/// silent: one full session timeout.
+pub fn silence_counts_from(listening_since: Timestamp, session_timeout: Duration) -> Timestamp {
+    // The ZooKeeper client gives a session up after 7/5 of its timeout, so after an outage every
+    // executor comes back with a new session, up to that much later.
+    listening_since.plus(session_timeout * 7 / 5)
+}

@@ -1,0 +1,190 @@
+//! From what is known to what must be done.
+//!
+//! [`plan`] is a function of the state: it waits for nothing and performs nothing. A cluster whose
+//! record would change gets that change stored and nothing else; what follows from the record is
+//! done once it is stored. So the question "what if the scheduler dies between these two" has one
+//! answer, here: whatever was not stored was not done, and whatever was stored is done by the
+//! successor.
+
+use std::collections::BTreeMap;
+
+use super::{
+    action::{Action, Look, Plan},
+    failover::{self, View},
+    members,
+    placement::{Launch, Offer},
+    publish, requests,
+    state::{Cluster, FrameworkStored, State},
+    voting,
+};
+use crate::{
+    cluster::{id::ClusterName, record::ClusterRecord},
+    time::Timestamp,
+};
+
+/// For how long Mesos is not to repeat an offer that nobody could use although somebody wants one.
+const REFUSE_UNFIT_SECONDS: f64 = 1.0;
+
+/// For how long Mesos is not to repeat an offer while nobody wants one. Offers are suppressed as
+/// well; [`Action::Revive`] lifts both.
+const REFUSE_UNWANTED_SECONDS: f64 = 600.0;
+
+/// Plans what must be done now for `due`, the clusters that something has happened to.
+pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    plan_framework(state, &mut plan);
+    plan.actions.extend(
+        state.answers.iter().map(|(token, reply)| Action::Reply(*token, reply.clone())),
+    );
+    let decided = requests::decide(state, now);
+    let being_written: Vec<ClusterName> = decided.iter().filter_map(written_cluster).collect();
+    plan.actions.extend(decided);
+    let mut pool: BTreeMap<&str, &Offer> =
+        state.offers.iter().map(|(id, offer)| (id.as_str(), offer)).collect();
+    for name in due {
+        match state.clusters.get(name) {
+            Some(cluster) if !being_written.contains(name) => {
+                plan_cluster(state, cluster, &mut pool, now, &mut plan);
+            }
+            _ => {}
+        }
+    }
+    plan_offers(state, &pool, &mut plan);
+    plan
+}
+
+fn written_cluster(action: &Action) -> Option<ClusterName> {
+    match action {
+        Action::Persist { record, .. } => Some(record.name().clone()),
+        _ => None,
+    }
+}
+
+/// What concerns the framework as a whole.
+fn plan_framework(state: &State, plan: &mut Plan) {
+    let Some(framework_id) = &state.mesos.framework_id else { return };
+    if state.mesos.stored == FrameworkStored::No {
+        plan.actions.push(Action::StoreFramework { framework_id: framework_id.clone() });
+    }
+    if state.mesos.connected && state.mesos.reconcile {
+        let tasks = state.clusters.values().flat_map(|cluster| cluster.record.members.values());
+        let tasks = tasks
+            .filter_map(|member| member.task.as_ref())
+            .map(|task| (task.task_id.clone(), task.agent_id.clone()))
+            .collect();
+        plan.actions.push(Action::Reconcile { tasks });
+    }
+}
+
+/// What concerns one cluster.
+fn plan_cluster<'a>(
+    state: &State,
+    cluster: &Cluster,
+    pool: &mut BTreeMap<&'a str, &'a Offer>,
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let mut look = Look::at(cluster.record.name().clone());
+    if cluster.pending.is_some() {
+        look.awaited = cluster.awaited.clone();
+        plan.looks.push(look);
+        return;
+    }
+    if !cluster.launches.is_empty() && state.mesos.connected {
+        plan.actions.push(Action::Launch(cluster.launches.clone()));
+    }
+    let mut next = cluster.record.clone();
+    look.notes = members::forget_ended(&mut next, &cluster.observed, now);
+    if next.deleting {
+        plan_deletion(cluster, &next, now, &mut look, plan);
+    } else {
+        let view = View {
+            observed: &cluster.observed,
+            policy: &state.policy,
+            listening_since: state.listening_since,
+            now,
+        };
+        decide(&mut next, view, &mut look);
+    }
+    let launches = place(state, &mut next, pool, now, &mut look);
+    if next != cluster.record {
+        plan.actions.push(Action::Persist {
+            record: Box::new(next),
+            expected: cluster.version,
+            password: None,
+            launches,
+            replies: Vec::new(),
+        });
+    }
+    plan.looks.push(look);
+}
+
+/// The policy of a living cluster on one screen. Each step changes the record or leaves it.
+fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
+    let before = next.epoch;
+    look.awaited = failover::advance(next, view);
+    if next.epoch != before {
+        look.notes.push(format!("epoch {} begins", next.epoch));
+    }
+    voting::advance(next, view.observed);
+    publish::advance(next, view);
+    for at in [look.awaited.until, members::next_look(next, view.observed, view.now)] {
+        if let Some(at) = at {
+            look.wake_by(at);
+        }
+    }
+}
+
+/// Kills what runs; when nothing does any more, removes the cluster. The order matters: discovery
+/// goes last, because its disappearance tells clients that the cluster has ended.
+fn plan_deletion(
+    cluster: &Cluster,
+    next: &ClusterRecord,
+    now: Timestamp,
+    look: &mut Look,
+    plan: &mut Plan,
+) {
+    if next.members.values().any(|member| member.task.is_some()) {
+        plan.actions.extend(members::kill_all(next, &cluster.observed, now, look));
+        return;
+    }
+    // Only a record that already says so is removed: the ends of the tasks are stored first.
+    if let (Some(expected), true) = (cluster.version, *next == cluster.record) {
+        plan.actions.push(Action::Remove { cluster: next.name().clone(), expected });
+    }
+}
+
+/// Places members without a task, with offers that nobody before has taken.
+fn place<'a>(
+    state: &State,
+    next: &mut ClusterRecord,
+    pool: &mut BTreeMap<&'a str, &'a Offer>,
+    now: Timestamp,
+    look: &mut Look,
+) -> Vec<Launch> {
+    if next.deleting || !state.mesos.connected {
+        return Vec::new();
+    }
+    let launches = members::place_missing(next, pool.values().copied(), now, look);
+    for launch in &launches {
+        pool.remove(launch.offer.id.as_str());
+    }
+    launches
+}
+
+/// Gives back what nobody can use, and asks for more when somebody wants it.
+fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, plan: &mut Plan) {
+    if !state.mesos.connected {
+        return;
+    }
+    let writing = plan.actions.iter().any(|action| matches!(action, Action::Persist { .. }));
+    let wanted = writing || state.wants_offers();
+    if !pool.is_empty() {
+        let refuse_seconds = if wanted { REFUSE_UNFIT_SECONDS } else { REFUSE_UNWANTED_SECONDS };
+        let offers = pool.keys().map(|id| (*id).to_owned()).collect();
+        plan.actions.push(Action::Decline { offers, refuse_seconds });
+    }
+    if wanted == state.mesos.suppressed {
+        plan.actions.push(if wanted { Action::Revive } else { Action::Suppress });
+    }
+}

@@ -1,0 +1,60 @@
+//! What discovery shows: the master once it accepts writes, the slaves that can be read.
+
+use super::{
+    failover::View,
+    observed::{Presence, silence_counts_from},
+};
+use crate::cluster::{
+    control::{MemberState, Report},
+    id::MemberId,
+    record::{ClusterRecord, Published},
+};
+
+/// Sets what discovery is to show by what is observed.
+///
+/// A master stays published until the next election begins, which takes it out in the transaction
+/// that starts the epoch. Slaves stay while an election lasts: they serve readers. A member of
+/// which nothing was heard yet stays as it is, so that a new scheduler changes nothing by coming.
+pub fn advance(next: &mut ClusterRecord, view: View<'_>) {
+    let master = next.elected().filter(|elected| elected.opened).map(|elected| elected.member);
+    let slaves = next
+        .members
+        .keys()
+        .copied()
+        .filter(|member| Some(*member) != master && shows_as_slave(next, view, *member))
+        .collect();
+    next.published = Published { master, slaves };
+}
+
+fn shows_as_slave(record: &ClusterRecord, view: View<'_>, member: MemberId) -> bool {
+    let already = record.published.slaves.contains(&member);
+    if record.task(member).is_none() {
+        return false;
+    }
+    match view.observed.presence(record, member) {
+        Presence::Live(report) => serves_reads(record, report, already),
+        // Its ZooKeeper session has ended; it is shown again when it reports. Right after an outage
+        // of ZooKeeper everybody's session has ended, which says nothing about the servers.
+        Presence::Gone(_) => {
+            let timeout = view.policy.session_timeout;
+            already && view.now < silence_counts_from(view.listening_since, timeout)
+        }
+        Presence::Unknown => already,
+    }
+}
+
+fn serves_reads(record: &ClusterRecord, report: &Report, already: bool) -> bool {
+    let follows = match report.state {
+        MemberState::Following { epoch, ready } => {
+            (epoch == record.epoch && ready) || (already && epoch <= record.epoch)
+        }
+        MemberState::Provisioning
+        | MemberState::Closed
+        | MemberState::Master { .. }
+        | MemberState::Refused { .. }
+        | MemberState::Quarantined
+        | MemberState::Dead
+        | MemberState::Stopping => false,
+    };
+    follows && report.process.is_some()
+}

@@ -1,0 +1,147 @@
+//! What the API shows of a cluster, and why it is as it is.
+
+use super::{
+    event::TaskState,
+    observed::{Observed, Presence},
+    state::Cluster,
+};
+use crate::cluster::{
+    control::{MemberState, Report},
+    id::MemberId,
+    record::{ClusterRecord, Mastership},
+    view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState},
+};
+
+/// The cluster as the API shows it. `discovery_root` is the URL under which clusters are found.
+pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
+    let record = &cluster.record;
+    let members: Vec<MemberView> =
+        record.members.keys().map(|id| member_view(record, &cluster.observed, *id)).collect();
+    let (state, reason) = state_and_reason(cluster, &members);
+    ClusterView {
+        name: record.name().clone(),
+        user: record.spec.user.clone(),
+        num_nodes: record.spec.num_nodes,
+        size: record.spec.size.clone(),
+        flavour: record.server.as_ref().map(|server| server.flavour),
+        version: record.server.as_ref().map(|server| server.version.to_string()),
+        durability: record.spec.durability,
+        state,
+        reason,
+        cluster_url: format!("{discovery_root}/{}", record.name()),
+        epoch: record.epoch.0,
+        members,
+    }
+}
+
+fn state_and_reason(cluster: &Cluster, members: &[MemberView]) -> (ClusterState, String) {
+    let record = &cluster.record;
+    let awaited = cluster.awaited.reason.clone();
+    if record.deleting {
+        let left = members.iter().filter(|member| member.task_id.is_some()).count();
+        return (ClusterState::Deleting, format!("{left} tasks have not ended yet"));
+    }
+    match &record.mastership {
+        Mastership::Unborn => (ClusterState::Creating, creating(members)),
+        Mastership::Electing if cluster.awaited.until.is_some() => (ClusterState::Electing, awaited),
+        Mastership::Electing => (ClusterState::Waiting, awaited),
+        Mastership::Elected(elected) if !elected.opened => {
+            let first = record.epoch.0 == 1;
+            (if first { ClusterState::Creating } else { ClusterState::Electing }, awaited)
+        }
+        Mastership::Elected(elected) => opened(record, elected.member, members, awaited, cluster),
+    }
+}
+
+fn creating(members: &[MemberView]) -> String {
+    let placed = members.iter().filter(|member| member.task_id.is_some()).count();
+    let waiting = members.len() - placed;
+    if waiting > 0 {
+        format!("{waiting} of {} members wait for an offer with enough room", members.len())
+    } else {
+        format!("the servers of {placed} members are being made ready")
+    }
+}
+
+fn opened(
+    record: &ClusterRecord,
+    master: MemberId,
+    members: &[MemberView],
+    awaited: String,
+    cluster: &Cluster,
+) -> (ClusterState, String) {
+    let unready: Vec<&MemberView> =
+        members.iter().filter(|member| member.role == MemberRole::None).collect();
+    if !awaited.is_empty() {
+        return (ClusterState::Degraded, awaited);
+    }
+    if unready.is_empty() {
+        return (ClusterState::Running, format!("member {master} is the master"));
+    }
+    let why: Vec<String> = unready
+        .iter()
+        .map(|member| match problem(record, &cluster.observed, MemberId(member.id)) {
+            Some(problem) => format!("member {}: {problem}", member.id),
+            None => format!("member {} is not ready", member.id),
+        })
+        .collect();
+    let reason = format!("member {master} is the master; {}", why.join("; "));
+    (ClusterState::Degraded, reason)
+}
+
+fn problem<'a>(
+    record: &ClusterRecord,
+    observed: &'a Observed,
+    member: MemberId,
+) -> Option<&'a str> {
+    observed.live(record, member)?.problem.as_deref()
+}
+
+fn member_view(record: &ClusterRecord, observed: &Observed, id: MemberId) -> MemberView {
+    let task = record.task(id);
+    let role = if record.published.master == Some(id) {
+        MemberRole::Master
+    } else if record.published.slaves.contains(&id) {
+        MemberRole::Slave
+    } else {
+        MemberRole::None
+    };
+    MemberView {
+        id: id.0,
+        server_id: id.server_id(),
+        host: task.map(|task| task.host.clone()),
+        port: task.map(|task| task.port),
+        role,
+        state: member_state(record, observed, id),
+        voter: record.voters.members.contains_key(&id),
+        agent_id: task.map(|task| task.agent_id.clone()),
+        task_id: task.map(|task| task.task_id.to_string()),
+    }
+}
+
+fn member_state(record: &ClusterRecord, observed: &Observed, id: MemberId) -> MemberViewState {
+    let Some(task) = record.task(id) else { return MemberViewState::Launching };
+    match observed.presence(record, id) {
+        Presence::Live(report) => reported_state(report),
+        Presence::Gone(_) => MemberViewState::Lost,
+        Presence::Unknown => match observed.tasks.get(&task.task_id).map(|task| task.state) {
+            Some(TaskState::Unreachable | TaskState::Unknown | TaskState::Lost) => {
+                MemberViewState::Lost
+            }
+            Some(TaskState::Starting) => MemberViewState::Provisioning,
+            _ => MemberViewState::Launching,
+        },
+    }
+}
+
+fn reported_state(report: &Report) -> MemberViewState {
+    match report.state {
+        MemberState::Provisioning | MemberState::Dead => MemberViewState::Provisioning,
+        MemberState::Closed
+        | MemberState::Following { .. }
+        | MemberState::Master { .. }
+        | MemberState::Refused { .. }
+        | MemberState::Stopping => MemberViewState::Running,
+        MemberState::Quarantined => MemberViewState::Quarantined,
+    }
+}

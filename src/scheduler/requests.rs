@@ -1,0 +1,126 @@
+//! Requests of the API: accepted, which means recorded, or refused.
+
+use super::{
+    action::{Action, Refusal, Reply},
+    event::{CreateRequest, RequestToken},
+    state::{Cluster, Request, State},
+};
+use crate::{
+    cluster::{
+        control::ClusterUser,
+        id::ClusterName,
+        record::ClusterRecord,
+    },
+    secret::Secret,
+    time::Timestamp,
+};
+
+/// Decides the requests that can be decided now. One whose cluster is being written waits.
+pub fn decide(state: &State, now: Timestamp) -> Vec<Action> {
+    let mut actions = Vec::new();
+    // Of several requests for one name the first is decided now, the others when it is recorded.
+    let mut taken: Vec<&ClusterName> = Vec::new();
+    for request in &state.requests {
+        let name = match request {
+            Request::Create(create) => &create.spec.name,
+            Request::Delete { name, .. } => name,
+        };
+        let busy = state.clusters.get(name).is_some_and(|cluster| cluster.pending.is_some());
+        if busy || taken.contains(&name) {
+            continue;
+        }
+        taken.push(name);
+        actions.push(match request {
+            Request::Create(create) => decide_create(state, create, now),
+            Request::Delete { token, name, password } => {
+                decide_delete(state, *token, name, password.as_ref())
+            }
+        });
+    }
+    actions
+}
+
+fn refuse(token: RequestToken, refusal: Refusal) -> Action {
+    Action::Reply(token, Reply::Refused(refusal))
+}
+
+fn decide_create(state: &State, create: &CreateRequest, now: Timestamp) -> Action {
+    let name = &create.spec.name;
+    if let Some(cluster) = state.clusters.get(name) {
+        return answer_existing(cluster, create);
+    }
+    if !state.mesos.connected {
+        return refuse(create.token, Refusal::NotRegistered);
+    }
+    let user = ClusterUser {
+        name: create.spec.user.clone(),
+        authentication: create.fresh.authentication.clone(),
+    };
+    let record = ClusterRecord::new(
+        create.spec.clone(),
+        create.fresh.uuid,
+        create.fresh.sealed_password.clone(),
+        user,
+        now,
+    );
+    let password = create.fresh.password.clone();
+    let reply = Reply::Created { name: name.clone(), password: password.clone() };
+    Action::Persist {
+        record: Box::new(record),
+        expected: None,
+        password: Some(password),
+        launches: Vec::new(),
+        replies: vec![(create.token, reply)],
+    }
+}
+
+/// A request that was answered but whose answer got lost is made again: it is the same request if
+/// it asks for the same, and then has the same answer.
+fn answer_existing(cluster: &Cluster, create: &CreateRequest) -> Action {
+    let name = create.spec.name.clone();
+    if cluster.record.deleting {
+        return refuse(create.token, Refusal::BeingDeleted(name));
+    }
+    let same_password =
+        create.given_password.as_ref().is_none_or(|given| *given == cluster.password);
+    if same_password && cluster.record.spec == create.spec {
+        let password = cluster.password.clone();
+        return Action::Reply(create.token, Reply::Created { name, password });
+    }
+    refuse(create.token, Refusal::Exists(name))
+}
+
+fn decide_delete(
+    state: &State,
+    token: RequestToken,
+    name: &ClusterName,
+    password: Option<&Secret>,
+) -> Action {
+    let Some(cluster) = state.clusters.get(name) else {
+        return refuse(token, Refusal::Unknown(name.clone()));
+    };
+    match password {
+        None => return refuse(token, Refusal::PasswordMissing(name.clone())),
+        Some(given) if *given != cluster.password => {
+            return refuse(token, Refusal::PasswordWrong(name.clone()));
+        }
+        Some(_) => {}
+    }
+    let reply = Reply::Deleting { name: name.clone() };
+    if cluster.record.deleting {
+        return Action::Reply(token, reply);
+    }
+    if !state.mesos.connected {
+        return refuse(token, Refusal::NotRegistered);
+    }
+    let mut record = cluster.record.clone();
+    record.deleting = true;
+    record.published = Default::default();
+    Action::Persist {
+        record: Box::new(record),
+        expected: cluster.version,
+        password: None,
+        launches: Vec::new(),
+        replies: vec![(token, reply)],
+    }
+}

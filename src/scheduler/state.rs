@@ -1,0 +1,441 @@
+//! Everything the scheduler knows, and how a fact changes it.
+//!
+//! [`State::apply`] folds a fact in; it never fails and never decides. [`State::begin`] notes that
+//! a plan is being carried out, so that planning again yields nothing new while it is.
+//!
+//! Cost follows change: a fact marks the clusters that it touches, and only those are planned.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{
+    action::{Action, Plan, Reply},
+    event::{CreateRequest, Event, RequestToken, StoredCluster, TaskUpdate, Version},
+    failover::Awaited,
+    observed::{Observed, ReportObservation, TaskObservation},
+    placement::{Launch, Offer},
+};
+use crate::{
+    cluster::{
+        control::Report,
+        id::{ClusterName, TaskId},
+        record::ClusterRecord,
+    },
+    secret::Secret,
+    time::Timestamp,
+};
+
+/// The settings that decisions depend on.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How long an election in an `async` cluster waits for voters that do not answer.
+    pub election_timeout: Duration,
+    /// The ZooKeeper session timeout of the executors.
+    pub session_timeout: Duration,
+}
+
+/// Everything the scheduler knows.
+#[derive(Debug)]
+pub struct State {
+    /// The settings.
+    pub policy: Policy,
+    /// What is known of Mesos.
+    pub mesos: MesosState,
+    /// Offers that can be used.
+    pub offers: BTreeMap<String, Offer>,
+    /// The clusters.
+    pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// Requests to decide.
+    pub requests: Vec<Request>,
+    /// Answers whose records are stored.
+    pub answers: Vec<(RequestToken, Reply)>,
+    /// Since when the executors are heard without a gap.
+    pub listening_since: Timestamp,
+    /// Clusters to plan.
+    touched: BTreeSet<ClusterName>,
+    /// When clusters are to be planned although nothing happens.
+    due: BTreeMap<ClusterName, Timestamp>,
+    /// Clusters with a member to place, in the order in which they were asked for.
+    unplaced: BTreeSet<(Timestamp, ClusterName)>,
+}
+
+/// What is known of Mesos.
+#[derive(Debug, Default)]
+pub struct MesosState {
+    /// The framework id, once known.
+    pub framework_id: Option<String>,
+    /// Whether the framework id is stored.
+    pub stored: FrameworkStored,
+    /// Whether the master has taken the framework in and the connection stands.
+    pub connected: bool,
+    /// Whether the master must be asked for the states of all tasks.
+    pub reconcile: bool,
+    /// Whether offers are suppressed.
+    pub suppressed: bool,
+}
+
+/// How far the storing of the framework id is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FrameworkStored {
+    /// It is not stored.
+    #[default]
+    No,
+    /// It is being stored.
+    Underway,
+    /// It is stored.
+    Yes,
+}
+
+/// A request of the API that waits for its decision.
+#[derive(Debug)]
+pub enum Request {
+    /// See [`Event::Create`].
+    Create(Box<CreateRequest>),
+    /// See [`Event::Delete`].
+    Delete {
+        /// Whom to answer.
+        token: RequestToken,
+        /// The cluster.
+        name: ClusterName,
+        /// The given password.
+        password: Option<Secret>,
+    },
+}
+
+impl Request {
+    /// Whom to answer.
+    pub fn token(&self) -> RequestToken {
+        match self {
+            Self::Create(request) => request.token,
+            Self::Delete { token, .. } => *token,
+        }
+    }
+}
+
+/// One cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The record, as stored.
+    pub record: ClusterRecord,
+    /// Its version in the store; `None` while it is being stored for the first time.
+    pub version: Option<Version>,
+    /// The cluster user's password.
+    pub password: Secret,
+    /// The write that is under way, if any. Until it is done nothing else happens.
+    pub pending: Option<Pending>,
+    /// Launches whose records are stored and that are to be sent now.
+    pub launches: Vec<Launch>,
+    /// What is known of its members.
+    pub observed: Observed,
+    /// What is awaited, as the newest look found it.
+    pub awaited: Awaited,
+}
+
+/// A write that is under way.
+#[derive(Debug)]
+pub enum Pending {
+    /// The record is being replaced.
+    Persist {
+        /// The record.
+        record: Box<ClusterRecord>,
+        /// To be launched afterwards.
+        launches: Vec<Launch>,
+        /// To be answered afterwards.
+        replies: Vec<(RequestToken, Reply)>,
+    },
+    /// Everything of the cluster is being removed.
+    Remove,
+}
+
+impl State {
+    /// The state of a scheduler that has just loaded what is stored.
+    pub fn new(
+        policy: Policy,
+        framework_id: Option<String>,
+        stored: Vec<StoredCluster>,
+        now: Timestamp,
+    ) -> Self {
+        let mesos = MesosState {
+            stored: if framework_id.is_some() { FrameworkStored::Yes } else { FrameworkStored::No },
+            framework_id,
+            ..MesosState::default()
+        };
+        let clusters: BTreeMap<_, _> = stored
+            .into_iter()
+            .map(|s| (s.record.name().clone(), Cluster::new(s.record, Some(s.version), s.password)))
+            .collect();
+        let mut state = Self {
+            policy,
+            mesos,
+            offers: BTreeMap::new(),
+            requests: Vec::new(),
+            answers: Vec::new(),
+            listening_since: now,
+            touched: clusters.keys().cloned().collect(),
+            due: BTreeMap::new(),
+            unplaced: BTreeSet::new(),
+            clusters,
+        };
+        for name in state.touched.clone() {
+            state.index(&name);
+        }
+        state
+    }
+
+    /// Folds a fact in.
+    pub fn apply(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Subscribed { framework_id } => self.subscribed(framework_id),
+            Event::MesosLost => {
+                self.mesos.connected = false;
+                // The offers of a lost connection are void.
+                self.offers.clear();
+            }
+            Event::FrameworkStored => self.mesos.stored = FrameworkStored::Yes,
+            Event::Offers(offers) => {
+                self.offers.extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
+                self.touch_unplaced();
+            }
+            Event::Rescinded(offer) => {
+                self.offers.remove(&offer);
+            }
+            Event::Task(update) => self.task_updated(update),
+            Event::Create(request) => self.requests.push(Request::Create(request)),
+            Event::Delete { token, name, password } => {
+                self.requests.push(Request::Delete { token, name, password });
+            }
+            Event::Reported { cluster, report } => self.reported(cluster, *report),
+            Event::ReportGone { cluster, task_id } => self.report_gone(cluster, &task_id, now),
+            Event::ControlRestored => {
+                self.listening_since = now;
+                self.touched.extend(self.clusters.keys().cloned());
+            }
+            Event::Stored { cluster, version } => self.stored(cluster, version),
+            Event::Removed { cluster } => {
+                self.clusters.remove(&cluster);
+                self.due.remove(&cluster);
+                self.index(&cluster);
+            }
+        }
+    }
+
+    fn subscribed(&mut self, framework_id: String) {
+        if self.mesos.framework_id.as_ref() != Some(&framework_id) {
+            self.mesos.stored = FrameworkStored::No;
+            self.mesos.framework_id = Some(framework_id);
+        }
+        self.mesos.connected = true;
+        self.mesos.reconcile = true;
+        // A master starts out sending offers to whoever subscribes.
+        self.mesos.suppressed = false;
+        self.offers.clear();
+    }
+
+    fn task_updated(&mut self, update: TaskUpdate) {
+        let Some(name) = update.task_id.cluster() else { return };
+        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        let known = cluster.observed.tasks.entry(update.task_id);
+        let known = known.or_insert_with(|| TaskObservation {
+            state: update.state,
+            message: String::new(),
+            kill_asked: None,
+            kills: 0,
+        });
+        // The end of a task is final, whatever arrives late.
+        if !known.state.is_terminal() {
+            known.state = update.state;
+            known.message = update.message;
+        }
+        self.touched.insert(name);
+    }
+
+    fn reported(&mut self, name: ClusterName, report: Report) {
+        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        // A report of an earlier cluster of the same name says nothing about this one.
+        if report.uuid != cluster.record.uuid {
+            return;
+        }
+        let task_id = report.task_id.clone();
+        cluster.observed.reports.insert(task_id, ReportObservation { report, gone_since: None });
+        self.touched.insert(name);
+    }
+
+    fn report_gone(&mut self, name: ClusterName, task_id: &TaskId, now: Timestamp) {
+        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        if let Some(observation) = cluster.observed.reports.get_mut(task_id) {
+            observation.gone_since.get_or_insert(now);
+            self.touched.insert(name);
+        }
+    }
+
+    fn stored(&mut self, name: ClusterName, version: Version) {
+        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        if let Some(Pending::Persist { record, launches, replies }) = cluster.pending.take() {
+            cluster.record = *record;
+            cluster.version = Some(version);
+            cluster.launches.extend(launches);
+            self.answers.extend(replies);
+            cluster.forget_past_tasks();
+        }
+        self.index(&name);
+        self.touched.insert(name);
+    }
+
+    /// Notes that a plan is being carried out, and takes out of the state what it has used.
+    pub fn begin(&mut self, plan: &Plan, now: Timestamp) {
+        for look in &plan.looks {
+            self.look_again(&look.cluster, look.again_at);
+            if let Some(cluster) = self.clusters.get_mut(&look.cluster) {
+                cluster.awaited = look.awaited.clone();
+            }
+        }
+        for action in &plan.actions {
+            match action {
+                Action::StoreFramework { .. } => self.mesos.stored = FrameworkStored::Underway,
+                Action::Persist { record, launches, replies, password, .. } => {
+                    self.begin_persist(record, launches, replies, password.as_ref());
+                }
+                Action::Remove { cluster, .. } => {
+                    if let Some(cluster) = self.clusters.get_mut(cluster) {
+                        cluster.pending = Some(Pending::Remove);
+                    }
+                }
+                Action::Launch(launches) => self.begin_launch(launches),
+                Action::Decline { offers, .. } => {
+                    for offer in offers {
+                        self.offers.remove(offer);
+                    }
+                }
+                Action::Suppress => self.mesos.suppressed = true,
+                Action::Revive => self.mesos.suppressed = false,
+                Action::Kill { task_id, .. } => self.begin_kill(task_id, now),
+                Action::Reconcile { .. } => self.mesos.reconcile = false,
+                Action::Reply(token, _) => self.answered(*token),
+            }
+        }
+    }
+
+    fn begin_persist(
+        &mut self,
+        record: &ClusterRecord,
+        launches: &[Launch],
+        replies: &[(RequestToken, Reply)],
+        password: Option<&Secret>,
+    ) {
+        for launch in launches {
+            self.offers.remove(&launch.offer.id);
+        }
+        self.requests.retain(|request| replies.iter().all(|(token, _)| *token != request.token()));
+        if let Some(password) = password {
+            let cluster = Cluster::new(record.clone(), None, password.clone());
+            self.clusters.insert(record.name().clone(), cluster);
+        }
+        if let Some(cluster) = self.clusters.get_mut(record.name()) {
+            cluster.pending = Some(Pending::Persist {
+                record: Box::new(record.clone()),
+                launches: launches.to_vec(),
+                replies: replies.to_vec(),
+            });
+        }
+    }
+
+    fn begin_launch(&mut self, launches: &[Launch]) {
+        for launch in launches {
+            let name = launch.task.task_id.cluster();
+            if let Some(cluster) = name.and_then(|name| self.clusters.get_mut(&name)) {
+                cluster.launches.retain(|l| l.task.task_id != launch.task.task_id);
+            }
+        }
+    }
+
+    fn begin_kill(&mut self, task_id: &TaskId, now: Timestamp) {
+        let cluster = task_id.cluster().and_then(|name| self.clusters.get_mut(&name));
+        let Some(cluster) = cluster else { return };
+        let task = cluster.observed.tasks.entry(task_id.clone()).or_insert(TaskObservation {
+            state: super::event::TaskState::Staging,
+            message: String::new(),
+            kill_asked: None,
+            kills: 0,
+        });
+        task.kill_asked = Some(now);
+        task.kills += 1;
+    }
+
+    fn answered(&mut self, token: RequestToken) {
+        self.requests.retain(|request| request.token() != token);
+        self.answers.retain(|(answered, _)| *answered != token);
+    }
+
+    /// The clusters to plan now, in the order in which they were asked for. They are taken out.
+    pub fn take_due(&mut self, now: Timestamp) -> Vec<ClusterName> {
+        let due: Vec<ClusterName> =
+            self.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.due.remove(&name);
+            self.touched.insert(name);
+        }
+        let mut names: Vec<ClusterName> = std::mem::take(&mut self.touched).into_iter().collect();
+        names.sort_by_key(|name| self.clusters.get(name).map(|c| c.record.created_at));
+        names
+    }
+
+    /// Asks for a look at a cluster at `at`, replacing an earlier wish.
+    fn look_again(&mut self, name: &ClusterName, at: Option<Timestamp>) {
+        match at {
+            Some(at) => self.due.insert(name.clone(), at),
+            None => self.due.remove(name),
+        };
+    }
+
+    /// When the next look is due.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.due.values().min().copied()
+    }
+
+    /// Whether any cluster has a member to place.
+    pub fn wants_offers(&self) -> bool {
+        !self.unplaced.is_empty()
+    }
+
+    fn touch_unplaced(&mut self) {
+        self.touched.extend(self.unplaced.iter().map(|(_, name)| name.clone()));
+    }
+
+    /// Keeps [`State::unplaced`] true for one cluster.
+    fn index(&mut self, name: &ClusterName) {
+        self.unplaced.retain(|(_, unplaced)| unplaced != name);
+        if let Some(cluster) = self.clusters.get(name)
+            && cluster.wants_offers()
+        {
+            self.unplaced.insert((cluster.record.created_at, name.clone()));
+        }
+    }
+}
+
+impl Cluster {
+    fn new(record: ClusterRecord, version: Option<Version>, password: Secret) -> Self {
+        Self {
+            record,
+            version,
+            password,
+            pending: None,
+            launches: Vec::new(),
+            observed: Observed::default(),
+            awaited: Awaited::default(),
+        }
+    }
+
+    fn wants_offers(&self) -> bool {
+        !self.record.deleting && self.record.members.values().any(|m| m.task.is_none())
+    }
+
+    /// Drops what was observed of tasks that are no longer in the record and have ended.
+    fn forget_past_tasks(&mut self) {
+        let record = &self.record;
+        let past = |task_id: &TaskId| record.member_of(task_id).is_none();
+        self.observed.tasks.retain(|id, task| !past(id) || !task.state.is_terminal());
+        self.observed.reports.retain(|id, r| !past(id) || r.gone_since.is_none());
+    }
+}
