@@ -20,7 +20,7 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
     let (state, reason) = state_and_reason(cluster, &members);
     ClusterView {
         name: record.name().clone(),
-        user: record.spec.user.clone(),
+        user: record.spec.user.to_string(),
         num_nodes: record.spec.num_nodes,
         size: record.spec.size.clone(),
         flavour: record.server.as_ref().map(|server| server.flavour),

@@ -53,7 +53,7 @@ fn decide_create(state: &State, create: &CreateRequest, now: Timestamp) -> Actio
         return refuse(create.token, Refusal::NotRegistered);
     }
     let user = ClusterUser {
-        name: create.spec.user.clone(),
+        name: create.spec.user.to_string(),
         authentication: create.fresh.authentication.clone(),
     };
     let record = ClusterRecord::new(
