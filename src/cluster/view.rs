@@ -118,3 +118,27 @@ pub enum MemberViewState {
     /// It holds transactions that are not in the cluster's history.
     Quarantined,
 }
+
+impl MemberViewState {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Launching => "launching",
+            Self::Provisioning => "provisioning",
+            Self::Running => "running",
+            Self::Lost => "lost",
+            Self::Quarantined => "quarantined",
+        }
+    }
+}
+
+impl MemberRole {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Master => "master",
+            Self::Slave => "slave",
+            Self::None => "none",
+        }
+    }
+}

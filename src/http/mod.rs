@@ -1,1 +1,19 @@
-//! The `http` part.
+//! The REST API and the web page.
+//!
+//! A request is read and bounded (`forms`), checked (`cluster::spec`), handed to the scheduler's core through
+//! its `port` and answered (`clusters`); what only reads looks at the core's last published views and never
+//! stands in its queue. `errors` turns every refusal into `application/problem+json`. `routes` is the table
+//! of all of it, `server` what accepts connections.
+
+pub mod clusters;
+pub mod errors;
+pub mod executor_binary;
+pub mod forms;
+pub mod metrics;
+pub mod page;
+pub mod port;
+mod routes;
+mod server;
+
+pub use routes::router;
+pub use server::serve;

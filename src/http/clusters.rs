@@ -1,0 +1,154 @@
+//! Clusters: create, delete, list, show.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Request, State, rejection::PathRejection},
+    response::{IntoResponse, Response},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    errors::ApiError,
+    forms::Form,
+    port::{ApiRequest, SchedulerPort},
+};
+use crate::cluster::{
+    id::ClusterName,
+    spec::{ClusterSpec, CreateRequest},
+    view::ClusterView,
+};
+
+/// The form fields of a creation.
+const CREATE_FIELDS: &[&str] = &[
+    "cluster_user",
+    "num_nodes",
+    "size",
+    "durability",
+    "backup_id",
+    "cluster_password",
+];
+
+/// The form fields of a deletion.
+const DELETE_FIELDS: &[&str] = &["password"];
+
+/// The answer to a creation.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateAnswer {
+    /// The password of the cluster's user.
+    pub cluster_password: String,
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+}
+
+/// The answer to a deletion.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeleteAnswer {
+    /// What is gone once the cluster is.
+    pub cluster_url: String,
+}
+
+/// The answer to `GET /clusters`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ListAnswer<C = ClusterView> {
+    /// The clusters, by name.
+    pub clusters: Vec<C>,
+}
+
+/// `POST /clusters/<name>`
+pub(super) async fn create(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<CreateAnswer>, ApiError> {
+    let name = name_in(path)?;
+    let mut form = Form::read(request).await?;
+    let request = CreateRequest {
+        name,
+        cluster_user: form.take("cluster_user"),
+        num_nodes: form.take("num_nodes"),
+        size: form.take("size"),
+        durability: form.take("durability"),
+        backup_id: form.take("backup_id"),
+        cluster_password: form.take_secret("cluster_password"),
+    };
+    let mut faults = form.into_faults(CREATE_FIELDS);
+    let (spec, password) = match ClusterSpec::check(request, &port.rules) {
+        Ok(checked) if faults.is_empty() => checked,
+        checked => {
+            faults.extend(checked.err().unwrap_or_default());
+            return Err(ApiError::Invalid(faults));
+        }
+    };
+    let created = port
+        .ask(|reply| ApiRequest::Create {
+            spec,
+            password,
+            reply,
+        })
+        .await?;
+    Ok(Json(CreateAnswer {
+        cluster_password: created.cluster_password.expose().to_owned(),
+        cluster_url: created.cluster_url,
+    }))
+}
+
+/// `DELETE /clusters/<name>`
+pub(super) async fn delete(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<DeleteAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let faults = form.into_faults(DELETE_FIELDS);
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
+    }
+    let deleted = port
+        .ask(|reply| ApiRequest::Delete {
+            name,
+            password,
+            reply,
+        })
+        .await?;
+    Ok(Json(DeleteAnswer {
+        cluster_url: deleted.cluster_url,
+    }))
+}
+
+/// `GET /clusters`
+pub(super) async fn list(State(port): State<SchedulerPort>) -> Response {
+    let views = port.views.borrow().clone();
+    let clusters = views
+        .clusters
+        .values()
+        .map(Arc::as_ref)
+        .collect::<Vec<&ClusterView>>();
+    Json(ListAnswer { clusters }).into_response()
+}
+
+/// `GET /clusters/<name>`
+pub(super) async fn show(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let views = port.views.borrow().clone();
+    let view = views.clusters.get(&name).map(Arc::as_ref);
+    let answer = view.map(|view: &ClusterView| Json(view).into_response());
+    answer.ok_or_else(|| ApiError::UnknownCluster(name.to_string()))
+}
+
+fn name_in(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+    path.map(|Path(name)| name)
+        .map_err(|error| ApiError::UnknownPath(error.body_text()))
+}
+
+/// A name that no cluster can have is that of an unknown cluster.
+fn known_name(text: String) -> Result<ClusterName, ApiError> {
+    text.parse()
+        .map_err(|_| ApiError::UnknownCluster(text.chars().take(64).collect()))
+}

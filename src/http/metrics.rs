@@ -1,0 +1,238 @@
+//! Counters and gauges, as a flat JSON object with the original's names (`/vars.json`) and for Prometheus
+//! (`/metrics`).
+//!
+//! Both are one registry: the flat object is rendered from the text for Prometheus, so what is registered by
+//! anybody shows in both.
+
+use std::{
+    sync::{Mutex, atomic::AtomicU64},
+    time::Instant,
+};
+
+use axum::{
+    Json,
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{counter::Counter, gauge::Gauge},
+    registry::Registry,
+};
+use serde_json::{Map, Value};
+
+use super::port::SchedulerPort;
+
+/// What the scheduler counts. Handles are cheap to clone.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    started: Instant,
+    uptime: Gauge<f64, AtomicU64>,
+    /// How many clusters there are.
+    pub cluster_count: Gauge,
+    /// The cpus of all members of all clusters.
+    pub total_requested_cpus: Gauge<f64, AtomicU64>,
+    /// Their memory, in MiB.
+    pub total_requested_mem_mb: Gauge,
+    /// Their disk space, in MiB.
+    pub total_requested_disk_mb: Gauge,
+    /// 1 while the framework is registered with a Mesos master, else 0.
+    pub framework_registered: Gauge,
+    /// Tasks that Mesos lost.
+    pub tasks_lost: Counter,
+    /// Tasks that ended well.
+    pub tasks_finished: Counter,
+    /// Tasks that failed.
+    pub tasks_failed: Counter,
+    /// Tasks that were killed.
+    pub tasks_killed: Counter,
+    /// Tasks that were launched.
+    pub tasks_launched: Counter,
+    /// Offers that came.
+    pub resource_offers: Counter,
+    /// Offers declined because all of it belongs to another role.
+    pub offers_incompatible_role: Counter,
+    /// Offers declined because nothing needed them.
+    pub offers_unused: Counter,
+}
+
+impl Metrics {
+    /// Registers all of them; others may have registered theirs before.
+    pub fn register(mut registry: Registry) -> Self {
+        let metrics = Self {
+            registry: Mutex::new(Registry::default()),
+            started: Instant::now(),
+            uptime: Gauge::default(),
+            cluster_count: Gauge::default(),
+            total_requested_cpus: Gauge::default(),
+            total_requested_mem_mb: Gauge::default(),
+            total_requested_disk_mb: Gauge::default(),
+            framework_registered: Gauge::default(),
+            tasks_lost: Counter::default(),
+            tasks_finished: Counter::default(),
+            tasks_failed: Counter::default(),
+            tasks_killed: Counter::default(),
+            tasks_launched: Counter::default(),
+            resource_offers: Counter::default(),
+            offers_incompatible_role: Counter::default(),
+            offers_unused: Counter::default(),
+        };
+        metrics.enter_in(registry.sub_registry_with_prefix(PREFIX));
+        Self {
+            registry: Mutex::new(registry),
+            ..metrics
+        }
+    }
+
+    fn enter_in(&self, to: &mut Registry) {
+        to.register(
+            "uptime",
+            "Seconds since the scheduler started",
+            self.uptime.clone(),
+        );
+        to.register("cluster_count", "Clusters", self.cluster_count.clone());
+        let cpus = self.total_requested_cpus.clone();
+        to.register("total_requested_cpus", "Cpus of all members", cpus);
+        let mem = self.total_requested_mem_mb.clone();
+        to.register(
+            "total_requested_mem_mb",
+            "Memory of all members in MiB",
+            mem,
+        );
+        let disk = self.total_requested_disk_mb.clone();
+        to.register(
+            "total_requested_disk_mb",
+            "Disk space of all members in MiB",
+            disk,
+        );
+        let registered = self.framework_registered.clone();
+        to.register(
+            "framework_registered",
+            "Whether Mesos knows the framework",
+            registered,
+        );
+        to.register(
+            "tasks_lost",
+            "Tasks that Mesos lost",
+            self.tasks_lost.clone(),
+        );
+        to.register(
+            "tasks_finished",
+            "Tasks that ended well",
+            self.tasks_finished.clone(),
+        );
+        to.register(
+            "tasks_failed",
+            "Tasks that failed",
+            self.tasks_failed.clone(),
+        );
+        to.register(
+            "tasks_killed",
+            "Tasks that were killed",
+            self.tasks_killed.clone(),
+        );
+        to.register(
+            "tasks_launched",
+            "Tasks that were launched",
+            self.tasks_launched.clone(),
+        );
+        to.register(
+            "resource_offers",
+            "Offers that came",
+            self.resource_offers.clone(),
+        );
+        let incompatible = self.offers_incompatible_role.clone();
+        to.register(
+            "offers_incompatible_role",
+            "Offers for other roles",
+            incompatible,
+        );
+        to.register(
+            "offers_unused",
+            "Offers that nothing needed",
+            self.offers_unused.clone(),
+        );
+    }
+
+    /// The text for Prometheus (OpenMetrics 1.0).
+    pub fn text(&self) -> String {
+        self.uptime.set(self.started.elapsed().as_secs_f64());
+        let mut text = String::new();
+        let registry = self
+            .registry
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &registry);
+        text
+    }
+
+    /// The flat object: `cotton_scheduler_tasks_lost_total 3` becomes `"scheduler.tasks_lost": 3`.
+    pub fn vars(&self) -> Map<String, Value> {
+        self.text().lines().filter_map(variable).collect()
+    }
+}
+
+/// What all names begin with in the text for Prometheus.
+const PREFIX: &str = "cotton_scheduler";
+
+fn variable(line: &str) -> Option<(String, Value)> {
+    if line.starts_with('#') {
+        return None;
+    }
+    let (name, number) = line.rsplit_once(' ')?;
+    let name = name.strip_prefix("cotton_")?.replacen('_', ".", 1);
+    let name = name.strip_suffix("_total").unwrap_or(&name).to_owned();
+    let value = match number.parse::<u64>() {
+        Ok(whole) => Value::from(whole),
+        Err(_) => Value::from(number.parse::<f64>().ok()?),
+    };
+    Some((name, value))
+}
+
+/// `GET /vars.json`
+pub(super) async fn vars(State(port): State<SchedulerPort>) -> Json<Map<String, Value>> {
+    Json(port.metrics.vars())
+}
+
+/// `GET /metrics`
+pub(super) async fn prometheus(State(port): State<SchedulerPort>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], port.metrics.text()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_are_those_of_the_original() {
+        let metrics = Metrics::register(Registry::default());
+        metrics.tasks_lost.inc();
+        metrics.total_requested_cpus.set(1.5);
+        let vars = metrics.vars();
+        let names: Vec<_> = vars.keys().map(String::as_str).collect();
+        let mut expected = [
+            "scheduler.cluster_count",
+            "scheduler.framework_registered",
+            "scheduler.offers_incompatible_role",
+            "scheduler.offers_unused",
+            "scheduler.resource_offers",
+            "scheduler.tasks_failed",
+            "scheduler.tasks_finished",
+            "scheduler.tasks_killed",
+            "scheduler.tasks_launched",
+            "scheduler.tasks_lost",
+            "scheduler.total_requested_cpus",
+            "scheduler.total_requested_disk_mb",
+            "scheduler.total_requested_mem_mb",
+            "scheduler.uptime",
+        ];
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        assert_eq!(vars["scheduler.tasks_lost"], 1);
+        assert_eq!(vars["scheduler.total_requested_cpus"], 1.5);
+        assert_eq!(vars["scheduler.cluster_count"], 0);
+    }
+}

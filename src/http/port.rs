@@ -1,0 +1,117 @@
+//! The door between the HTTP side and the scheduler's core.
+//!
+//! Changes go in through a bounded queue, each with a place for its answer. The core publishes what there is
+//! to see; reading that costs it nothing.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{errors::ApiError, executor_binary::ExecutorBinary, metrics::Metrics};
+use crate::{
+    cluster::{
+        id::ClusterName,
+        spec::{ClusterSpec, Rules},
+        view::ClusterView,
+    },
+    secret::Secret,
+};
+
+/// How many changes may wait for the core. It takes one as soon as it has planned the one before, which is
+/// a matter of milliseconds; a longer queue would only hide that it stands still.
+pub const MAX_WAITING_REQUESTS: usize = 256;
+
+/// How long a change may take until it is durable. ZooKeeper's session timeouts are below it, so an ensemble
+/// that elects a new leader meanwhile does not make requests fail.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the HTTP side knows of the scheduler.
+#[derive(Clone)]
+pub struct SchedulerPort {
+    /// Where changes are asked for; made with room for [`MAX_WAITING_REQUESTS`].
+    pub requests: mpsc::Sender<ApiRequest>,
+    /// What there is to see.
+    pub views: watch::Receiver<Arc<Views>>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// The binary that agents fetch, unless `--executor-uri` names another place.
+    pub executor: Option<Arc<ExecutorBinary>>,
+    /// What this installation adds to the rules for new clusters.
+    pub rules: Arc<Rules>,
+}
+
+/// A change that is asked for.
+#[derive(Debug)]
+pub enum ApiRequest {
+    /// Make a cluster.
+    Create {
+        /// What it is to be.
+        spec: ClusterSpec,
+        /// The password of its user; `None` lets the scheduler make one.
+        password: Option<Secret>,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Created>,
+    },
+    /// Delete a cluster.
+    Delete {
+        /// Its name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Deleted>,
+    },
+}
+
+/// Where an answer goes.
+pub type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// A creation that was accepted.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// The password of the cluster's user.
+    pub cluster_password: Secret,
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+}
+
+/// A deletion that was accepted.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    /// What is gone once the cluster is.
+    pub cluster_url: String,
+}
+
+/// What there is to see of the scheduler.
+#[derive(Debug, Clone, Default)]
+pub struct Views {
+    /// Whether the framework is registered with a Mesos master.
+    pub connected: bool,
+    /// The clusters.
+    pub clusters: BTreeMap<ClusterName, Arc<ClusterView>>,
+}
+
+impl SchedulerPort {
+    /// Asks for a change and waits for its answer.
+    ///
+    /// # Errors
+    /// What the core answers; [`ApiError::Overloaded`] when too many wait already;
+    /// [`ApiError::Stopping`] when there is no core any more; [`ApiError::Unanswered`] when it takes too long.
+    pub async fn ask<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> ApiRequest,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .try_send(request(reply))
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => ApiError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => ApiError::Stopping,
+            })?;
+        match tokio::time::timeout(ANSWER_DEADLINE, answer).await {
+            Ok(Ok(answer)) => answer,
+            // The core has dropped the request or gone on without an answer: whether it was stored is unknown.
+            Ok(Err(_)) | Err(_) => Err(ApiError::Unanswered),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The table of routes, and what holds for all of them.
+
+use axum::{
+    Router,
+    extract::Request,
+    http::{HeaderValue, Method, header},
+    middleware::{Next, from_fn},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+
+use super::{clusters, errors::ApiError, executor_binary, metrics, page, port::SchedulerPort};
+
+/// All that the scheduler serves.
+pub fn router(port: SchedulerPort) -> Router {
+    Router::new()
+        .route("/", get(page::index))
+        .route("/clusters", get(clusters::list))
+        .route(
+            "/clusters/{name}",
+            get(clusters::show)
+                .post(clusters::create)
+                .delete(clusters::delete),
+        )
+        .route("/executor/{name}", get(executor_binary::serve))
+        .route("/vars.json", get(metrics::vars))
+        .route("/metrics", get(metrics::prometheus))
+        .route("/health", get(async || "OK\n"))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn(refuse_cross_site))
+        .layer(from_fn(add_headers))
+        .with_state(port)
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    ApiError::UnknownPath(shortened(request.uri().path()))
+}
+
+async fn method_not_allowed(request: Request) -> ApiError {
+    ApiError::MethodNotAllowed {
+        method: request.method().to_string(),
+        path: shortened(request.uri().path()),
+    }
+}
+
+/// A page of another site can make a visitor's browser post a form here, from inside the network that this
+/// server trusts. Browsers say so in `Sec-Fetch-Site` (Fetch Metadata); scripts do not send it.
+async fn refuse_cross_site(request: Request, next: Next) -> Response {
+    let reads = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS
+    );
+    let site = request
+        .headers()
+        .get("sec-fetch-site")
+        .map(HeaderValue::as_bytes);
+    match site {
+        Some(b"cross-site" | b"same-site") if !reads => ApiError::CrossSite.into_response(),
+        _ => next.run(request).await,
+    }
+}
+
+async fn add_headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    headers
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+fn shortened(path: &str) -> String {
+    path.chars().take(200).collect()
+}
