@@ -1,5 +1,6 @@
 //! Cotton runs MySQL and MariaDB clusters as a self-service on Apache Mesos.
 
+pub mod backoff;
 pub mod cli;
 pub mod cluster;
 pub mod executor;

@@ -4,11 +4,26 @@
 //! protobuf compiler; a test generates them again and compares. [`recordio`] cuts a stream into
 //! messages. [`json`] writes and reads the JSON form that Mesos speaks beside protobuf.
 //!
+//! [`scheduler`] is the client of a master: it finds the one that leads ([`address`] says where to
+//! look), subscribes, passes events on and makes [`calls`]. [`executor`] is the client of an agent.
+//! Both speak protobuf over the connections of [`connection`].
+//!
 //! Source of the facts: the `.proto` files under `include/mesos/v1` of Apache Mesos and the pages
 //! "Scheduler HTTP API" and "Executor HTTP API" of its documentation.
 
+pub mod address;
+pub mod authentication;
+mod caller;
+pub mod calls;
+pub mod connection;
+mod detect;
+pub mod duration;
+pub mod environment;
+pub mod executor;
 pub mod json;
 pub mod recordio;
+pub mod scheduler;
+mod updates;
 
 #[allow(
     missing_docs,
