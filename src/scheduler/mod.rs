@@ -20,3 +20,5 @@ pub mod report;
 pub mod requests;
 pub mod state;
 pub mod voting;
+#[cfg(test)]
+mod tests;
