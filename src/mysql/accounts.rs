@@ -1,0 +1,331 @@
+//! The statements that make accounts: at a data directory's birth, and for the cluster's user. Pure.
+//!
+//! # Birth
+//!
+//! What must exist on every member before it replicates anything is made without binlog when its data directory
+//! is new ([`birth_sql`]): the administration account and the schema `cotton`. The account exists twice.
+//! At `localhost`, which is the unix socket, it may do everything. From anywhere else it may replicate and
+//! nothing more: its password lies on all agents.
+//!
+//! # The cluster's user
+//!
+//! gets every privilege except those with which it could switch the safety off: change durability or replication, end the
+//! server, take part in the acknowledgement of commits, or change Cotton's own accounts and tables. What it lacks:
+//!
+//! * SUPER, RELOAD, SHUTDOWN, FILE, everything that is called ADMIN but a few harmless ones, and what MySQL
+//!   calls FLUSH_TABLES and BACKUP_ADMIN: with these one can hold up every commit.
+//! * REPLICATION SLAVE: a replica that attaches itself is asked for acknowledgements, and a commit that only it acknowledged would be
+//!   lost with it.
+//! * On MySQL everything in the schemas `mysql` and `cotton`, by partial revokes, which its own grants inherit. A few columns of
+//!   `mysql.user` stay readable.
+//! * On MariaDB likewise: it holds its privileges on the database pattern `%`, and rows of its own for `mysql` and `cotton`,
+//!   which are more specific and so the only ones that count there.
+//!
+//! What a server cannot prevent: on MariaDB, whoever may create accounts (CREATE USER) may alter, rename or drop *any* account,
+//! the administration account included, and may hand the pattern `%` on to an account without those rows. A user who does so leaves
+//! the guarantees on purpose. On MySQL the privilege SYSTEM_USER of Cotton's accounts prevents that.
+
+use super::sql;
+use crate::cluster::flavour::Flavour;
+
+pub use super::authentication::Authentication;
+
+/// How MariaDB keeps clients out while replication gets in: the statement that is run for every session without CONNECTION ADMIN
+/// fails, and the server ends that session before it reads a command. It is read when a session has
+/// authenticated, so that a handshake begun before does not slip in later. A user with an expired password is turned away too.
+pub const MARIADB_REFUSES_CLIENTS: &str =
+    "SET GLOBAL init_connect = 'SET @@cotton_admits_no_clients_yet = 1'";
+
+/// The value of `init_connect` in [`MARIADB_REFUSES_CLIENTS`], for my.cnf.
+pub const MARIADB_INIT_CONNECT: &str = "SET @@cotton_admits_no_clients_yet = 1";
+
+/// Statements for `--init-file` of a new data directory, one a line. They may be run again.
+///
+/// The directory was initialised without a password for `root` (`mysqld --initialize-insecure`, `mariadb-install-db`), and no
+/// client was let in since. Passwords stand in it as hashes only.
+pub fn birth_sql(flavour: Flavour, admin_user: &str, admin: &Authentication) -> String {
+    let mut statements = vec!["SET SESSION sql_log_bin = 0".to_owned()];
+    let local = sql::account(admin_user, "localhost");
+    let remote = sql::account(admin_user, "%");
+    for account in [&local, &remote] {
+        statements.push(create_user(flavour, account, admin));
+    }
+    statements.push(format!("GRANT ALL ON *.* TO {local} WITH GRANT OPTION"));
+    let system_schema = "DELETE FROM mysql.db WHERE Db LIKE 'test%'";
+    statements.extend(match flavour {
+        Flavour::Mysql => vec![
+            format!("GRANT REPLICATION SLAVE, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {remote}"),
+            "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
+            "DELETE FROM mysql.user WHERE User = ''".to_owned(),
+            system_schema.to_owned(),
+        ],
+        Flavour::Mariadb => vec![
+            format!("GRANT REPLICATION SLAVE, CONNECTION ADMIN ON *.* TO {remote}"),
+            "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
+            "DELETE FROM mysql.global_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
+            "DELETE FROM mysql.proxies_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
+            system_schema.to_owned(),
+        ],
+    });
+    statements.extend(
+        [
+            "DROP DATABASE IF EXISTS test",
+            "CREATE DATABASE IF NOT EXISTS cotton",
+            "CREATE TABLE IF NOT EXISTS cotton.marker (epoch BIGINT UNSIGNED PRIMARY KEY) ENGINE = InnoDB",
+            "CREATE TABLE IF NOT EXISTS cotton.canary (id INT PRIMARY KEY, n BIGINT UNSIGNED NOT NULL) ENGINE = InnoDB",
+            "FLUSH PRIVILEGES",
+        ]
+        .map(str::to_owned),
+    );
+    statements.join(";\n") + ";\n"
+}
+
+/// Whether a name cannot be that of a cluster's user: Cotton's own account, or one of the server's.
+pub fn is_reserved(user: &str, admin_user: &str) -> bool {
+    // User names are compared with regard to case.
+    let servers_own = [
+        "",
+        "root",
+        "mysql",
+        "mariadb.sys",
+        "mysql.sys",
+        "mysql.session",
+        "mysql.infoschema",
+        "PUBLIC",
+    ];
+    user == admin_user || servers_own.contains(&user)
+}
+
+/// The longest user name that both flavours take, in characters: MySQL's limit.
+pub const USER_NAME_MAX_LENGTH: usize = 32;
+
+/// What the cluster's user may do everywhere, in both flavours (on MariaDB on the pattern `%`).
+const DATA_PRIVILEGES: &[&str] = &[
+    "SELECT",
+    "INSERT",
+    "UPDATE",
+    "DELETE",
+    "CREATE",
+    "DROP",
+    "REFERENCES",
+    "INDEX",
+    "ALTER",
+    "CREATE TEMPORARY TABLES",
+    "LOCK TABLES",
+    "EXECUTE",
+    "CREATE VIEW",
+    "SHOW VIEW",
+    "CREATE ROUTINE",
+    "ALTER ROUTINE",
+    "EVENT",
+    "TRIGGER",
+];
+
+/// What MySQL's cluster user may do besides.
+const MYSQL_SERVER_PRIVILEGES: &[&str] = &[
+    "PROCESS",
+    "SHOW DATABASES",
+    "REPLICATION CLIENT",
+    "CREATE USER",
+    "CREATE ROLE",
+    "DROP ROLE",
+    "CREATE TABLESPACE",
+];
+
+/// The static privileges of MySQL that it must not have.
+const MYSQL_STATIC_REFUSED: &[&str] = &["FILE", "RELOAD", "REPLICATION SLAVE", "SHUTDOWN", "SUPER"];
+
+/// MySQL's dynamic privileges that the cluster's user gets where the server knows them; all others are refused, those of later
+/// versions included.
+const MYSQL_DYNAMIC: &[&str] = &[
+    "ALLOW_NONEXISTENT_DEFINER",
+    "APPLICATION_PASSWORD_ADMIN",
+    "CREATE_SPATIAL_REFERENCE_SYSTEM",
+    "FLUSH_OPTIMIZER_COSTS",
+    "FLUSH_STATUS",
+    "FLUSH_USER_RESOURCES",
+    "RESOURCE_GROUP_USER",
+    "ROLE_ADMIN",
+    "SET_ANY_DEFINER",
+    "SHOW_ROUTINE",
+    "XA_RECOVER_ADMIN",
+];
+
+/// What MariaDB's cluster user may do besides. DELETE HISTORY, of system-versioned tables, is among those on `%`.
+const MARIADB_SERVER_PRIVILEGES: &[&str] = &[
+    "PROCESS",
+    "SHOW DATABASES",
+    "BINLOG MONITOR",
+    "SLAVE MONITOR",
+    "CREATE USER",
+    "CREATE TABLESPACE",
+    "FEDERATED ADMIN",
+];
+
+/// The privileges of MariaDB that it must not have. SET USER would let it define routines that run as the administration account;
+/// BINLOG REPLAY would let it write into the markers' domain.
+const MARIADB_REFUSED: &[&str] = &[
+    "BINLOG ADMIN",
+    "BINLOG REPLAY",
+    "CONNECTION ADMIN",
+    "FILE",
+    "READ_ONLY ADMIN",
+    "RELOAD",
+    "REPLICATION MASTER ADMIN",
+    "REPLICATION SLAVE",
+    "REPLICATION SLAVE ADMIN",
+    "SET USER",
+    "SHUTDOWN",
+    "SUPER",
+];
+
+/// The schemas that the cluster's user has nothing to do with.
+const CLOSED_SCHEMAS: [&str; 2] = ["mysql", "cotton"];
+
+/// The statements that make the cluster's user and give it its privileges. They may be run again.
+///
+/// `known` is the first column of `SHOW PRIVILEGES`: dynamic privileges differ between versions.
+pub fn cluster_user_sql(
+    flavour: Flavour,
+    user: &str,
+    authentication: &Authentication,
+    known: &[&str],
+) -> Vec<String> {
+    let account = sql::account(user, "%");
+    let mut statements = vec![create_user(flavour, &account, authentication)];
+    statements.extend(match flavour {
+        Flavour::Mysql => mysql_grants(&account, known),
+        Flavour::Mariadb => mariadb_grants(&account),
+    });
+    statements
+}
+
+fn mysql_grants(account: &str, known: &[&str]) -> Vec<String> {
+    let dynamic = |name: &&&str| {
+        name.contains('_') && name.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+    };
+    let (granted, refused): (Vec<&str>, Vec<&str>) = known
+        .iter()
+        .filter(dynamic)
+        .partition(|name| MYSQL_DYNAMIC.contains(name));
+    let server = [DATA_PRIVILEGES, MYSQL_SERVER_PRIVILEGES, &granted]
+        .concat()
+        .join(", ");
+    let refused = [MYSQL_STATIC_REFUSED, &refused].concat().join(", ");
+    let mut statements = vec![
+        format!("GRANT {server} ON *.* TO {account} WITH GRANT OPTION"),
+        // Of what it does not have nothing is taken, without complaint.
+        format!("REVOKE {refused} ON *.* FROM {account}"),
+    ];
+    for schema in CLOSED_SCHEMAS {
+        statements.push(format!(
+            "REVOKE {} ON `{schema}`.* FROM {account}",
+            DATA_PRIVILEGES.join(", ")
+        ));
+    }
+    statements.push(format!(
+        "GRANT SELECT (Host, User, plugin, account_locked) ON mysql.user TO {account}"
+    ));
+    statements
+}
+
+fn mariadb_grants(account: &str) -> Vec<String> {
+    // The closed schemas come first, so that there is no moment at which the pattern reaches them. SHOW VIEW, without which
+    // there would be no row, shows nothing there.
+    let mut statements: Vec<String> = CLOSED_SCHEMAS
+        .iter()
+        .map(|schema| format!("GRANT SHOW VIEW ON `{schema}`.* TO {account}"))
+        .collect();
+    statements.extend([
+        format!(
+            "GRANT {}, DELETE HISTORY ON `%`.* TO {account} WITH GRANT OPTION",
+            DATA_PRIVILEGES.join(", ")
+        ),
+        format!(
+            "GRANT {} ON *.* TO {account} WITH GRANT OPTION",
+            MARIADB_SERVER_PRIVILEGES.join(", ")
+        ),
+        format!(
+            "REVOKE {} ON *.* FROM {account}",
+            MARIADB_REFUSED.join(", ")
+        ),
+        format!("GRANT SELECT (Host, User, plugin) ON mysql.user TO {account}"),
+    ]);
+    statements
+}
+
+fn create_user(flavour: Flavour, account: &str, authentication: &Authentication) -> String {
+    match flavour {
+        Flavour::Mysql => {
+            // In hexadecimal, because of the salt; MySQL 8.0.17 and later.
+            let string = hex::encode_upper(&authentication.mysql);
+            format!(
+                "CREATE USER IF NOT EXISTS {account} IDENTIFIED WITH caching_sha2_password AS 0x{string}"
+            )
+        }
+        Flavour::Mariadb => {
+            let string = sql::text(&authentication.mariadb);
+            format!(
+                "CREATE USER IF NOT EXISTS {account} IDENTIFIED VIA mysql_native_password USING {string}"
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mysql::authentication::SALT_LENGTH, secret::Secret};
+
+    #[test]
+    fn birth_is_one_statement_a_line_and_has_no_password() {
+        for flavour in [Flavour::Mysql, Flavour::Mariadb] {
+            let admin = Authentication::of(&Secret::new("hunter2"), [7; SALT_LENGTH]);
+            let text = birth_sql(flavour, "ad'min", &admin);
+            assert!(text.starts_with("SET SESSION sql_log_bin = 0;\n"));
+            assert!(text.lines().all(|line| line.ends_with(';')));
+            assert!(!text.contains("hunter2") && text.contains("'ad''min'@'localhost'"));
+        }
+    }
+
+    #[test]
+    fn unknown_dynamic_privileges_are_refused() {
+        let authentication = Authentication::of(&Secret::new("x"), [7; SALT_LENGTH]);
+        let known = [
+            "Create role",
+            "XA_RECOVER_ADMIN",
+            "CLONE_ADMIN",
+            "SOMETHING_NEW",
+        ];
+        let statements = cluster_user_sql(Flavour::Mysql, "u", &authentication, &known);
+        assert!(
+            statements[1].contains("XA_RECOVER_ADMIN") && !statements[1].contains("SHOW_ROUTINE")
+        );
+        assert!(
+            statements[2].starts_with("REVOKE")
+                && statements[2].contains("CLONE_ADMIN, SOMETHING_NEW")
+        );
+    }
+
+    #[test]
+    fn no_privilege_is_both_given_and_refused() {
+        assert!(
+            MYSQL_SERVER_PRIVILEGES
+                .iter()
+                .all(|name| !MYSQL_STATIC_REFUSED.contains(name))
+        );
+        assert!(
+            MARIADB_SERVER_PRIVILEGES
+                .iter()
+                .all(|name| !MARIADB_REFUSED.contains(name))
+        );
+    }
+
+    #[test]
+    fn the_configured_and_the_running_way_to_refuse_clients_are_the_same() {
+        assert_eq!(
+            MARIADB_REFUSES_CLIENTS,
+            format!("SET GLOBAL init_connect = '{MARIADB_INIT_CONNECT}'")
+        );
+    }
+}

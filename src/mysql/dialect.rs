@@ -1,0 +1,104 @@
+//! The words in which each flavour is told the same things. Pure: statements and names, no I/O.
+//!
+//! The statements are those of MySQL 8.0.23 and later, and of MariaDB 10.5.2 and later. MySQL 8.0 has the semi-sync
+//! variables under their new names only when the plugins `semisync_source.so` and `semisync_replica.so` (8.0.26)
+//! are loaded, as [`super::mycnf`] does. Tried: MySQL 9.7, MariaDB 10.11. Others are as their manuals say, untried.
+
+mod mariadb;
+mod mysql;
+
+use uuid::Uuid;
+
+use crate::cluster::{flavour::Flavour, gtid::Position, id::Epoch};
+
+use super::server::Source;
+
+/// How long a replica tries to reach a silent master before it tries anew, in seconds. It also bounds how long it
+/// takes to stop a receiver. Without traffic the master sends a heartbeat every half of it.
+pub const NETWORK_TIMEOUT_SECONDS: u32 = 10;
+
+/// One flavour's statements and names.
+pub struct Dialect {
+    /// Whose words these are.
+    pub flavour: Flavour,
+    /// Reads one row: `read_only`, `clients_admitted` (0 or 1) and `executed` (a position).
+    pub state: &'static str,
+    /// Reads one row if the server follows somebody.
+    pub replication_status: &'static str,
+    /// The columns of that row.
+    pub columns: Columns,
+    /// The semi-sync status variables.
+    pub semi_sync: SemiSync,
+    /// Stops the receiver and leaves the applier alone.
+    pub stop_receiver: &'static str,
+    /// Stops receiver and applier.
+    pub stop_both: &'static str,
+    /// Starts the applier alone.
+    pub start_applier: &'static str,
+    /// Forgets whom the server follows, with the relay logs.
+    pub forget: &'static [&'static str],
+    /// Lets clients in.
+    pub admit: &'static str,
+    /// Keeps new clients out.
+    pub refuse: &'static str,
+    /// Lets those write who are in.
+    pub open: &'static [&'static str],
+    /// Lets nobody write but the administration account.
+    pub close: &'static [&'static str],
+    /// Makes the server writable for the administration account, and for nobody else.
+    pub open_for_administration: &'static str,
+    /// Points at a master and starts. The position is what is executed.
+    pub follow: fn(&Source, acknowledge: bool, executed: &Position) -> Vec<String>,
+    /// Makes commits wait for so many acknowledgements; 0: for none.
+    pub prepare_source: fn(k: u32) -> Vec<String>,
+    /// Writes an epoch's marker. All of it is run on one connection.
+    pub marker: fn(cluster: Uuid, epoch: Epoch) -> Vec<String>,
+    /// Waits until a position is executed, for so many seconds at most.
+    pub wait: fn(&Position, seconds: f64) -> String,
+}
+
+/// Columns of the replication status.
+pub struct Columns {
+    pub host: &'static str,
+    pub port: &'static str,
+    pub receiver: &'static str,
+    pub applier: &'static str,
+    pub receiver_error: &'static str,
+    pub applier_error: &'static str,
+    pub received: &'static str,
+}
+
+/// Status variables of semi-synchronous replication.
+pub struct SemiSync {
+    pub waiting_sessions: &'static str,
+    pub clients: &'static str,
+    pub acknowledging: &'static str,
+}
+
+/// Reads all of those.
+pub const SEMI_SYNC_STATUS: &str = "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync%'";
+
+/// The canary is one row, updated: it goes through the same commit as a client's write.
+pub fn write_canary(number: u64) -> String {
+    format!(
+        "INSERT INTO cotton.canary (id, n) VALUES (1, {number}) ON DUPLICATE KEY UPDATE n = {number}"
+    )
+}
+
+/// Reads the canary, if there ever was one.
+pub const READ_CANARY: &str = "SELECT n FROM cotton.canary WHERE id = 1";
+
+/// A commit whose acknowledgement proves that of all before it. It changes its row each time: an update that
+/// changes nothing would not be a transaction.
+pub const WRITE_PROOF: &str =
+    "INSERT INTO cotton.canary (id, n) VALUES (2, 1) ON DUPLICATE KEY UPDATE n = n + 1";
+
+impl Dialect {
+    /// The words of a flavour.
+    pub fn of(flavour: Flavour) -> &'static Dialect {
+        match flavour {
+            Flavour::Mysql => &mysql::DIALECT,
+            Flavour::Mariadb => &mariadb::DIALECT,
+        }
+    }
+}

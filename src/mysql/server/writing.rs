@@ -1,0 +1,122 @@
+//! What only a master does: wait for acknowledgements, write markers and canaries, open and close.
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Server;
+use crate::{
+    cluster::{flavour::Flavour, id::Epoch},
+    mysql::{
+        dialect::{READ_CANARY, WRITE_PROOF, write_canary},
+        error::Error,
+    },
+};
+
+impl Server {
+    /// Makes commits wait for `k` acknowledgements, for as long as the server can (MySQL: 49.7 days), from the next commit
+    /// on; 0: for none. Never to be lowered on a master that may have been replaced: commits that wait would
+    /// be acknowledged.
+    ///
+    /// # Errors
+    /// [`Error::TooManyAcknowledgements`] on MariaDB for more than one.
+    pub async fn prepare_source(&self, k: u32) -> Result<(), Error> {
+        if self.flavour() == Flavour::Mariadb && k > 1 {
+            return Err(Error::TooManyAcknowledgements { wanted: k });
+        }
+        for statement in (self.dialect.prepare_source)(k) {
+            self.connections
+                .execute("set up semi-synchronous replication", statement)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the epoch's marker and waits until it is acknowledged. Possible while the server is closed.
+    ///
+    /// An earlier attempt may have written it without seeing the acknowledgement: then a commit after it, whose
+    /// acknowledgement covers everything before it, proves the marker's.
+    ///
+    /// # Errors
+    /// [`Error::LaterMarker`]; [`Error::TimedOut`] at the deadline: the marker may be acknowledged later. Repeat, or give the epoch up.
+    pub async fn write_marker(
+        &self,
+        cluster: Uuid,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        const OPERATION: &str = "write the epoch's marker";
+        let found = self.executed().await?.highest_marker(cluster);
+        if found > epoch {
+            return Err(Error::LaterMarker {
+                found,
+                wanted: epoch,
+            });
+        }
+        if found == epoch {
+            self.connections
+                .execute(OPERATION, self.dialect.open_for_administration)
+                .await?;
+            return self
+                .commit(OPERATION, WRITE_PROOF.to_owned(), deadline)
+                .await;
+        }
+        let mut own = self.connections.own(OPERATION).await?;
+        for statement in (self.dialect.marker)(cluster, epoch) {
+            own.execute_until(deadline, statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a number through the commit path of all clients, and waits for its acknowledgement.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] at the deadline: the server, its disk or its acknowledgers hang.
+    pub async fn write_canary(&self, number: u64, deadline: Instant) -> Result<(), Error> {
+        self.commit("write a canary", write_canary(number), deadline)
+            .await
+    }
+
+    /// The last canary that was executed here.
+    pub async fn read_canary(&self) -> Result<Option<u64>, Error> {
+        const OPERATION: &str = "read the canary";
+        let rows = self.connections.rows(OPERATION, READ_CANARY).await?;
+        rows.first()
+            .map(|row| row.number(OPERATION, "n"))
+            .transpose()
+    }
+
+    /// Lets clients write, if they are let in.
+    pub async fn open_for_writes(&self) -> Result<(), Error> {
+        for statement in self.dialect.open {
+            self.connections
+                .execute("open for writes", *statement)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Lets clients read only. It waits for commits that wait for acknowledgements, so it is nothing to fence with.
+    ///
+    /// # Errors
+    /// After 15 s of waiting it fails and the server stays open.
+    pub async fn close_for_writes(&self) -> Result<(), Error> {
+        for statement in self.dialect.close {
+            self.connections
+                .execute("close for writes", *statement)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// One commit on a connection of its own: it may wait for ever.
+    async fn commit(
+        &self,
+        operation: &'static str,
+        statement: String,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        let mut own = self.connections.own(operation).await?;
+        own.execute_until(deadline, statement).await?;
+        Ok(())
+    }
+}
