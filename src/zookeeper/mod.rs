@@ -7,7 +7,12 @@
 //! module knows paths ([`paths`]).
 
 pub mod acl;
+mod load;
+pub mod local;
 pub mod operations;
 pub mod paths;
+mod publish;
+pub mod seal;
 pub mod session;
+pub mod store;
 pub mod url;

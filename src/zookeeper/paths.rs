@@ -55,6 +55,16 @@ pub fn discover(cluster: &ClusterName) -> String {
     format!("{DISCOVER}/{cluster}")
 }
 
+/// The group that holds the master of a cluster.
+pub fn master(cluster: &ClusterName) -> String {
+    format!("{DISCOVER}/{cluster}/master")
+}
+
+/// The group that holds the slaves of a cluster.
+pub fn slaves(cluster: &ClusterName) -> String {
+    format!("{DISCOVER}/{cluster}/slaves")
+}
+
 /// What a path below `/control` is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ControlPath {
