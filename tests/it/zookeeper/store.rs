@@ -560,7 +560,7 @@ async fn a_thousand_clusters_are_loaded_at_once() {
         join_all(commits)
             .await
             .into_iter()
-            .for_each(|result| drop(result.unwrap()));
+            .for_each(|result| assert!(result.is_ok(), "{result:?}"));
     }
     world.reopen().await;
     let start = Instant::now();
