@@ -124,25 +124,19 @@ pub enum Reply {
     Refused(Refusal),
 }
 
-/// Why a request is refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a request is refused. The API has the sentences.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// The name is taken.
-    #[error("a cluster named {0} exists already; choose another name or delete it first")]
     Exists(ClusterName),
     /// The cluster is being deleted.
-    #[error("the cluster {0} is being deleted; its name is free again when its discovery node is gone")]
     BeingDeleted(ClusterName),
     /// There is no such cluster.
-    #[error("there is no cluster named {0}")]
     Unknown(ClusterName),
     /// The password is missing.
-    #[error("the password of the cluster {0} is missing; give it in the field 'password'")]
-    PasswordMissing(ClusterName),
+    PasswordMissing,
     /// The password is wrong.
-    #[error("the password is not that of the cluster {0}")]
-    PasswordWrong(ClusterName),
+    PasswordWrong,
     /// Mesos has not taken the framework in.
-    #[error("the scheduler is not registered with Mesos yet; try again in a moment")]
     NotRegistered,
 }

@@ -20,8 +20,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestToken(pub u64);
 
-/// The version of a stored record, as the store counts it.
-pub type Version = i32;
+pub use crate::zookeeper::store::Version;
 
 /// A fact.
 #[derive(Debug)]

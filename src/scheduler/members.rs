@@ -61,14 +61,27 @@ fn ending(task: &TaskRecord, observed: &Observed, now: Timestamp) -> Option<Stri
     (never_seen && unknown && overdue).then(|| "its launch never reached Mesos".to_owned())
 }
 
-/// When a look at the tasks is due although nothing happens.
-pub fn next_look(record: &ClusterRecord, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
-    let tasks = record.members.values().filter_map(|m| m.task.as_ref());
-    tasks
-        .filter(|task| !observed.reports.contains_key(&task.task_id))
-        .map(|task| task.launched_at.plus(LAUNCH_DEADLINE))
-        .filter(|due| *due > now)
-        .min()
+/// The tasks whose launch nobody has confirmed for so long that the master must be asked, each
+/// with its agent. Every [`LAUNCH_DEADLINE`] again, until there is an answer.
+pub fn unconfirmed(
+    record: &ClusterRecord,
+    observed: &Observed,
+    now: Timestamp,
+    look: &mut Look,
+) -> Vec<(TaskId, String)> {
+    let mut overdue = Vec::new();
+    for task in record.members.values().filter_map(|member| member.task.as_ref()) {
+        if observed.reports.contains_key(&task.task_id) {
+            continue;
+        }
+        let asked = observed.tasks.get(&task.task_id).and_then(|task| task.asked);
+        let due = asked.unwrap_or(task.launched_at).plus(LAUNCH_DEADLINE);
+        if due <= now {
+            overdue.push((task.task_id.clone(), task.agent_id.clone()));
+        }
+        look.wake_by(if due <= now { now.plus(LAUNCH_DEADLINE) } else { due });
+    }
+    overdue
 }
 
 /// Places the members that have no task. The offers used are returned with their launches; the

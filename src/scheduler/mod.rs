@@ -7,8 +7,10 @@
 
 pub mod action;
 pub mod check;
+pub mod driver;
 pub mod election;
 pub mod event;
+pub mod execute;
 pub mod failover;
 pub mod health;
 pub mod members;
@@ -20,5 +22,6 @@ pub mod report;
 pub mod requests;
 pub mod state;
 pub mod voting;
+pub mod wire;
 #[cfg(test)]
 mod tests;

@@ -33,8 +33,8 @@ pub struct TaskObservation {
     pub message: String,
     /// When a kill was last asked for.
     pub kill_asked: Option<Timestamp>,
-    /// How often a kill was asked for.
-    pub kills: u32,
+    /// When the master was last asked for its state.
+    pub asked: Option<Timestamp>,
 }
 
 /// What an executor reported.

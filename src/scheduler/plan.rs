@@ -93,6 +93,12 @@ fn plan_cluster<'a>(
     if !cluster.launches.is_empty() && state.mesos.connected {
         plan.actions.push(Action::Launch(cluster.launches.clone()));
     }
+    if state.mesos.connected {
+        let tasks = members::unconfirmed(&cluster.record, &cluster.observed, now, &mut look);
+        if !tasks.is_empty() {
+            plan.actions.push(Action::Reconcile { tasks });
+        }
+    }
     let mut next = cluster.record.clone();
     look.notes = members::forget_ended(&mut next, &cluster.observed, now);
     if next.deleting {
@@ -128,10 +134,8 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     }
     voting::advance(next, view.observed);
     publish::advance(next, view);
-    for at in [look.awaited.until, members::next_look(next, view.observed, view.now)] {
-        if let Some(at) = at {
-            look.wake_by(at);
-        }
+    if let Some(at) = look.awaited.until {
+        look.wake_by(at);
     }
 }
 

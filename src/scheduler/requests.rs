@@ -100,9 +100,9 @@ fn decide_delete(
         return refuse(token, Refusal::Unknown(name.clone()));
     };
     match password {
-        None => return refuse(token, Refusal::PasswordMissing(name.clone())),
+        None => return refuse(token, Refusal::PasswordMissing),
         Some(given) if *given != cluster.password => {
-            return refuse(token, Refusal::PasswordWrong(name.clone()));
+            return refuse(token, Refusal::PasswordWrong);
         }
         Some(_) => {}
     }

@@ -12,7 +12,9 @@ use std::{
 
 use super::{
     action::{Action, Plan, Reply},
-    event::{CreateRequest, Event, RequestToken, StoredCluster, TaskUpdate, Version},
+    event::{
+        CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version,
+    },
     failover::Awaited,
     observed::{Observed, ReportObservation, TaskObservation},
     placement::{Launch, Offer},
@@ -241,7 +243,7 @@ impl State {
             state: update.state,
             message: String::new(),
             kill_asked: None,
-            kills: 0,
+            asked: None,
         });
         // The end of a task is final, whatever arrives late.
         if !known.state.is_terminal() {
@@ -310,8 +312,15 @@ impl State {
                 }
                 Action::Suppress => self.mesos.suppressed = true,
                 Action::Revive => self.mesos.suppressed = false,
-                Action::Kill { task_id, .. } => self.begin_kill(task_id, now),
-                Action::Reconcile { .. } => self.mesos.reconcile = false,
+                Action::Kill { task_id, .. } => {
+                    self.note_task(task_id, |task| task.kill_asked = Some(now));
+                }
+                Action::Reconcile { tasks } => {
+                    self.mesos.reconcile = false;
+                    for (task_id, _) in tasks {
+                        self.note_task(task_id, |task| task.asked = Some(now));
+                    }
+                }
                 Action::Reply(token, _) => self.answered(*token),
             }
         }
@@ -350,17 +359,16 @@ impl State {
         }
     }
 
-    fn begin_kill(&mut self, task_id: &TaskId, now: Timestamp) {
+    /// Notes something about a task, whether Mesos has told of it yet or not.
+    fn note_task(&mut self, task_id: &TaskId, note: impl FnOnce(&mut TaskObservation)) {
         let cluster = task_id.cluster().and_then(|name| self.clusters.get_mut(&name));
         let Some(cluster) = cluster else { return };
-        let task = cluster.observed.tasks.entry(task_id.clone()).or_insert(TaskObservation {
-            state: super::event::TaskState::Staging,
+        note(cluster.observed.tasks.entry(task_id.clone()).or_insert(TaskObservation {
+            state: TaskState::Staging,
             message: String::new(),
             kill_asked: None,
-            kills: 0,
-        });
-        task.kill_asked = Some(now);
-        task.kills += 1;
+            asked: None,
+        }));
     }
 
     fn answered(&mut self, token: RequestToken) {

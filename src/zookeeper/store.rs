@@ -47,7 +47,7 @@ pub enum StateStorage {
 
 /// Counts the writes of one record. It says nothing after the record was removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Version(pub(super) i32);
+pub struct Version(pub i32);
 
 /// What Mesos knows the scheduler as.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,217 @@
+//! The only loop: receive, apply, plan, check, execute, and sleep until the next look is due.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::{
+    action::{Action, Plan},
+    check::{self, Violation},
+    event::{Event, RequestToken},
+    execute::{Hands, Input, Waiting},
+    plan, report,
+    state::State,
+};
+use crate::{
+    cluster::id::ClusterName,
+    http::{
+        metrics::Metrics,
+        port::{ApiRequest, Views},
+    },
+    time::Timestamp,
+};
+
+/// How many inputs are taken in before the next plan. Planning after each would be right as well;
+/// taking what has gathered saves work when much happens at once, and the bound keeps answers prompt.
+const MAX_BATCH: usize = 256;
+
+/// The longest sleep. Nothing depends on it: it bounds what a clock that was set back could do.
+const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+
+/// Turns a request of the API into an event: draws what is random in it.
+pub type Door = Box<dyn FnMut(RequestToken, ApiRequest) -> (Event, Waiting) + Send>;
+
+/// What the loop works with.
+pub struct Driver {
+    /// All that is known.
+    pub state: State,
+    /// What carries plans out.
+    pub hands: Hands,
+    /// Where facts and requests arrive.
+    pub inputs: mpsc::Receiver<Input>,
+    /// Where the API reads.
+    pub views: watch::Sender<Arc<Views>>,
+    /// The counters.
+    pub metrics: Arc<Metrics>,
+    /// Makes events of requests.
+    pub door: Door,
+    /// The URL below which clusters are found.
+    pub discovery_root: String,
+}
+
+impl Driver {
+    /// Runs until `stop` or until the process must end; then the sentence says why.
+    ///
+    /// # Errors
+    /// What makes it impossible to go on, as a sentence.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), String> {
+        let mut next_token = 0;
+        self.look(Timestamp::now());
+        loop {
+            let sleep = self.time_to_sleep(Timestamp::now());
+            let first = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                input = self.inputs.recv() => match input {
+                    Some(input) => Some(input),
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep(sleep) => None,
+            };
+            let now = Timestamp::now();
+            let mut input = first;
+            for _ in 0..MAX_BATCH {
+                let Some(current) = input else { break };
+                self.take_in(current, &mut next_token, now)?;
+                input = self.inputs.try_recv().ok();
+            }
+            if let Some(current) = input {
+                self.take_in(current, &mut next_token, now)?;
+            }
+            self.look(now);
+        }
+    }
+
+    fn time_to_sleep(&self, now: Timestamp) -> Duration {
+        let due = self.state.next_due().map(|due| due.since(now));
+        due.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+    }
+
+    fn take_in(&mut self, input: Input, token: &mut u64, now: Timestamp) -> Result<(), String> {
+        match input {
+            Input::Event(event) => self.state.apply(event, now),
+            Input::Status(status) => {
+                self.count(&status);
+                let update = super::wire::task_update(&status);
+                info!(task_id = %update.task_id, state = ?update.state, message = %update.message, "task update");
+                self.state.apply(Event::Task(update), now);
+                self.hands.acknowledge(&status);
+            }
+            Input::Request(request) => {
+                *token += 1;
+                let (event, waiting) = (self.door)(RequestToken(*token), request);
+                self.hands.expect(RequestToken(*token), waiting);
+                self.state.apply(event, now);
+            }
+            Input::Fatal(sentence) => return Err(sentence),
+        }
+        Ok(())
+    }
+
+    /// One look: plan, check, note, execute, show.
+    fn look(&mut self, now: Timestamp) {
+        let due = self.state.take_due(now);
+        let mut plan = plan::plan(&self.state, &due, now);
+        let violations = check::check(&self.state, &plan);
+        refuse_violations(&mut plan, &violations);
+        self.state.begin(&plan, now);
+        for look in &plan.looks {
+            for note in &look.notes {
+                info!(cluster = %look.cluster, "{note}");
+            }
+        }
+        self.show(&due);
+        for action in plan.actions {
+            self.hands.perform(action, &self.state);
+        }
+    }
+
+    /// Publishes the views of the clusters that something has happened to.
+    fn show(&mut self, due: &[ClusterName]) {
+        let connected = self.state.mesos.connected;
+        let before = self.views.borrow().clone();
+        let gone: Vec<ClusterName> =
+            before.clusters.keys().filter(|n| !self.state.clusters.contains_key(n)).cloned().collect();
+        if due.is_empty() && gone.is_empty() && before.connected == connected {
+            return;
+        }
+        let mut clusters: BTreeMap<_, _> = before.clusters.clone();
+        for name in gone {
+            clusters.remove(&name);
+        }
+        for name in due {
+            if let Some(cluster) = self.state.clusters.get(name)
+                && cluster.version.is_some()
+            {
+                let view = report::view(cluster, &self.discovery_root);
+                clusters.insert(name.clone(), Arc::new(view));
+            }
+        }
+        self.measure(connected);
+        self.views.send_replace(Arc::new(Views { connected, clusters }));
+    }
+
+    fn measure(&self, connected: bool) {
+        let metrics = &self.metrics;
+        metrics.framework_registered.set(i64::from(connected));
+        metrics.cluster_count.set(self.state.clusters.len() as i64);
+        let (mut cpus, mut mem, mut disk) = (0.0, 0, 0);
+        for cluster in self.state.clusters.values() {
+            let spec = &cluster.record.spec;
+            let nodes = u64::from(spec.num_nodes);
+            cpus += spec.size.cpus() * f64::from(spec.num_nodes);
+            mem += spec.size.mem_mib() * nodes;
+            disk += spec.size.disk_mib() * nodes;
+        }
+        metrics.total_requested_cpus.set(cpus);
+        metrics.total_requested_mem_mb.set(mem as i64);
+        metrics.total_requested_disk_mb.set(disk as i64);
+    }
+
+    fn count(&self, status: &crate::mesos::v1::TaskStatus) {
+        use crate::mesos::v1::TaskState as S;
+        // An update that comes again, as all do until they are acknowledged, counts once.
+        if status.reason() == crate::mesos::v1::task_status::Reason::Reconciliation {
+            return;
+        }
+        match status.state() {
+            S::TaskFinished => self.metrics.tasks_finished.inc(),
+            S::TaskFailed | S::TaskError => self.metrics.tasks_failed.inc(),
+            S::TaskKilled => self.metrics.tasks_killed.inc(),
+            S::TaskLost
+            | S::TaskDropped
+            | S::TaskUnreachable
+            | S::TaskGone
+            | S::TaskGoneByOperator
+            | S::TaskUnknown => self.metrics.tasks_lost.inc(),
+            S::TaskStaging | S::TaskStarting | S::TaskRunning | S::TaskKilling => 0,
+        };
+    }
+}
+
+/// Takes out of a plan whatever concerns a cluster for which it asks something that must never be
+/// asked. Standing still loses no data.
+fn refuse_violations(plan: &mut Plan, violations: &[Violation]) {
+    for violation in violations {
+        error!(cluster = %violation.cluster, rule = violation.rule, "a plan breaks a rule and is not carried out; this is a bug of Cotton, please report it");
+    }
+    if violations.is_empty() {
+        return;
+    }
+    let refused = |name: &ClusterName| violations.iter().any(|v| v.cluster == *name);
+    plan.actions.retain(|action| match action {
+        Action::Persist { record, .. } => !refused(record.name()),
+        Action::Remove { cluster, .. } => !refused(cluster),
+        Action::Launch(launches) => {
+            launches.iter().all(|l| !l.task.task_id.cluster().is_some_and(|name| refused(&name)))
+        }
+        Action::StoreFramework { .. }
+        | Action::Decline { .. }
+        | Action::Suppress
+        | Action::Revive
+        | Action::Kill { .. }
+        | Action::Reconcile { .. }
+        | Action::Reply(..) => true,
+    });
+}

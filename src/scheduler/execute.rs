@@ -1,0 +1,316 @@
+//! Carrying plans out: the scheduler's hands.
+//!
+//! Nothing is decided here. Writes to the store run as tasks of their own, one per cluster at a
+//! time, and end as events. Calls to Mesos go out one after the other, in the order of the plan; none
+//! of them is waited for, because what they bring about arrives as events too.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tracing::{debug, info, warn};
+
+use super::{
+    action::{Action, Refusal, Reply},
+    event::{Event, RequestToken, Version},
+    members::KILL_GRACE_PERIOD,
+    placement::Launch,
+    state::State,
+    wire::{self, TaskTemplate},
+};
+use crate::{
+    cluster::{id::ClusterName, record::ClusterRecord},
+    http::{
+        errors::ApiError,
+        metrics::Metrics,
+        port::{Created, Deleted},
+    },
+    mesos::{
+        calls,
+        scheduler::SchedulerHandle,
+        v1::{self, scheduler::Call},
+    },
+    zookeeper::store::{FRAMEWORK_FORMAT, FrameworkRecord, Store, StoreError},
+};
+
+/// How long to wait before the store is asked again after it failed. ZooKeeper elects a new leader
+/// within seconds; asking a few times a second finds it soon and is no load.
+const STORE_RETRY: Duration = Duration::from_millis(250);
+
+/// What reaches the driver.
+#[derive(Debug)]
+pub enum Input {
+    /// A fact for the core.
+    Event(Event),
+    /// A status update of a task, to be acknowledged once it is taken in.
+    Status(Box<v1::TaskStatus>),
+    /// A request of the API, with the place for its answer.
+    Request(crate::http::port::ApiRequest),
+    /// The process must end with this sentence.
+    Fatal(String),
+}
+
+/// Where a request's answer goes.
+#[derive(Debug)]
+pub enum Waiting {
+    /// A creation.
+    Create(oneshot::Sender<Result<Created, ApiError>>),
+    /// A deletion.
+    Delete(oneshot::Sender<Result<Deleted, ApiError>>),
+}
+
+/// Carries plans out.
+pub struct Hands {
+    store: Arc<Store>,
+    calls: mpsc::UnboundedSender<Call>,
+    inputs: mpsc::Sender<Input>,
+    template: TaskTemplate,
+    metrics: Arc<Metrics>,
+    discovery_root: String,
+    waiting: HashMap<RequestToken, Waiting>,
+    framework_version: Option<Version>,
+}
+
+impl Hands {
+    /// Hands on a store and a subscription. `discovery_root` is the URL below which clusters are
+    /// found.
+    pub fn new(
+        store: Arc<Store>,
+        mesos: SchedulerHandle,
+        inputs: mpsc::Sender<Input>,
+        template: TaskTemplate,
+        metrics: Arc<Metrics>,
+        discovery_root: String,
+        framework_version: Option<Version>,
+    ) -> Self {
+        Self {
+            store,
+            calls: start_calling(mesos),
+            inputs,
+            template,
+            metrics,
+            discovery_root,
+            waiting: HashMap::new(),
+            framework_version,
+        }
+    }
+
+    /// Keeps the place for a request's answer.
+    pub fn expect(&mut self, token: RequestToken, waiting: Waiting) {
+        self.waiting.insert(token, waiting);
+    }
+
+    /// Acknowledges a status update. The core has taken it in; what it means is in the record or
+    /// will be told again by reconciliation.
+    pub fn acknowledge(&self, status: &v1::TaskStatus) {
+        if let Some(call) = calls::acknowledge(status) {
+            self.call(call);
+        }
+    }
+
+    /// Carries out one action.
+    pub fn perform(&mut self, action: Action, state: &State) {
+        match action {
+            Action::StoreFramework { framework_id } => self.store_framework(framework_id),
+            Action::Persist { record, expected, password: _, launches: _, replies: _ } => {
+                let persist = persist(self.store.clone(), *record, expected);
+                self.report(persist);
+            }
+            Action::Remove { cluster, expected } => {
+                self.report(remove(self.store.clone(), cluster, expected));
+            }
+            Action::Launch(launches) => self.launch(launches, state),
+            Action::Decline { offers, refuse_seconds } => {
+                self.metrics.offers_unused.inc_by(offers.len() as u64);
+                self.call(calls::decline(offers, Duration::from_secs_f64(refuse_seconds)));
+            }
+            Action::Suppress => self.call(calls::suppress()),
+            Action::Revive => self.call(calls::revive()),
+            Action::Kill { task_id, agent_id } => {
+                info!(%task_id, "kill asked for");
+                let grace = Some(KILL_GRACE_PERIOD);
+                self.call(calls::kill(task_id.to_string(), agent_id.as_deref(), grace));
+            }
+            Action::Reconcile { tasks } => {
+                // The tasks that are known, each by name; and, once, all that the master knows.
+                if !tasks.is_empty() {
+                    let named = tasks.into_iter().map(|(task, agent)| (task.to_string(), Some(agent)));
+                    self.call(calls::reconcile(named));
+                }
+            }
+            Action::Reply(token, reply) => self.reply(token, reply),
+        }
+    }
+
+    fn call(&self, call: Call) {
+        // The receiver lives as long as the process; without it nothing is left to be told.
+        let _ = self.calls.send(call);
+    }
+
+    /// One ACCEPT for each launch: an ACCEPT uses its offers up, and what is left of them is offered
+    /// anew.
+    fn launch(&self, launches: Vec<Launch>, state: &State) {
+        for launch in launches {
+            let name = launch.task.task_id.cluster();
+            let cluster = name.as_ref().and_then(|name| state.clusters.get(name));
+            let task = cluster.and_then(|c| wire::task_info(&self.template, &c.record, &launch));
+            let Some(task) = task else {
+                debug!(task_id = %launch.task.task_id, "launch dropped: the task is no longer wanted");
+                continue;
+            };
+            info!(task_id = %launch.task.task_id, agent = %launch.task.agent_id, host = %launch.task.host, port = launch.task.port, "task launched");
+            self.metrics.tasks_launched.inc();
+            let operation = calls::launch(vec![task]);
+            self.call(calls::accept([launch.offer.id], vec![operation], Duration::ZERO));
+        }
+    }
+
+    fn store_framework(&self, framework_id: String) {
+        let (store, expected) = (self.store.clone(), self.framework_version);
+        let record = FrameworkRecord { format: FRAMEWORK_FORMAT, framework_id };
+        self.report(async move {
+            loop {
+                match store.set_framework(&record, expected).await {
+                    Ok(_) => return Input::Event(Event::FrameworkStored),
+                    Err(StoreError::Deposed) => return Input::Fatal(StoreError::Deposed.to_string()),
+                    Err(error) => warn!(error = %chain(&error), "store the framework id"),
+                }
+                // An uncertain answer, or another version: the id may stand there already.
+                match store.framework().await {
+                    Ok(Some((stored, _))) if stored == record => {
+                        return Input::Event(Event::FrameworkStored);
+                    }
+                    Ok(Some((stored, version))) if Some(version) != expected => {
+                        return Input::Fatal(format!(
+                            "another scheduler has stored the framework id {}; is a second scheduler running with the same --zk-url?",
+                            stored.framework_id
+                        ));
+                    }
+                    Ok(_) | Err(_) => tokio::time::sleep(STORE_RETRY).await,
+                }
+            }
+        });
+    }
+
+    fn report(&self, work: impl Future<Output = Input> + Send + 'static) {
+        let inputs = self.inputs.clone();
+        tokio::spawn(async move {
+            let input = work.await;
+            // Without a driver there is nobody to be told.
+            let _ = inputs.send(input).await;
+        });
+    }
+
+    fn reply(&mut self, token: RequestToken, reply: Reply) {
+        let url = |name: &ClusterName| format!("{}/{name}", self.discovery_root);
+        let Some(waiting) = self.waiting.remove(&token) else { return };
+        // A client that has gone away needs no answer.
+        match (waiting, reply) {
+            (Waiting::Create(sender), Reply::Created { name, password }) => {
+                let created = Created { cluster_password: password, cluster_url: url(&name) };
+                let _ = sender.send(Ok(created));
+            }
+            (Waiting::Delete(sender), Reply::Deleting { name }) => {
+                let _ = sender.send(Ok(Deleted { cluster_url: url(&name) }));
+            }
+            (Waiting::Create(sender), Reply::Refused(refusal)) => {
+                let _ = sender.send(Err(api_error(refusal)));
+            }
+            (Waiting::Delete(sender), Reply::Refused(refusal)) => {
+                let _ = sender.send(Err(api_error(refusal)));
+            }
+            (Waiting::Create(_), Reply::Deleting { .. })
+            | (Waiting::Delete(_), Reply::Created { .. }) => {
+                warn!("a request was answered with the answer to another one");
+            }
+        }
+    }
+}
+
+/// Sends calls one after the other. One that fails is not repeated: a launch that got lost is found
+/// by its deadline, a kill is asked for again, an offer expires.
+fn start_calling(mesos: SchedulerHandle) -> mpsc::UnboundedSender<Call> {
+    // What fills this is bounded by the tasks and offers that there are.
+    let (sender, mut receiver) = mpsc::unbounded_channel::<Call>();
+    tokio::spawn(async move {
+        while let Some(call) = receiver.recv().await {
+            if let Err(error) = mesos.call(call).await {
+                warn!(error = %chain(&error), "call Mesos");
+            }
+        }
+    });
+    sender
+}
+
+/// Stores a record, whatever it takes. An uncertain answer is never taken for a yes or a no: the
+/// record is read again.
+async fn persist(store: Arc<Store>, record: ClusterRecord, expected: Option<Version>) -> Input {
+    let cluster = record.name().clone();
+    loop {
+        let error = match store.commit(&record, expected).await {
+            Ok(version) => return Input::Event(Event::Stored { cluster, version }),
+            Err(StoreError::Deposed) => return Input::Fatal(StoreError::Deposed.to_string()),
+            Err(error) => error,
+        };
+        warn!(%cluster, error = %chain(&error), "store the record");
+        let conflict = matches!(error, StoreError::Conflict(_));
+        if conflict || error.may_have_happened() {
+            match store.load(&cluster).await {
+                Ok(Some(Ok(loaded))) if loaded.record == record && loaded.is_published => {
+                    let version = loaded.version;
+                    return Input::Event(Event::Stored { cluster, version });
+                }
+                // Written, but not published: that is what a commit on top of it mends.
+                Ok(Some(Ok(loaded))) if loaded.record == record => {
+                    return Box::pin(persist(store, record, Some(loaded.version))).await;
+                }
+                Ok(found) if conflict => {
+                    let found = found.and_then(Result::ok).map(|loaded| loaded.version);
+                    return Input::Fatal(format!(
+                        "the record of {cluster} was changed by another scheduler (expected version {expected:?}, found {found:?}); this scheduler ends"
+                    ));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+/// Removes a cluster, whatever it takes.
+async fn remove(store: Arc<Store>, cluster: ClusterName, expected: Version) -> Input {
+    loop {
+        match store.remove(&cluster, expected).await {
+            Ok(()) => {
+                info!(%cluster, "cluster removed");
+                return Input::Event(Event::Removed { cluster });
+            }
+            Err(error @ (StoreError::Deposed | StoreError::Conflict(_))) => {
+                return Input::Fatal(error.to_string());
+            }
+            Err(error) => warn!(%cluster, error = %chain(&error), "remove the cluster"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+fn api_error(refusal: Refusal) -> ApiError {
+    match refusal {
+        Refusal::Exists(name) => ApiError::Exists(name),
+        Refusal::BeingDeleted(name) => ApiError::BeingDeleted(name),
+        Refusal::Unknown(name) => ApiError::UnknownCluster(name.to_string()),
+        Refusal::PasswordMissing => ApiError::PasswordMissing,
+        Refusal::PasswordWrong => ApiError::PasswordWrong,
+        Refusal::NotRegistered => ApiError::NotRegistered,
+    }
+}
+
+/// An error with its causes, as one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,232 @@
+//! Between Mesos' messages and the scheduler's words. Pure: no message is sent or received here.
+
+use super::{
+    event::{TaskState, TaskUpdate},
+    members::KILL_GRACE_PERIOD,
+    placement::{Launch, Offer},
+};
+use crate::{
+    cluster::{
+        control::{FORMAT, Installer, TaskData},
+        id::TaskId,
+        record::ClusterRecord,
+        size::Size,
+    },
+    mesos::v1,
+};
+
+/// What all of Cotton's tasks have in common.
+#[derive(Debug, Clone)]
+pub struct TaskTemplate {
+    /// The role that resources are allocated to.
+    pub role: String,
+    /// Where agents fetch the executor from; `None` if the command needs nothing.
+    pub executor_uri: Option<String>,
+    /// The command that starts the executor, run by the shell in the sandbox.
+    pub executor_command: String,
+    /// Environment variables of the executor, beside those of Mesos.
+    pub executor_environment: Vec<(String, String)>,
+    /// What stands before the task in `ExecutorInfo.source`.
+    pub source_prefix: Option<String>,
+    /// See [`TaskData::zookeeper`].
+    pub zookeeper: String,
+    /// See [`TaskData::zookeeper_identity`].
+    pub zookeeper_identity: Option<String>,
+    /// See [`TaskData::session_timeout_ms`].
+    pub session_timeout_ms: u64,
+    /// See [`TaskData::admin_keypath`].
+    pub admin_keypath: String,
+    /// See [`TaskData::installer`].
+    pub installer: Installer,
+}
+
+/// An offer in the scheduler's words, or `None` if it holds nothing for `role`: then all of it was
+/// allocated to, or is reserved for, another role.
+pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
+    let allocated = message.allocation_info.as_ref().and_then(|info| info.role.as_deref());
+    if allocated.is_some_and(|allocated| allocated != role) {
+        return None;
+    }
+    let usable = message.resources.iter().filter(|resource| is_unreserved(resource));
+    let mut offer = Offer {
+        id: message.id.value.clone(),
+        agent_id: message.agent_id.value.clone(),
+        host: message.hostname.clone(),
+        role: role.to_owned(),
+        cpus: 0.0,
+        mem_mib: 0.0,
+        disk_mib: 0.0,
+        ports: Vec::new(),
+    };
+    let mut any = false;
+    for resource in usable {
+        any = true;
+        let amount = resource.scalar.as_ref().map_or(0.0, |scalar| scalar.value);
+        match resource.name.as_str() {
+            "cpus" => offer.cpus += amount,
+            "mem" => offer.mem_mib += amount,
+            "disk" if resource.disk.is_none() => offer.disk_mib += amount,
+            "ports" => offer.ports.extend(port_ranges(resource)),
+            _ => {}
+        }
+    }
+    any.then_some(offer)
+}
+
+/// Whether a resource is free for whichever role it is allocated to. Reservations stand in
+/// `reservations` for a framework that can refine them, else in the older fields.
+fn is_unreserved(resource: &v1::Resource) -> bool {
+    resource.reservations.is_empty() && resource.reservation.is_none()
+}
+
+fn port_ranges(resource: &v1::Resource) -> Vec<(u16, u16)> {
+    let ranges = resource.ranges.iter().flat_map(|ranges| &ranges.range);
+    // A number that is no port is nothing that a server could listen on.
+    let range = |range: &v1::value::Range| {
+        Some((u16::try_from(range.begin).ok()?.max(1), u16::try_from(range.end).ok()?))
+    };
+    ranges.filter_map(range).filter(|(begin, end)| begin <= end).collect()
+}
+
+/// A status update in the scheduler's words.
+pub fn task_update(status: &v1::TaskStatus) -> TaskUpdate {
+    let reason = status.reason.and_then(|reason| v1::task_status::Reason::try_from(reason).ok());
+    let mut message = status.message.clone().unwrap_or_default();
+    if message.is_empty() {
+        message = reason.map_or_else(String::new, |reason| reason.as_str_name().to_owned());
+    }
+    TaskUpdate {
+        task_id: TaskId::from_wire(status.task_id.value.clone()),
+        agent_id: status.agent_id.as_ref().map(|agent| agent.value.clone()),
+        state: task_state(status.state()),
+        message,
+        uuid: status.uuid.clone(),
+    }
+}
+
+fn task_state(state: v1::TaskState) -> TaskState {
+    match state {
+        v1::TaskState::TaskStaging => TaskState::Staging,
+        v1::TaskState::TaskStarting => TaskState::Starting,
+        v1::TaskState::TaskRunning => TaskState::Running,
+        v1::TaskState::TaskKilling => TaskState::Killing,
+        v1::TaskState::TaskFinished => TaskState::Finished,
+        v1::TaskState::TaskFailed => TaskState::Failed,
+        v1::TaskState::TaskKilled => TaskState::Killed,
+        v1::TaskState::TaskError => TaskState::Error,
+        v1::TaskState::TaskLost => TaskState::Lost,
+        v1::TaskState::TaskDropped => TaskState::Dropped,
+        v1::TaskState::TaskUnreachable => TaskState::Unreachable,
+        v1::TaskState::TaskGone => TaskState::Gone,
+        v1::TaskState::TaskGoneByOperator => TaskState::GoneByOperator,
+        v1::TaskState::TaskUnknown => TaskState::Unknown,
+    }
+}
+
+/// The task of a launch as Mesos is told it, or `None` if the task is not in the record. Nothing
+/// secret goes in: Mesos shows it to anybody.
+pub fn task_info(
+    template: &TaskTemplate,
+    record: &ClusterRecord,
+    launch: &Launch,
+) -> Option<v1::TaskInfo> {
+    let member = record.member_of(&launch.task.task_id)?;
+    let data = TaskData {
+        format: FORMAT,
+        cluster: record.name().clone(),
+        uuid: record.uuid,
+        member,
+        task_id: launch.task.task_id.clone(),
+        port: launch.task.port,
+        memory_mib: launch.size.mem_mib(),
+        zookeeper: template.zookeeper.clone(),
+        zookeeper_identity: template.zookeeper_identity.clone(),
+        session_timeout_ms: template.session_timeout_ms,
+        admin_keypath: template.admin_keypath.clone(),
+        installer: template.installer.clone(),
+    };
+    let id = launch.task.task_id.to_string();
+    let prefix = template.source_prefix.as_deref().map(|prefix| format!("{prefix}."));
+    let source =
+        format!("{}{}.{}", prefix.unwrap_or_default(), record.name(), member.server_id());
+    let mut resources = scalars(&launch.size.server_share(), &template.role);
+    resources.push(ports(launch.task.port, &template.role));
+    Some(v1::TaskInfo {
+        name: format!("mysql {} {member}", record.name()),
+        task_id: v1::TaskId { value: id.clone() },
+        agent_id: v1::AgentId { value: launch.task.agent_id.clone() },
+        resources,
+        executor: Some(executor_info(template, id, source)),
+        // Serialising a struct of strings and numbers into memory cannot fail; an empty text would
+        // be refused by the executor with a sentence.
+        data: Some(serde_json::to_vec(&data).unwrap_or_default()),
+        kill_policy: Some(v1::KillPolicy { grace_period: Some(grace_period()) }),
+        ..Default::default()
+    })
+}
+
+fn executor_info(template: &TaskTemplate, id: String, source: String) -> v1::ExecutorInfo {
+    let variable = |(name, value): &(String, String)| v1::environment::Variable {
+        name: name.clone(),
+        value: Some(value.clone()),
+        ..Default::default()
+    };
+    let uri = |uri: &String| v1::command_info::Uri {
+        value: uri.clone(),
+        executable: Some(true),
+        extract: Some(false),
+        ..Default::default()
+    };
+    v1::ExecutorInfo {
+        r#type: Some(v1::executor_info::Type::Custom as i32),
+        executor_id: v1::ExecutorId { value: id },
+        name: Some("cotton executor".to_owned()),
+        source: Some(source),
+        command: Some(v1::CommandInfo {
+            shell: Some(true),
+            value: Some(template.executor_command.clone()),
+            uris: template.executor_uri.iter().map(uri).collect(),
+            environment: Some(v1::Environment {
+                variables: template.executor_environment.iter().map(variable).collect(),
+            }),
+            ..Default::default()
+        }),
+        resources: scalars(&Size::EXECUTOR, &template.role),
+        shutdown_grace_period: Some(grace_period()),
+        ..Default::default()
+    }
+}
+
+fn grace_period() -> v1::DurationInfo {
+    v1::DurationInfo { nanoseconds: KILL_GRACE_PERIOD.as_nanos() as i64 }
+}
+
+fn allocated_to(role: &str) -> Option<v1::resource::AllocationInfo> {
+    Some(v1::resource::AllocationInfo { role: Some(role.to_owned()) })
+}
+
+fn scalars(size: &Size, role: &str) -> Vec<v1::Resource> {
+    let scalar = |name: &str, value: f64| v1::Resource {
+        name: name.to_owned(),
+        r#type: v1::value::Type::Scalar as i32,
+        scalar: Some(v1::value::Scalar { value }),
+        allocation_info: allocated_to(role),
+        ..Default::default()
+    };
+    vec![
+        scalar("cpus", size.cpus()),
+        scalar("mem", size.mem_mib() as f64),
+        scalar("disk", size.disk_mib() as f64),
+    ]
+}
+
+fn ports(port: u16, role: &str) -> v1::Resource {
+    let range = v1::value::Range { begin: port.into(), end: port.into() };
+    v1::Resource {
+        name: "ports".to_owned(),
+        r#type: v1::value::Type::Ranges as i32,
+        ranges: Some(v1::value::Ranges { range: vec![range] }),
+        allocation_info: allocated_to(role),
+        ..Default::default()
+    }
+}
