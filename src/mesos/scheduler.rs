@@ -63,6 +63,9 @@ const SILENT_INTERVALS: f64 = 2.5;
 /// accepts and drops a subscription at once is not hammered.
 const HEALTHY_STREAM: Duration = Duration::from_secs(10);
 
+/// How many different reasons for a lack of subscription are remembered: a few per master.
+const MAX_REASONS: usize = 32;
+
 /// What the client needs to know.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
@@ -176,7 +179,7 @@ pub fn start(
         framework_id,
         events,
         session,
-        told: None,
+        told: HashSet::new(),
     };
     let detector = Detector::start(config.masters, config.timeouts.backoff);
     tokio::spawn(shutdown.run_until_cancelled_owned(client.run(detector)));
@@ -190,8 +193,8 @@ struct Client {
     framework_id: Option<String>,
     events: mpsc::Sender<SchedulerEvent>,
     session: watch::Sender<Option<Arc<Session>>>,
-    /// The reason that was told last, so that a master that stays away is told of once.
-    told: Option<String>,
+    /// What was told since the last subscription, so that masters that stay away are told of once.
+    told: HashSet<String>,
 }
 
 /// Why there is no subscription, or no longer.
@@ -265,11 +268,13 @@ impl Client {
     /// Tells why there is no subscription, unless that was told already.
     async fn tell(&mut self, trouble: &Trouble) {
         let reason = chain(trouble);
-        if self.told.as_ref() == Some(&reason) {
+        if self.told.len() >= MAX_REASONS {
+            self.told.clear();
+        }
+        if !self.told.insert(reason.clone()) {
             return;
         }
         warn!(reason, "not subscribed to a Mesos master");
-        self.told = Some(reason.clone());
         // Without a receiver the next use of the channel ends the task.
         let _ = self.emit(SchedulerEvent::Disconnected { reason }).await;
     }
@@ -403,7 +408,7 @@ impl Client {
         let framework_id = subscribed.framework_id.value;
         info!(%master, framework_id, "subscribed to the leading Mesos master");
         self.framework_id = Some(framework_id.clone());
-        self.told = None;
+        self.told.clear();
         session.framework_id.clone_from(&framework_id);
         self.session.send_replace(Some(Arc::new(session)));
         self.emit(SchedulerEvent::Subscribed {

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per part.
 
+mod mesos;
 mod proto;
 mod support;
 mod transcript;
