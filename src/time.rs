@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
+    /// Later than any time that is ever reached.
+    pub const FAR_FUTURE: Self = Self(u64::MAX);
+
     /// A point in time, in milliseconds since the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)

@@ -19,6 +19,7 @@ use super::{
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     voters::Voters,
 };
+pub use crate::mysql::authentication::Authentication;
 
 /// The format number of goals, reports and task data written by this version.
 pub const FORMAT: u32 = 1;
@@ -104,21 +105,6 @@ pub struct ClusterUser {
     pub name: String,
     /// The authentication strings for `CREATE USER`.
     pub authentication: Authentication,
-}
-
-/// What a server stores in place of a password, for each flavour.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Authentication {
-    /// For MySQL's `caching_sha2_password`.
-    pub mysql: String,
-    /// For MariaDB's `mysql_native_password`.
-    pub mariadb: String,
-}
-
-impl std::fmt::Debug for Authentication {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Authentication(redacted)")
-    }
 }
 
 /// What an epoch asks of the members.

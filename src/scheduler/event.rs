@@ -65,7 +65,9 @@ pub enum Event {
         /// The task that reported.
         task_id: TaskId,
     },
-    /// The connection to ZooKeeper was lost and is back: silence so far says nothing.
+    /// The connection to ZooKeeper is lost: from now on silence says nothing.
+    ControlLost,
+    /// The connection to ZooKeeper is there, and every report that stands has been told.
     ControlRestored,
     /// A record is stored.
     Stored {

@@ -89,6 +89,7 @@ pub fn unconfirmed(
 pub fn place_missing<'a>(
     next: &mut ClusterRecord,
     offers: impl Iterator<Item = &'a Offer> + Clone,
+    spread_patience: Option<Duration>,
     now: Timestamp,
     look: &mut Look,
 ) -> Vec<Launch> {
@@ -106,7 +107,8 @@ pub fn place_missing<'a>(
         let launch = next.members[&id].launches + 1;
         let task_id = TaskId::new(next.name(), next.uuid, id, launch);
         let since = next.created_at.max(next.epoch_since);
-        match placement::place(free, &next.spec.size, &occupied, &task_id, since, now) {
+        let shares_at = spread_patience.map(|patience| since.plus(patience));
+        match placement::place(free, &next.spec.size, &occupied, &task_id, shares_at, now) {
             Placement::Use { offer, port } => {
                 let task = TaskRecord {
                     task_id,
@@ -121,8 +123,8 @@ pub fn place_missing<'a>(
                     member.task = Some(task);
                 }
             }
-            Placement::WaitForSpread { until } => look.wake_by(until),
-            Placement::NoRoom => {}
+            Placement::WaitForSpread { until: Some(until) } => look.wake_by(until),
+            Placement::WaitForSpread { until: None } | Placement::NoRoom => {}
         }
     }
     launches

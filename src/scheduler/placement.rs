@@ -12,8 +12,9 @@ use crate::{
     time::Timestamp,
 };
 
-/// How long a member waits for an agent of its own before it shares one. Offers come every second
-/// or so on a Mesos with default settings; 30 s see every agent that has room several times.
+/// How long a member waits for an agent of its own before it shares one, unless it must not share.
+/// Offers come every second or so on a Mesos with default settings; 30 s see every agent that has
+/// room several times.
 pub const SPREAD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Resources of one agent that are offered to the framework. Only unreserved resources that are
@@ -100,21 +101,21 @@ pub enum Placement<'a> {
     },
     /// Only agents that run another member of the cluster have room; wait for others until then.
     WaitForSpread {
-        /// When the member shares an agent.
-        until: Timestamp,
+        /// When the member shares an agent, if ever.
+        until: Option<Timestamp>,
     },
     /// No offer has room.
     NoRoom,
 }
 
-/// Chooses among `offers` for a member that has waited since `since`, while the cluster's other
-/// members are on `occupied` agents.
+/// Chooses among `offers` for a member, while the cluster's other members are on `occupied` agents,
+/// of which it may share one from `shares_at` on.
 pub fn place<'a>(
     offers: impl Iterator<Item = &'a Offer>,
     size: &Size,
     occupied: &BTreeSet<&str>,
     task_hint: &TaskId,
-    since: Timestamp,
+    shares_at: Option<Timestamp>,
     now: Timestamp,
 ) -> Placement<'a> {
     let preference = |offer: &Offer| Preference {
@@ -124,9 +125,9 @@ pub fn place<'a>(
     };
     let best = offers.filter(|o| o.has_room_for(size)).min_by_key(|o| preference(o));
     let Some(offer) = best else { return Placement::NoRoom };
-    let until = since.plus(SPREAD_PATIENCE);
-    if occupied.contains(offer.agent_id.as_str()) && now < until {
-        return Placement::WaitForSpread { until };
+    let must_wait = shares_at.is_none_or(|at| now < at);
+    if occupied.contains(offer.agent_id.as_str()) && must_wait {
+        return Placement::WaitForSpread { until: shares_at };
     }
     match offer.port(port_hint(task_hint)) {
         Some(port) => Placement::Use { offer, port },
@@ -168,7 +169,7 @@ mod tests {
 
     fn chosen(offers: &[Offer], occupied: &[&str], now: Timestamp) -> Option<String> {
         let occupied = occupied.iter().copied().collect();
-        match place(offers.iter(), &size(), &occupied, &TaskId::from_wire("t"), at(0), now) {
+        match place(offers.iter(), &size(), &occupied, &TaskId::from_wire("t"), Some(at(30)), now) {
             Placement::Use { offer, .. } => Some(offer.id.clone()),
             Placement::WaitForSpread { .. } | Placement::NoRoom => None,
         }

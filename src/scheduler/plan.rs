@@ -169,7 +169,13 @@ fn place<'a>(
     if next.deleting || !state.mesos.connected {
         return Vec::new();
     }
-    let launches = members::place_missing(next, pool.values().copied(), now, look);
+    let launches = members::place_missing(
+        next,
+        pool.values().copied(),
+        state.policy.spread_patience,
+        now,
+        look,
+    );
     for launch in &launches {
         pool.remove(launch.offer.id.as_str());
     }

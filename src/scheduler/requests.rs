@@ -49,6 +49,9 @@ fn decide_create(state: &State, create: &CreateRequest, now: Timestamp) -> Actio
     if let Some(cluster) = state.clusters.get(name) {
         return answer_existing(cluster, create);
     }
+    if state.unusable.contains(name) {
+        return refuse(create.token, Refusal::Exists(name.clone()));
+    }
     if !state.mesos.connected {
         return refuse(create.token, Refusal::NotRegistered);
     }

@@ -36,6 +36,8 @@ pub struct Policy {
     pub election_timeout: Duration,
     /// The ZooKeeper session timeout of the executors.
     pub session_timeout: Duration,
+    /// How long a member waits for an agent of its own before it shares one; `None`: for ever.
+    pub spread_patience: Option<Duration>,
 }
 
 /// Everything the scheduler knows.
@@ -49,11 +51,13 @@ pub struct State {
     pub offers: BTreeMap<String, Offer>,
     /// The clusters.
     pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// Names whose records exist but cannot be read. They are left alone until a person has looked.
+    pub unusable: BTreeSet<ClusterName>,
     /// Requests to decide.
     pub requests: Vec<Request>,
     /// Answers whose records are stored.
     pub answers: Vec<(RequestToken, Reply)>,
-    /// Since when the executors are heard without a gap.
+    /// Since when the executors are heard without a gap; in the far future while they are not.
     pub listening_since: Timestamp,
     /// Clusters to plan.
     touched: BTreeSet<ClusterName>,
@@ -157,7 +161,7 @@ impl State {
         policy: Policy,
         framework_id: Option<String>,
         stored: Vec<StoredCluster>,
-        now: Timestamp,
+        unusable: BTreeSet<ClusterName>,
     ) -> Self {
         let mesos = MesosState {
             stored: if framework_id.is_some() { FrameworkStored::Yes } else { FrameworkStored::No },
@@ -174,7 +178,8 @@ impl State {
             offers: BTreeMap::new(),
             requests: Vec::new(),
             answers: Vec::new(),
-            listening_since: now,
+            unusable,
+            listening_since: Timestamp::FAR_FUTURE,
             touched: clusters.keys().cloned().collect(),
             due: BTreeMap::new(),
             unplaced: BTreeSet::new(),
@@ -210,6 +215,7 @@ impl State {
             }
             Event::Reported { cluster, report } => self.reported(cluster, *report),
             Event::ReportGone { cluster, task_id } => self.report_gone(cluster, &task_id, now),
+            Event::ControlLost => self.listening_since = Timestamp::FAR_FUTURE,
             Event::ControlRestored => {
                 self.listening_since = now;
                 self.touched.extend(self.clusters.keys().cloned());

@@ -72,6 +72,7 @@ fn policy() -> Policy {
     Policy {
         election_timeout: Duration::from_secs(60),
         session_timeout: Duration::from_secs(10),
+        spread_patience: Some(Duration::from_secs(30)),
     }
 }
 
@@ -93,7 +94,7 @@ impl World {
     fn new(agents: u32) -> Self {
         let now = Timestamp::from_millis(1_000_000);
         let mut world = Self {
-            state: State::new(policy(), None, Vec::new(), now),
+            state: State::new(policy(), None, Vec::new(), BTreeSet::new()),
             now,
             records: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -105,6 +106,7 @@ impl World {
             cut_after: None,
             cut: false,
         };
+        world.tell(Event::ControlRestored);
         world.tell(Event::Subscribed { framework_id: "f".into() });
         world
     }
@@ -228,7 +230,8 @@ impl World {
             version: *version,
             password: Secret::new(PASSWORD),
         });
-        self.state = State::new(policy(), Some("f".into()), stored.collect(), self.now);
+        self.state = State::new(policy(), Some("f".into()), stored.collect(), BTreeSet::new());
+        self.state.apply(Event::ControlRestored, self.now);
         self.state.apply(Event::Subscribed { framework_id: "f".into() }, self.now);
         self.offer();
         // Reconciliation: tasks that run are known, launches that were never sent are not.
