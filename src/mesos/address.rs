@@ -52,7 +52,7 @@ pub enum AddressError {
     },
     /// The URL of the group is none.
     #[error("find the group of the Mesos masters: {0}")]
-    ZooKeeper(#[from] InvalidZkUrl),
+    ZooKeeper(InvalidZkUrl),
     /// The URL of the group names no node below the root.
     #[error(
         "the ZooKeeper URL of the Mesos masters names no group: a path is expected after the servers, as in zk://zk1:2181/mesos"
@@ -70,7 +70,7 @@ impl MasterAddresses {
         let text = text.trim();
         match text.split_once("://") {
             Some(("zk", _)) => {
-                let url: ZkUrl = text.parse()?;
+                let url: ZkUrl = text.parse().map_err(AddressError::ZooKeeper)?;
                 if url.path().is_empty() {
                     return Err(AddressError::Path);
                 }
