@@ -1,0 +1,94 @@
+//! `cotton admin`: what a person or a script asks of a scheduler, one file per verb.
+
+mod api;
+mod create;
+mod delete;
+mod list;
+mod password;
+mod show;
+mod wait;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+
+use self::api::{Api, BaseUrl};
+use super::Exit;
+
+/// Ask a scheduler for clusters.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct AdminArgs {
+    /// Where the scheduler is, such as http://scheduler.example.com:8080.
+    #[arg(long, env = "COTTON_API", value_name = "URL", global = true)]
+    api: Option<BaseUrl>,
+
+    /// Print JSON.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Create a cluster and print its password and the URL where its master and slaves are found.
+    Create(create::CreateArgs),
+    /// Delete a cluster with all its data.
+    Delete(delete::DeleteArgs),
+    /// List all clusters.
+    List,
+    /// Show a cluster and its members.
+    Show(show::ShowArgs),
+    /// Wait until a cluster is in a state.
+    Wait(wait::WaitArgs),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  export COTTON_API=http://scheduler.example.com:8080
+  cotton admin create orders --user app --num-nodes 3 --wait
+  cotton admin show orders
+  cotton admin delete orders --password-file orders.password --wait
+
+A password is read from a file, from standard input (`--password-file -`) or from the terminal, and never
+stands on the command line, where every user of the machine could read it.";
+
+/// What all verbs share.
+struct Context {
+    api: Api,
+    json: bool,
+}
+
+pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
+    let AdminArgs { api, json, verb } = arguments;
+    let Some(api) = api else {
+        super::output::complain(
+            "--api is missing: say where the scheduler is, with --api http://HOST:PORT or COTTON_API",
+        );
+        return Ok(Exit::Usage);
+    };
+    let runtime = super::single_thread_runtime().context("start a thread")?;
+    runtime.block_on(async {
+        let context = Context {
+            api: Api::new(api),
+            json,
+        };
+        match verb {
+            Verb::Create(arguments) => create::run(&context, arguments).await,
+            Verb::Delete(arguments) => delete::run(&context, arguments).await,
+            Verb::List => list::run(&context).await,
+            Verb::Show(arguments) => show::run(&context, arguments).await,
+            Verb::Wait(arguments) => wait::run(&context, arguments).await,
+        }
+    })
+}
+
+/// How long `--wait` waits when nothing is said: a first package may have to be fetched and unpacked.
+const DEFAULT_WAIT: &str = "10m";
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_| "it is not a time such as 30s, 5m or 1h".to_owned())
+}

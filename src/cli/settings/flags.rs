@@ -1,0 +1,312 @@
+//! The flags of `cotton scheduler`: each in one place, with its name, its default and its help.
+
+use std::collections::BTreeMap;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::NonEmptyStringValueParser};
+
+/// One flag.
+pub(super) struct Flag {
+    /// With dashes.
+    pub name: &'static str,
+    /// The original's spelling, accepted too.
+    underscored: &'static str,
+    /// What stands for the value in the help.
+    value: &'static str,
+    /// `None`: it is required, or there is nothing when it is not given.
+    pub default: Option<&'static str>,
+    help: &'static str,
+}
+
+const fn flag(
+    name: &'static str,
+    underscored: &'static str,
+    value: &'static str,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Flag {
+    Flag {
+        name,
+        underscored,
+        value,
+        default,
+        help,
+    }
+}
+
+/// The flag that takes `true` when it stands alone.
+const VERBOSE: &str = "verbose";
+
+/// The flag that names the file with the others.
+pub(super) const CONFIG: &str = "config";
+
+/// All flags, in the order of the help.
+pub(super) const FLAGS: &[Flag] = &[
+    flag(
+        "port",
+        "port",
+        "PORT",
+        None,
+        "The port of the REST API and the web page. Required",
+    ),
+    flag(
+        "advertise",
+        "advertise",
+        "HOST:PORT",
+        None,
+        "What others reach this scheduler's port by: Mesos shows it, and agents fetch the executor from it [default: this machine's host name and --port]",
+    ),
+    flag(
+        "mesos-master",
+        "mesos_master",
+        "MASTERS",
+        None,
+        "The Mesos masters: host:port, several with commas between, or zk://servers/path. Required",
+    ),
+    flag(
+        "framework-user",
+        "framework_user",
+        "USER",
+        None,
+        "The user on the agents that executors and MySQL servers run as. Required",
+    ),
+    flag(
+        "framework-role",
+        "framework_role",
+        "ROLE",
+        Some("*"),
+        "The Mesos role whose resources are used. The role * cannot hold reservations, so there are no persistent volumes with it",
+    ),
+    flag(
+        "framework-failover-timeout",
+        "framework_failover_timeout",
+        "TIME",
+        Some("14d"),
+        "How long Mesos keeps all tasks running without a scheduler",
+    ),
+    flag(
+        "framework-authentication-file",
+        "framework_authentication_file",
+        "FILE",
+        None,
+        "YAML with the keys principal and secret: how the scheduler proves to Mesos who it is",
+    ),
+    flag(
+        "executor-uri",
+        "executor_uri",
+        "URI",
+        None,
+        "Where agents fetch the executor from [default: from this scheduler, which serves its own binary]",
+    ),
+    flag(
+        "executor-cmd",
+        "executor_cmd",
+        "COMMAND",
+        None,
+        "The command that starts the executor in its sandbox [default: the fetched file with the argument `executor`]",
+    ),
+    flag(
+        "executor-environ",
+        "executor_environ",
+        "JSON",
+        Some("[]"),
+        "Environment variables of the executors: a JSON list of objects with name and value",
+    ),
+    flag(
+        "executor-source-prefix",
+        "executor_source_prefix",
+        "PREFIX",
+        None,
+        "ExecutorInfo.source becomes <prefix>.<cluster>.<server id>, for grouping in monitoring",
+    ),
+    flag(
+        "zk-url",
+        "zk_url",
+        "URL",
+        None,
+        "Where state, control and discovery are kept: zk://user:password@servers/path. Without user and password all nodes are open to everybody. Required",
+    ),
+    flag(
+        "zk-reader",
+        "zk_reader",
+        "USER:PASSWORD",
+        None,
+        "An identity that may only read discovery and appears in cluster URLs; without it everybody may read discovery",
+    ),
+    flag(
+        "executor-zk-keypath",
+        "executor_zk_keypath",
+        "FILE",
+        None,
+        "YAML with the keys username and password: the executors' ZooKeeper identity. A file at this path here and on every agent. Required when --zk-url has a user",
+    ),
+    flag(
+        "admin-keypath",
+        "admin_keypath",
+        "FILE",
+        None,
+        "YAML with the keys username and password: the MySQL admin account, with which servers replicate too. A file at this path here and on every agent. Required",
+    ),
+    flag(
+        "scheduler-keypath",
+        "scheduler_keypath",
+        "FILE",
+        None,
+        "The key that cluster passwords are stored under: exactly 32 bytes. Required",
+    ),
+    flag(
+        "state-storage",
+        "state_storage",
+        "zk|local",
+        Some("zk"),
+        "Where the scheduler keeps its state: in ZooKeeper, or in files below --work-dir",
+    ),
+    flag(
+        "work-dir",
+        "work_dir",
+        "DIRECTORY",
+        Some("/var/lib/cotton"),
+        "Where the scheduler keeps files of its own",
+    ),
+    flag(
+        "election-timeout",
+        "election_timeout",
+        "TIME",
+        Some("60s"),
+        "How long an election waits for members that do not report before it goes on without them, where that is safe",
+    ),
+    flag(
+        "installer-args",
+        "installer_args",
+        "JSON",
+        Some("{}"),
+        "How MySQL gets onto agents: {\"mysqld\": PATH} for an installed server, {\"package\": URL, \"sha256\": HEX} for one to fetch [default: the mysqld or mariadbd on the agent's search path]",
+    ),
+    flag(
+        "backup-store-args",
+        "backup_store_args",
+        "JSON",
+        Some("{}"),
+        "The backup store. This version has none, so that anything but {} is refused",
+    ),
+    flag(
+        "volumes",
+        "volumes",
+        "on|off",
+        Some("off"),
+        "Whether data is kept on persistent volumes. This version keeps it in sandboxes, so that `on` is refused",
+    ),
+    flag(
+        "spread",
+        "spread",
+        "prefer|require",
+        Some("prefer"),
+        "Whether members of a cluster share an agent when no other can be had for 30 s (prefer), or wait (require)",
+    ),
+    flag(VERBOSE, "verbose", "BOOL", Some("false"), "Log more"),
+    flag(
+        "log-format",
+        "log_format",
+        "text|json",
+        Some("text"),
+        "The form of log lines on stderr",
+    ),
+    flag(
+        CONFIG,
+        "config",
+        "FILE",
+        None,
+        "A TOML file whose keys are the names of these flags",
+    ),
+];
+
+/// The help's last words.
+const EXAMPLES: &str = "\
+A flag can also be set by the environment variable COTTON_<FLAG> (COTTON_MESOS_MASTER for --mesos-master) and in
+the file of --config; a flag goes before a variable, and a variable before the file. Names can be written with
+underscores too. Times are written as 30s, 5m, 12h or 14d.
+
+Examples:
+  cotton scheduler --port 8080 --mesos-master zk://zk1:2181,zk2:2181/mesos --framework-user mysql \\
+      --zk-url zk://cotton:secret@zk1:2181,zk2:2181/cotton --executor-zk-keypath /etc/cotton/executor.yml \\
+      --admin-keypath /etc/cotton/admin.yml --scheduler-keypath /etc/cotton/scheduler.key
+  cotton scheduler --config /etc/cotton/scheduler.toml --verbose";
+
+/// The values that were given on the command line, by flag.
+#[derive(Debug, Default, Clone)]
+pub struct Arguments(pub(super) BTreeMap<&'static str, String>);
+
+impl Flag {
+    fn arg(&self) -> Arg {
+        let help = match self.default {
+            Some("{}" | "false") | None => self.help.to_owned(),
+            Some(default) => format!("{} [default: {default}]", self.help),
+        };
+        let arg = Arg::new(self.name)
+            .long(self.name)
+            .value_name(self.value)
+            .value_parser(NonEmptyStringValueParser::new())
+            .action(ArgAction::Set)
+            .help(help);
+        let arg = if self.underscored == self.name {
+            arg
+        } else {
+            arg.alias(self.underscored)
+        };
+        if self.name == VERBOSE {
+            arg.num_args(0..=1)
+                .require_equals(true)
+                .default_missing_value("true")
+        } else {
+            // A value may begin with a dash: what is wrong with it is told with all other faults.
+            arg.allow_hyphen_values(true)
+        }
+    }
+}
+
+impl clap::FromArgMatches for Arguments {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let mut arguments = Self::default();
+        arguments.update_from_arg_matches(matches)?;
+        Ok(arguments)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        for flag in FLAGS {
+            if let Some(value) = matches.get_one::<String>(flag.name) {
+                self.0.insert(flag.name, value.clone());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl clap::Args for Arguments {
+    fn augment_args(command: Command) -> Command {
+        command
+            .args(FLAGS.iter().map(Flag::arg))
+            .after_help(EXAMPLES)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_underscored_spelling_is_that_of_the_flag() {
+        for flag in FLAGS {
+            assert_eq!(flag.underscored, flag.name.replace('-', "_"));
+        }
+    }
+
+    #[test]
+    fn the_first_sentences_of_the_help_have_no_full_stop() {
+        for flag in FLAGS {
+            assert!(!flag.help.ends_with('.'), "{}", flag.name);
+        }
+    }
+}
