@@ -2,6 +2,7 @@
 
 use futures::{StreamExt as _, stream};
 
+use super::document::parse;
 use super::local::LocalError;
 use super::operations::{Answer, Connection, Read};
 use super::paths;
@@ -167,21 +168,4 @@ pub(super) async fn read_published(
         });
     }
     Ok(published)
-}
-
-/// Checks the format number before anything else is looked at, then reads the document.
-pub(super) fn parse<T: serde::de::DeserializeOwned>(
-    document: serde_json::Value,
-    known: u32,
-) -> std::result::Result<T, String> {
-    match document.get("format").and_then(serde_json::Value::as_u64) {
-        Some(format) if format == u64::from(known) => {}
-        Some(format) => {
-            return Err(format!(
-                "it has format {format}, and this version of Cotton knows format {known} only"
-            ));
-        }
-        None => return Err("it has no format number".to_owned()),
-    }
-    serde_json::from_value(document).map_err(|error| error.to_string())
 }

@@ -160,7 +160,7 @@ impl LocalFiles {
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         self.expect(path, expected)?;
         let version = expected.map_or(0, |version| version + 1);
-        let bytes = super::publish::json(&Envelope { version, document });
+        let bytes = super::document::json(&Envelope { version, document });
         let file = path.file_name().unwrap_or_default().to_string_lossy();
         let temporary = path.with_file_name(format!(".{file}.tmp"));
         write_synced(&temporary, &bytes).map_err(|source| failed("write", &temporary, source))?;

@@ -7,12 +7,15 @@
 //! module knows paths ([`paths`]).
 
 pub mod acl;
+pub mod control;
+pub mod document;
 mod load;
 pub mod local;
 pub mod operations;
 pub mod paths;
 mod publish;
 pub mod seal;
+pub mod serverset;
 pub mod session;
 pub mod store;
 pub mod url;

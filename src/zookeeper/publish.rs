@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::acl::Acls;
+use super::document::json;
 use super::operations::Op;
 use super::paths;
 use crate::cluster::id::{ClusterName, MemberId};
@@ -61,11 +62,6 @@ impl Published {
 
 fn node(member: MemberId, instance: &ServiceInstance) -> (String, Vec<u8>) {
     (member.node_name(), json(instance))
-}
-
-/// The JSON of one of our own types.
-pub(super) fn json(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).expect("our types are maps with text keys, which always serialise")
 }
 
 /// The operations that turn `from` into `to`, to be carried out in one transaction.

@@ -136,6 +136,25 @@ impl Session {
             .unwrap_or(timed_out)
     }
 
+    /// Waits until connected; `None` when the session was closed for good. Marks the state as seen,
+    /// so that `state.changed()` then tells of whatever happens next.
+    pub(super) async fn next_connected(
+        &self,
+        state: &mut watch::Receiver<SessionState>,
+    ) -> Option<Connection> {
+        loop {
+            let up = state
+                .wait_for(|state| matches!(state, SessionState::Connected(_)))
+                .await;
+            up.ok()?;
+            match self.connection() {
+                Ok(connection) => return Some(connection),
+                // Lost between the two looks.
+                Err(_) => state.changed().await.ok()?,
+            }
+        }
+    }
+
     /// Closes the session and waits (not longer than `deadline`) until the server knows, so that
     /// ephemeral nodes are gone at once. Only the last clone can close.
     pub async fn close(self, deadline: Duration) {

@@ -20,11 +20,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::acl::Acls;
-use super::load::{parse, read_published};
+use super::document::{json, parse, to_value};
+use super::load::read_published;
 use super::local::{LocalError, LocalFiles};
 use super::operations::{Error, Op, Refusal};
 use super::paths;
-use super::publish::{self, Published, json};
+use super::publish::{self, Published};
 use super::session::Session;
 use crate::cluster::id::ClusterName;
 use crate::cluster::record::ClusterRecord;
@@ -440,10 +441,6 @@ fn conflict_or(error: LocalError, cluster: &ClusterName) -> StoreError {
         LocalError::Conflict { .. } => StoreError::Conflict(cluster.clone()),
         other => StoreError::Local(other),
     }
-}
-
-fn to_value(value: &impl Serialize) -> serde_json::Value {
-    serde_json::to_value(value).expect("our types are maps with text keys, which always serialise")
 }
 
 pub(super) async fn blocking<T: Send + 'static>(

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod access;
+mod control;
 mod server;
+mod serverset;
 mod session;
 mod store;
 

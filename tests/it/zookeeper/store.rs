@@ -70,7 +70,7 @@ impl World {
     }
 }
 
-fn record(name: &str) -> ClusterRecord {
+pub(super) fn record(name: &str) -> ClusterRecord {
     let request = CreateRequest {
         name: name.to_owned(),
         cluster_user: Some("mysos".to_owned()),
@@ -95,7 +95,7 @@ fn record(name: &str) -> ClusterRecord {
 }
 
 /// The record of a cluster whose first members run and are published.
-fn running(name: &str, master: Option<u32>, slaves: &[u32]) -> ClusterRecord {
+pub(super) fn running(name: &str, master: Option<u32>, slaves: &[u32]) -> ClusterRecord {
     let mut record = record(name);
     for (id, member) in &mut record.members {
         member.launches = 1;
@@ -112,7 +112,7 @@ fn running(name: &str, master: Option<u32>, slaves: &[u32]) -> ClusterRecord {
     record
 }
 
-fn name(text: &str) -> ClusterName {
+pub(super) fn name(text: &str) -> ClusterName {
     text.parse().unwrap()
 }
 
