@@ -19,14 +19,15 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::peer::{DEADLINE, Peer, Received, Stream};
 
-struct Client {
+/// A client under test, stopped on drop.
+pub struct Client {
     handle: ExecutorHandle,
     events: mpsc::Receiver<ExecutorEvent>,
     _stop: DropGuard,
 }
 
 impl Client {
-    fn start(agent: &str) -> Self {
+    pub fn start(agent: &str) -> Self {
         Self::with(agent, |_| None)
     }
 
@@ -52,7 +53,7 @@ impl Client {
         }
     }
 
-    async fn event(&mut self) -> ExecutorEvent {
+    pub async fn event(&mut self) -> ExecutorEvent {
         timeout(DEADLINE, self.events.recv())
             .await
             .expect("an event comes")

@@ -1,12 +1,16 @@
-//! Every stream that a real Mesos sent to a scheduler is read by the client, event for event.
+//! Every stream that a real Mesos sent to a scheduler or an executor is read by the clients, event for
+//! event.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use cotton::mesos::executor::ExecutorEvent;
 use cotton::mesos::json;
 use cotton::mesos::scheduler::SchedulerEvent;
+use cotton::mesos::v1::executor;
 use cotton::mesos::v1::scheduler::Event;
 use cotton::mesos::v1::scheduler::event::Type;
 
+use super::executor::Client as Executor;
 use super::peer::Peer;
 use super::scheduler::{Client, take_subscription};
 use crate::transcript;
@@ -74,4 +78,39 @@ async fn play(file: &str, events: &[Event]) {
         };
         assert_eq!(kind, expected, "{file}");
     }
+}
+
+#[tokio::test]
+async fn the_executors_client_reads_every_recorded_stream() {
+    let mut streams = 0;
+    for (file, entries) in transcript::all() {
+        let events = entries
+            .iter()
+            .filter(|entry| entry.who == "executor" && entry.is_event())
+            .map(|entry| json::from_slice::<executor::Event>(entry.body.as_bytes()).unwrap());
+        let mut agent = Peer::start().await;
+        let mut open = None;
+        for event in events {
+            let kind = executor::event::Type::try_from(event.r#type.unwrap()).unwrap();
+            if kind == executor::event::Type::Subscribed {
+                // Another recorded executor is a new process.
+                let client = Executor::start(&agent.address);
+                open = Some((agent.request().await.stream(), client));
+                streams += 1;
+            }
+            let (stream, client) = open.as_mut().unwrap();
+            stream.event(&event).await;
+            let expected = match client.event().await {
+                ExecutorEvent::Subscribed(_) => executor::event::Type::Subscribed,
+                ExecutorEvent::Launch(_) => executor::event::Type::Launch,
+                ExecutorEvent::Kill { .. } => executor::event::Type::Kill,
+                ExecutorEvent::Acknowledged { .. } => executor::event::Type::Acknowledged,
+                ExecutorEvent::Message(_) => executor::event::Type::Message,
+                ExecutorEvent::Shutdown => executor::event::Type::Shutdown,
+                other => panic!("{file}: {kind:?}: {other:?}"),
+            };
+            assert_eq!(kind, expected, "{file}");
+        }
+    }
+    assert!(streams >= 6, "{streams} streams");
 }

@@ -374,10 +374,7 @@ async fn missed_heartbeats_end_the_subscription_and_heartbeats_keep_it() {
     }
     assert!(client.events.is_empty(), "heartbeats keep the subscription");
     let reason = client.disconnected().await;
-    assert!(
-        reason.contains("for 2s, not even a heartbeat"),
-        "{reason}"
-    );
+    assert!(reason.contains("for 2s, not even a heartbeat"), "{reason}");
     stream.closed().await;
     let (call, _stream) = take_subscription(&mut master).await;
     assert_eq!(id_of(&call), Some(FRAMEWORK));
