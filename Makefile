@@ -1,0 +1,46 @@
+# What can be done with this checkout. `make` alone tells.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+
+.PHONY: help
+help: ## Tell what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+.PHONY: setup
+setup: ## Install what demo and tests need (Debian packages and a MySQL package); needs root or sudo
+	@scripts/setup
+
+.PHONY: setup-demo
+setup-demo: # Less than setup: no MySQL package.
+	@scripts/setup --without-mysql
+
+.PHONY: release
+release: ## Build the optimised binary, target/release/cotton
+	$(CARGO) build --release --bin cotton
+
+.PHONY: demo
+demo: setup-demo release ## Run a whole Mesos, ZooKeeper and Cotton here, and a cluster on it
+	@scripts/demo
+
+.PHONY: demo-check
+demo-check: setup-demo release ## The same unattended: create, write, read, kill the master, write again, delete
+	@scripts/demo --check
+
+.PHONY: lint
+lint: ## Formatting, clippy and documentation, without a single warning
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+
+.PHONY: test
+test: setup lint ## Everything that must hold: lint, unit and integration tests on real servers
+	$(CARGO) test
+
+.PHONY: bench
+bench: setup release ## Measure; prints ratios taken in one run
+	@scripts/bench
+
+.PHONY: deny
+deny: ## Licences, bans and sources of the dependencies (needs cargo-deny)
+	$(CARGO) deny check bans licenses sources

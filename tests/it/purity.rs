@@ -1,0 +1,78 @@
+//! Goal: the files that decide cannot act. Method: their text names nothing that does I/O, tells the
+//! time, draws by chance or waits.
+
+use std::{fs, path::Path};
+
+/// Files that decide, besides all of `src/cluster`.
+const PURE: &[&str] = &[
+    "src/scheduler/action.rs",
+    "src/scheduler/check.rs",
+    "src/scheduler/election.rs",
+    "src/scheduler/event.rs",
+    "src/scheduler/failover.rs",
+    "src/scheduler/health.rs",
+    "src/scheduler/members.rs",
+    "src/scheduler/observed.rs",
+    "src/scheduler/placement.rs",
+    "src/scheduler/plan.rs",
+    "src/scheduler/publish.rs",
+    "src/scheduler/report.rs",
+    "src/scheduler/requests.rs",
+    "src/scheduler/state.rs",
+    "src/scheduler/voting.rs",
+    "src/scheduler/wire.rs",
+    "src/executor/event.rs",
+    "src/executor/action.rs",
+    "src/executor/lifecycle.rs",
+];
+
+/// What such a file must not name, and why.
+const BANNED: &[(&str, &str)] = &[
+    ("tokio::", "it would wait or act"),
+    ("async ", "it would wait"),
+    (".await", "it would wait"),
+    ("std::fs", "it would do I/O"),
+    ("std::net", "it would do I/O"),
+    ("std::process", "it would act"),
+    ("std::env", "it would depend on its surroundings"),
+    ("std::thread", "it would wait or act"),
+    ("SystemTime", "time is an argument"),
+    ("Instant", "time is an argument"),
+    ("Timestamp::now", "time is an argument"),
+    ("rand::", "chance is an argument"),
+    ("new_v4", "chance is an argument"),
+];
+
+#[test]
+fn files_that_decide_do_nothing_else() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = PURE.iter().map(|file| root.join(file)).collect();
+    collect(&root.join("src/cluster"), &mut files);
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        // What stands in tests may act.
+        let decides = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in decides.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for (word, why) in BANNED {
+                if code.contains(word) {
+                    found.push(format!("{}:{}: {word}: {why}", file.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+fn collect(folder: &Path, files: &mut Vec<std::path::PathBuf>) {
+    let entries = fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    for entry in entries.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
