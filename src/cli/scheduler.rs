@@ -1,6 +1,8 @@
 //! `cotton scheduler`
 
 use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Exit, output,
@@ -20,12 +22,29 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
         }
     };
     telemetry::start(settings.verbose, settings.log_format == LogFormat::Json);
-    for warning in &settings.warnings {
-        tracing::warn!("{warning}");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("start the scheduler's threads")?;
-    runtime.block_on(async { anyhow::bail!("the scheduler is not part of this build") })
+    runtime.block_on(async {
+        let stop = CancellationToken::new();
+        stop_on_signals(stop.clone()).context("listen for signals")?;
+        crate::scheduler::start::run(settings, stop).await
+    })?;
+    Ok(Exit::Ok)
+}
+
+/// SIGTERM and SIGINT end the scheduler; its tasks go on.
+fn stop_on_signals(stop: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to stop; the tasks go on without the scheduler");
+        stop.cancel();
+    });
+    Ok(())
 }

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod publish;
 pub mod report;
 pub mod requests;
+pub mod start;
 pub mod state;
 pub mod voting;
 pub mod wire;

@@ -2,6 +2,7 @@
 
 mod mesos;
 mod proto;
+mod purity;
 mod support;
 mod transcript;
 mod zookeeper;

@@ -21,9 +21,6 @@ const PURE: &[&str] = &[
     "src/scheduler/state.rs",
     "src/scheduler/voting.rs",
     "src/scheduler/wire.rs",
-    "src/executor/event.rs",
-    "src/executor/action.rs",
-    "src/executor/lifecycle.rs",
 ];
 
 /// What such a file must not name, and why.

@@ -1,0 +1,415 @@
+//! Start-up: listen -> ZooKeeper -> load -> Mesos -> loop, and the way back down.
+//!
+//! The API listens first, so that a page can say what is being waited for, and Mesos comes last: no
+//! offer arrives before everything that is stored has been read.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::{
+    driver::{Door, Driver},
+    event::{CreateRequest, Event, FreshCluster, StoredCluster},
+    execute::{Hands, Input, Waiting},
+    placement::SPREAD_PATIENCE,
+    state::{Policy, State},
+    wire::{self, TaskTemplate},
+};
+use crate::{
+    cli::settings::{Settings, Spread, StateStorage},
+    cluster::{control::Authentication, spec::Rules},
+    http::{
+        executor_binary::ExecutorBinary,
+        metrics::Metrics,
+        port::{ApiRequest, MAX_WAITING_REQUESTS, SchedulerPort, Views},
+        router, serve,
+    },
+    mesos::{
+        scheduler::{self as mesos, Credential, SchedulerConfig, SchedulerEvent, Timeouts},
+        v1,
+    },
+    secret::Secret,
+    zookeeper::{
+        acl::Acls,
+        control::{ReportEvent, ReportWatch},
+        paths,
+        seal::{self, Key},
+        session::{Session, SessionConfig},
+        store::{self, Store},
+    },
+};
+
+/// The ZooKeeper session timeout that scheduler and executors ask for. It bounds how long the loss of
+/// a host goes unnoticed; much below it, a long pause of a busy host would look like its loss.
+/// ZooKeeper grants at least two of its ticks, which are 2 s by default.
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How long the first connection to ZooKeeper may take before the scheduler says what it waits for.
+const ZOOKEEPER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many facts may wait for the loop. Their senders wait when it is full.
+const MAX_WAITING_INPUTS: usize = 1024;
+
+/// The length of a password that Cotton makes: 21 letters and digits, as the original's.
+const PASSWORD_LENGTH: usize = 21;
+
+/// Runs a scheduler until `stop` is cancelled.
+///
+/// # Errors
+/// What kept it from starting or from going on. Tasks are not touched by its end.
+pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
+    let listener = TcpListener::bind(("0.0.0.0", settings.port))
+        .await
+        .with_context(|| format!("listen on port {} (--port)", settings.port))?;
+    let executor = serve_own_binary(&settings).await?;
+    let metrics = Arc::new(Metrics::register(Default::default()));
+    let (views_sender, views) = watch::channel(Arc::new(Views::default()));
+    let (requests, api) = mpsc::channel(MAX_WAITING_REQUESTS);
+    let port = SchedulerPort {
+        requests,
+        views,
+        metrics: metrics.clone(),
+        executor: executor.clone(),
+        rules: Arc::new(Rules { admin_user: settings.admin.username.clone() }),
+    };
+    let http = tokio::spawn(serve(listener, router(port), stop.clone()));
+    info!(port = settings.port, advertise = %settings.advertise, "the API listens");
+
+    let session = connect_zookeeper(&settings, &stop).await?;
+    let store = Arc::new(open_store(&settings, &session).await?);
+    let key = Key::from_file_content(settings.scheduler_key.expose())
+        .map_err(|fault| anyhow!("use the key of --scheduler-keypath: {fault}"))?;
+    let framework = store.framework().await.context("read the framework id")?;
+    let (clusters, unusable) = load(&store, &key).await?;
+    info!(clusters = clusters.len(), unusable = unusable.len(), "state loaded");
+
+    let (inputs, receiver) = mpsc::channel(MAX_WAITING_INPUTS);
+    feed_requests(api, inputs.clone());
+    feed_reports(ReportWatch::start(session.clone()), inputs.clone());
+    let framework_id = framework.as_ref().map(|(record, _)| record.framework_id.clone());
+    let config = mesos_config(&settings);
+    let (handle, events) = mesos::start(config, framework_id.clone(), stop.clone());
+    feed_mesos(events, inputs.clone(), settings.framework_role.clone(), metrics.clone());
+
+    let discovery_root = discovery_root(&settings);
+    let template = task_template(&settings, executor.as_deref());
+    let driver = Driver {
+        state: State::new(policy(&settings), framework_id, clusters, unusable),
+        hands: Hands::new(
+            store,
+            handle,
+            inputs,
+            template,
+            metrics.clone(),
+            discovery_root.clone(),
+            framework.map(|(_, version)| version),
+        ),
+        inputs: receiver,
+        views: views_sender,
+        metrics,
+        door: door(key),
+        discovery_root,
+    };
+    let result = driver.run(stop.clone()).await;
+    stop.cancel();
+    // The server finishes the requests under way; it has a deadline of its own.
+    let _ = http.await;
+    session.close(Duration::from_secs(2)).await;
+    result.map_err(|sentence| anyhow!(sentence))
+}
+
+fn policy(settings: &Settings) -> Policy {
+    Policy {
+        election_timeout: settings.election_timeout,
+        session_timeout: SESSION_TIMEOUT,
+        spread_patience: match settings.spread {
+            Spread::Prefer => Some(SPREAD_PATIENCE),
+            Spread::Require => None,
+        },
+    }
+}
+
+/// The binary that agents fetch, unless they are told another place.
+async fn serve_own_binary(settings: &Settings) -> anyhow::Result<Option<Arc<ExecutorBinary>>> {
+    if settings.executor_uri.is_some() || settings.executor_cmd.is_some() {
+        return Ok(None);
+    }
+    let binary = tokio::task::spawn_blocking(ExecutorBinary::of_this_process)
+        .await
+        .context("read this program's own file")?
+        .context("read this program's own file, which agents are to fetch")?;
+    Ok(Some(Arc::new(binary)))
+}
+
+async fn connect_zookeeper(
+    settings: &Settings,
+    stop: &CancellationToken,
+) -> anyhow::Result<Session> {
+    let acls = acls(settings);
+    let session = Session::connect(SessionConfig {
+        url: settings.zk_url.clone(),
+        identities: settings.executor_zk.iter().map(|id| id.credentials.clone()).collect(),
+        timeout: SESSION_TIMEOUT,
+        root_acl: Some(acls.root),
+    });
+    loop {
+        let connected = stop.run_until_cancelled(session.connected(ZOOKEEPER_PATIENCE)).await;
+        match connected {
+            None => return Err(anyhow!("stopped before ZooKeeper was reached")),
+            Some(Ok(_)) => return Ok(session),
+            Some(Err(error)) => {
+                warn!(zookeeper = %settings.zk_url, %error, "ZooKeeper is not reached yet; trying on");
+            }
+        }
+    }
+}
+
+fn acls(settings: &Settings) -> Acls {
+    match (settings.zk_url.credentials(), &settings.executor_zk) {
+        (Some(own), Some(executor)) => {
+            Acls::closed(own, &executor.credentials, settings.zk_reader.as_ref())
+        }
+        // The settings have no executor identity without credentials of the URL and the other way
+        // round, and have warned that everything is open.
+        _ => Acls::open(),
+    }
+}
+
+async fn open_store(settings: &Settings, session: &Session) -> anyhow::Result<Store> {
+    let storage = match settings.state_storage {
+        StateStorage::ZooKeeper => store::StateStorage::Zk,
+        StateStorage::Local => store::StateStorage::Local(settings.work_dir.join("state")),
+    };
+    Store::open(session.clone(), acls(settings), storage).await.context("open the state")
+}
+
+/// Reads all clusters. One that cannot be read is told of and left alone; it does not keep the
+/// others from being looked after.
+async fn load(
+    store: &Store,
+    key: &Key,
+) -> anyhow::Result<(Vec<StoredCluster>, BTreeSet<crate::cluster::id::ClusterName>)> {
+    let mut clusters = Vec::new();
+    let mut unusable = BTreeSet::new();
+    for loaded in store.load_all().await.context("load the clusters")? {
+        let loaded = match loaded {
+            Ok(loaded) => loaded,
+            Err(fault) => {
+                error!("{fault}");
+                unusable.extend(fault.name.parse().ok());
+                continue;
+            }
+        };
+        let name = loaded.record.name().clone();
+        let password = match seal::open(key, &loaded.record.sealed_password) {
+            Ok(password) => password,
+            Err(fault) => {
+                error!(cluster = %name, %fault, "the cluster's password cannot be opened with the key of --scheduler-keypath; the cluster is left alone");
+                unusable.insert(name);
+                continue;
+            }
+        };
+        // A scheduler that kept its state in files may have died between file and publication.
+        let version = if loaded.is_published {
+            loaded.version
+        } else {
+            store
+                .commit(&loaded.record, Some(loaded.version))
+                .await
+                .with_context(|| format!("publish the goal of {name} again"))?
+        };
+        clusters.push(StoredCluster { record: loaded.record, version, password });
+    }
+    Ok((clusters, unusable))
+}
+
+fn feed_requests(mut api: mpsc::Receiver<ApiRequest>, inputs: mpsc::Sender<Input>) {
+    tokio::spawn(async move {
+        while let Some(request) = api.recv().await {
+            if inputs.send(Input::Request(request)).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn feed_reports(mut reports: ReportWatch, inputs: mpsc::Sender<Input>) {
+    tokio::spawn(async move {
+        loop {
+            let event = match reports.next().await {
+                ReportEvent::Changed { cluster, report } => Event::Reported { cluster, report },
+                ReportEvent::Gone { cluster, task, .. } => {
+                    Event::ReportGone { cluster, task_id: task }
+                }
+                ReportEvent::Synced => Event::ControlRestored,
+                ReportEvent::Suspended => Event::ControlLost,
+                ReportEvent::Unreadable { path, fault } => {
+                    warn!(path, fault, "a report cannot be read and is ignored");
+                    continue;
+                }
+            };
+            if inputs.send(Input::Event(event)).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn feed_mesos(
+    mut events: mpsc::Receiver<SchedulerEvent>,
+    inputs: mpsc::Sender<Input>,
+    role: String,
+    metrics: Arc<Metrics>,
+) {
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            let Some(input) = mesos_input(event, &role, &metrics) else { continue };
+            if inputs.send(input).await.is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// What a message of Mesos means for the loop, if anything.
+fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<Input> {
+    let event = match event {
+        SchedulerEvent::Subscribed { framework_id, master } => {
+            info!(framework_id, master, "registered with Mesos");
+            Event::Subscribed { framework_id }
+        }
+        SchedulerEvent::Disconnected { reason } => {
+            warn!(reason, "not connected to Mesos");
+            Event::MesosLost
+        }
+        SchedulerEvent::Offers(offers) => {
+            metrics.resource_offers.inc_by(offers.len() as u64);
+            let usable: Vec<_> =
+                offers.iter().filter_map(|offer| wire::offer(offer, role)).collect();
+            metrics.offers_incompatible_role.inc_by((offers.len() - usable.len()) as u64);
+            Event::Offers(usable)
+        }
+        SchedulerEvent::Rescind(offer) => Event::Rescinded(offer),
+        SchedulerEvent::Update(status) => return Some(Input::Status(Box::new(status))),
+        SchedulerEvent::Fatal { message } => return Some(Input::Fatal(message)),
+        SchedulerEvent::Failure { agent_id, executor_id, status } => {
+            info!(?agent_id, ?executor_id, ?status, "Mesos reports a failure; the task's own update says what it means");
+            return None;
+        }
+        // Executors report through ZooKeeper. Operations and maintenance are not used.
+        SchedulerEvent::Message { .. }
+        | SchedulerEvent::InverseOffers(_)
+        | SchedulerEvent::RescindInverse(_)
+        | SchedulerEvent::OperationStatus(_) => return None,
+    };
+    Some(Input::Event(event))
+}
+
+/// Draws what is random in a request.
+fn door(key: Key) -> Door {
+    Box::new(move |token, request| match request {
+        ApiRequest::Create { spec, password, reply } => {
+            let given_password = password;
+            let password = given_password.clone().unwrap_or_else(new_password);
+            let fresh = FreshCluster {
+                uuid: Uuid::new_v4(),
+                sealed_password: seal::seal(&key, &password, rand::random()),
+                authentication: Authentication::of(&password, rand::random()),
+                password,
+            };
+            let create = CreateRequest { token, spec, given_password, fresh };
+            (Event::Create(Box::new(create)), Waiting::Create(reply))
+        }
+        ApiRequest::Delete { name, password, reply } => {
+            (Event::Delete { token, name, password }, Waiting::Delete(reply))
+        }
+    })
+}
+
+fn new_password() -> Secret {
+    use rand::{Rng as _, distr::Alphanumeric};
+    let letters = rand::rng().sample_iter(Alphanumeric).take(PASSWORD_LENGTH);
+    Secret::new(letters.map(char::from).collect::<String>())
+}
+
+fn mesos_config(settings: &Settings) -> SchedulerConfig {
+    use v1::framework_info::capability::Type;
+    let capability = |kind: Type| v1::framework_info::Capability { r#type: Some(kind as i32) };
+    let capabilities = [
+        Type::PartitionAware,
+        Type::TaskKillingState,
+        Type::ReservationRefinement,
+        Type::MultiRole,
+    ];
+    let principal = settings.framework_authentication.as_ref();
+    SchedulerConfig {
+        masters: settings.mesos_master.clone(),
+        framework: v1::FrameworkInfo {
+            user: settings.framework_user.clone(),
+            name: "cotton".to_owned(),
+            failover_timeout: Some(settings.framework_failover_timeout.as_secs_f64()),
+            checkpoint: Some(true),
+            hostname: settings.advertise.rsplit_once(':').map(|(host, _)| host.to_owned()),
+            webui_url: Some(format!("http://{}/", settings.advertise)),
+            principal: principal.map(|principal| principal.principal.clone()),
+            roles: vec![settings.framework_role.clone()],
+            capabilities: capabilities.into_iter().map(capability).collect(),
+            ..Default::default()
+        },
+        credential: principal.map(|principal| Credential {
+            principal: principal.principal.clone(),
+            secret: principal.secret.clone(),
+        }),
+        timeouts: Timeouts::default(),
+    }
+}
+
+/// The URL below which clients find clusters. It never holds Cotton's own credentials.
+fn discovery_root(settings: &Settings) -> String {
+    let readable = settings.zk_url.with_credentials(settings.zk_reader.clone());
+    format!("{}{}", readable.expose(), paths::DISCOVER)
+}
+
+fn task_template(settings: &Settings, executor: Option<&ExecutorBinary>) -> TaskTemplate {
+    let own_uri = executor
+        .map(|binary| format!("http://{}{}", settings.advertise, binary.url_path()));
+    let uri = settings.executor_uri.clone().or(own_uri);
+    // Mesos saves what it fetches under the last part of its path.
+    let fetched = uri.as_ref().and_then(|uri| uri.rsplit('/').next()).map(str::to_owned);
+    let command = settings.executor_cmd.clone().unwrap_or_else(|| {
+        format!("exec ./{} executor", fetched.unwrap_or_else(|| "cotton".to_owned()))
+    });
+    TaskTemplate {
+        role: settings.framework_role.clone(),
+        executor_uri: uri,
+        executor_command: command,
+        executor_environment: settings
+            .executor_environ
+            .iter()
+            .map(|variable| (variable.name.clone(), variable.value.clone()))
+            .collect(),
+        source_prefix: settings.executor_source_prefix.clone(),
+        zookeeper: settings.zk_url.with_credentials(None).to_string(),
+        zookeeper_identity: settings
+            .executor_zk
+            .as_ref()
+            .map(|identity| identity.path.display().to_string()),
+        session_timeout_ms: SESSION_TIMEOUT.as_millis() as u64,
+        admin_keypath: settings.admin_keypath.display().to_string(),
+        installer: settings.installer.clone(),
+    }
+}
