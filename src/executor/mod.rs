@@ -1,1 +1,5 @@
 //! The `executor` part.
+
+pub mod mysqld;
+pub mod promise;
+pub mod sandbox;
