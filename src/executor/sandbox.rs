@@ -107,20 +107,30 @@ impl Sandbox {
         self.root.join("state/promise.json")
     }
 
+    /// The folder of data directories.
+    pub fn data_folder(&self) -> PathBuf {
+        self.root.join("state/data")
+    }
+
+    /// The folder of data directories that were set aside.
+    pub fn quarantine_folder(&self) -> PathBuf {
+        self.root.join("state/quarantine")
+    }
+
     /// The data directory of an incarnation.
     pub fn data(&self, data: DataId) -> PathBuf {
-        self.root.join("state/data").join(data.to_string())
+        self.data_folder().join(data.to_string())
     }
 
     /// Where the data directory of an incarnation is made. It is not used before it is complete and
     /// has got its own name.
     pub fn unfinished_data(&self, data: DataId) -> PathBuf {
-        self.root.join("state/data").join(format!("{data}.unfinished"))
+        self.data_folder().join(format!("{data}.unfinished"))
     }
 
     /// Where a data directory is set aside.
     pub fn quarantine(&self, data: DataId) -> PathBuf {
-        self.root.join("state/quarantine").join(data.to_string())
+        self.quarantine_folder().join(data.to_string())
     }
 
     /// The socket's path for the server's settings, relative to any [`Sandbox::data`] directory.

@@ -1,0 +1,176 @@
+//! Copying a folder of large files cheaply.
+//!
+//! A file system that can share blocks between files (Btrfs, XFS) shares them (`FICLONE`,
+//! `ioctl_ficlone(2)`). Elsewhere only what was written is copied, within the kernel, and holes stay
+//! holes (`SEEK_DATA`, `lseek(2)`; `copy_file_range(2)`).
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, symlink},
+    },
+    path::Path,
+};
+
+/// Copies everything below `from` into the folder `to`, which is made and must not exist.
+///
+/// # Errors
+/// What the file system says; `to` is then incomplete.
+pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_folder(&source, &target)?;
+        } else if kind.is_symlink() {
+            symlink(fs::read_link(&source)?, &target)?;
+        } else {
+            copy_file(&source, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes everything below `folder` to the disk. A server may run in it meanwhile: what it removes
+/// needs no syncing.
+///
+/// # Errors
+/// What the file system says.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let synced = match entry.file_type() {
+            Ok(kind) if kind.is_dir() => sync_folder(&entry.path()),
+            Ok(kind) if kind.is_file() => File::open(entry.path()).and_then(|f| f.sync_all()),
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match synced {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    File::open(folder)?.sync_all()
+}
+
+fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
+    let source = File::open(from)?;
+    let metadata = source.metadata()?;
+    let target =
+        OpenOptions::new().write(true).create_new(true).mode(metadata.mode() & 0o777).open(to)?;
+    // SAFETY: both are descriptors of open files, and the call keeps neither.
+    if unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0 {
+        return Ok(());
+    }
+    target.set_len(metadata.len())?;
+    let end = metadata.len() as i64;
+    let mut position = 0;
+    while position < end {
+        let Some(start) = seek(&source, position, libc::SEEK_DATA)? else { break };
+        let stop = seek(&source, start, libc::SEEK_HOLE)?.unwrap_or(end);
+        copy_range(&source, &target, start, stop)?;
+        position = stop;
+    }
+    Ok(())
+}
+
+/// The next data or hole from `position` on; `None` where there is no more data.
+fn seek(file: &File, position: i64, what: libc::c_int) -> io::Result<Option<i64>> {
+    // SAFETY: the descriptor is that of an open file; no memory is passed.
+    let found = unsafe { libc::lseek(file.as_raw_fd(), position, what) };
+    if found >= 0 {
+        return Ok(Some(found));
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        error => Err(error),
+    }
+}
+
+fn copy_range(source: &File, target: &File, start: i64, stop: i64) -> io::Result<()> {
+    let (mut read, mut write) = (start, start);
+    while read < stop {
+        let length = (stop - read) as usize;
+        // SAFETY: the descriptors are those of open files, and the offsets outlive the call.
+        let copied = unsafe {
+            libc::copy_file_range(
+                source.as_raw_fd(),
+                &mut read,
+                target.as_raw_fd(),
+                &mut write,
+                length,
+                0,
+            )
+        };
+        match copied {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n if n < 0 => match io::Error::last_os_error() {
+                // The two lie on file systems of different kinds, or the kernel cannot do it.
+                error if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EXDEV | libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)
+                ) =>
+                {
+                    return copy_through_memory(source, target, read as u64, stop as u64);
+                }
+                error => return Err(error),
+            },
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn copy_through_memory(source: &File, target: &File, start: u64, stop: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 256 << 10];
+    let mut position = start;
+    while position < stop {
+        let length = buffer.len().min((stop - position) as usize);
+        source.read_exact_at(&mut buffer[..length], position)?;
+        target.write_all_at(&buffer[..length], position)?;
+        position += length as u64;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::io::{Seek, SeekFrom, Write};
+
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_same_files_and_holes() {
+        let temp = tempfile::tempdir().unwrap();
+        let from = temp.path().join("from");
+        fs::create_dir_all(from.join("folder")).unwrap();
+        fs::write(from.join("folder/small"), "text").unwrap();
+        fs::write(from.join("empty"), "").unwrap();
+        symlink("folder/small", from.join("link")).unwrap();
+        let mut sparse = File::create(from.join("sparse")).unwrap();
+        sparse.seek(SeekFrom::Start(8 << 20)).unwrap();
+        sparse.write_all(b"middle").unwrap();
+        sparse.set_len(32 << 20).unwrap();
+
+        let to = temp.path().join("to");
+        copy_folder(&from, &to).unwrap();
+        sync_folder(&to).unwrap();
+        for name in ["folder/small", "empty", "link", "sparse"] {
+            assert_eq!(fs::read(from.join(name)).unwrap(), fs::read(to.join(name)).unwrap());
+        }
+        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("folder/small"));
+        assert!(fs::metadata(to.join("sparse")).unwrap().blocks() * 512 < 1 << 20);
+        assert!(copy_folder(&from, &to).is_err(), "an existing folder is not written into");
+        let (source, slow) = (
+            File::open(from.join("sparse")).unwrap(),
+            File::create(temp.path().join("slow")).unwrap(),
+        );
+        copy_through_memory(&source, &slow, 0, 32 << 20).unwrap();
+        assert_eq!(fs::read(from.join("sparse")).unwrap(), fs::read(temp.path().join("slow")).unwrap());
+    }
+}
