@@ -1,9 +1,12 @@
 //! The `executor` part.
 
+pub mod action;
 pub mod agent_cache;
 pub mod copy;
 pub mod datadir;
+pub mod event;
 pub mod install;
+pub mod lifecycle;
 pub mod mysqld;
 pub mod promise;
 pub mod sandbox;

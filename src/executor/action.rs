@@ -1,0 +1,203 @@
+//! What an executor can ask of the world. Pure.
+//!
+//! Everything that is asked of the server is a [`Step`]; one at a time, so that a statement of one
+//! epoch never meets a statement of another. A step carries the epoch that it serves. Signals, the
+//! promise and the report do not wait for steps.
+
+use std::time::Duration;
+
+use crate::cluster::{
+    control::{ClusterUser, Report},
+    gtid::Position,
+    id::{DataId, Epoch, ProcessId},
+};
+
+/// Something that the world must do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Store a promise so that it survives a crash. Answered by `Promised` or `PromiseFailed`.
+    Promise {
+        /// The epoch.
+        epoch: Epoch,
+        /// The data directory in use.
+        data: Option<DataId>,
+    },
+    /// Begin a step. Answered by `Done`.
+    Begin {
+        /// Tells this attempt from all others.
+        number: u64,
+        /// The step.
+        step: Step,
+    },
+    /// Give up the step that is under way; what it waits for does not matter any more.
+    Abandon {
+        /// Its number.
+        number: u64,
+    },
+    /// Send SIGKILL to the server's process group. Answered by `Exited`.
+    Kill {
+        /// Which server.
+        process: ProcessId,
+    },
+    /// Send SIGTERM to the server's process group. Answered by `Exited`.
+    Terminate {
+        /// Which server.
+        process: ProcessId,
+    },
+    /// Look at the server. Answered by `Observed`.
+    Observe {
+        /// Which server.
+        process: ProcessId,
+    },
+    /// Write a canary and wait until it is acknowledged. Answered by `Canary`.
+    WriteCanary {
+        /// Which server.
+        process: ProcessId,
+        /// The number to write.
+        number: u64,
+    },
+    /// Read the canary. Answered by `Canary`.
+    ReadCanary {
+        /// Which server.
+        process: ProcessId,
+    },
+    /// Write the report into ZooKeeper, now or when that can be reached. It replaces earlier ones.
+    Report(Box<Report>),
+    /// Tell Mesos what has become of the task.
+    Update(TaskUpdate),
+    /// End the executor, after Mesos has acknowledged the updates or a bounded time.
+    Exit,
+}
+
+/// What Mesos is told of the task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TaskUpdate {
+    /// It was taken up.
+    Starting,
+    /// Its server runs.
+    Running,
+    /// It is being stopped.
+    Killing,
+    /// It has ended as it was told to.
+    Killed,
+    /// It cannot go on.
+    Failed {
+        /// Why, as a sentence.
+        problem: String,
+    },
+}
+
+/// A piece of work on the server or for it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// Find the server's program, or fetch it.
+    Install,
+    /// Make a new data directory, moving one that is given up out of the way first.
+    MakeData {
+        /// The directory to move.
+        set_aside: Option<DataId>,
+    },
+    /// Start the server closed and log in.
+    Start {
+        /// On this data directory.
+        data: DataId,
+        /// Whether the directory is new: then its accounts are made, and it is synced.
+        birth: bool,
+    },
+    /// Stop receiving, then read what is held.
+    Hold {
+        /// For this epoch, which is promised.
+        epoch: Epoch,
+    },
+    /// Apply all that was received.
+    Apply {
+        /// For this epoch.
+        epoch: Epoch,
+        /// How long that may take.
+        within: Duration,
+    },
+    /// Forget the former master and make ready for being one, still closed.
+    Prepare {
+        /// In this epoch.
+        epoch: Epoch,
+        /// How many acknowledgements each commit waits for.
+        acknowledgements: u32,
+    },
+    /// Write the epoch's marker and wait until it is acknowledged.
+    Mark {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Make the cluster's user if there is none yet, and open for clients and for writes.
+    Open {
+        /// In this epoch, whose marker is acknowledged.
+        epoch: Epoch,
+        /// The cluster's user.
+        user: ClusterUser,
+    },
+    /// Follow a master, all that was received before being applied.
+    Follow {
+        /// In this epoch.
+        epoch: Epoch,
+        /// The master's host.
+        host: String,
+        /// The master's port.
+        port: u16,
+        /// Whether to acknowledge what is received.
+        acknowledge: bool,
+    },
+    /// Wait until the epoch's marker is executed here, then let clients in to read.
+    Admit {
+        /// The epoch.
+        epoch: Epoch,
+        /// Its marker.
+        marker: Position,
+    },
+    /// Stop receiving and applying.
+    Halt {
+        /// In this epoch.
+        epoch: Epoch,
+        /// Whether clients are to be kept out, too.
+        refuse_clients: bool,
+    },
+}
+
+impl Step {
+    /// The epoch that the step serves, if it serves one.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Install | Self::MakeData { .. } | Self::Start { .. } => None,
+            Self::Hold { epoch }
+            | Self::Apply { epoch, .. }
+            | Self::Prepare { epoch, .. }
+            | Self::Mark { epoch }
+            | Self::Open { epoch, .. }
+            | Self::Follow { epoch, .. }
+            | Self::Admit { epoch, .. }
+            | Self::Halt { epoch, .. } => Some(*epoch),
+        }
+    }
+
+    /// Whether the server may be a master, or become one, while the step is under way. Such a step is
+    /// never waited for when its epoch is over: the server is killed.
+    pub fn is_masters(&self) -> bool {
+        match self {
+            Self::Prepare { .. } | Self::Mark { .. } | Self::Open { .. } => true,
+            Self::Install
+            | Self::MakeData { .. }
+            | Self::Start { .. }
+            | Self::Hold { .. }
+            | Self::Apply { .. }
+            | Self::Follow { .. }
+            | Self::Admit { .. }
+            | Self::Halt { .. } => false,
+        }
+    }
+
+    /// Whether the step does little but wait, so that it can be given up at any moment without leaving
+    /// a statement behind that still changes something: what `Admit` changes, who may read, is right
+    /// in the next epoch too.
+    pub fn is_a_wait(&self) -> bool {
+        matches!(self, Self::Apply { .. } | Self::Admit { .. })
+    }
+}

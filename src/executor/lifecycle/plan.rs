@@ -1,0 +1,455 @@
+//! What the world must do next. Pure.
+
+use std::time::Duration;
+
+use super::{Data, Process, Role, State, TERMINATION, Why, applier_error, report::report};
+use crate::{
+    cluster::{
+        control::{Goal, GoalPhase, MasterGoal},
+        gtid::{self, Position},
+        id::{Epoch, MemberId, ProcessId},
+    },
+    executor::action::{Action, Step, TaskUpdate},
+    time::Timestamp,
+};
+
+/// How long the winner of an election may take to apply what it has received. Then another epoch is
+/// tried, in which a member with less left to apply may win.
+const MASTER_APPLIES_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long a member that follows may take to apply what it has received before it says so and goes on.
+const MEMBER_APPLIES_WITHIN: Duration = Duration::from_secs(600);
+
+/// How often the server of a member that is in its place is looked at. Nothing announces that an applier
+/// has stopped; a voter goes on acknowledging until that is seen.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The same while the member is not ready yet, or while something hinders it.
+const LOOK_OFTEN: Duration = Duration::from_millis(200);
+
+/// How often a member that lost its data looks for the canary that takes it back into the vote.
+const READ_CANARY_EVERY: Duration = Duration::from_millis(200);
+
+/// What to do, and when to think again though nothing happens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// What to do now, in this order.
+    pub actions: Vec<Action>,
+    /// Why no step is begun, or what the one that is begun is for.
+    pub reason: String,
+    /// When time alone changes something.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// Decides what the world must do next.
+pub fn plan(state: &State, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    if state.told.exit {
+        "the executor ends".clone_into(&mut plan.reason);
+        return plan;
+    }
+    if !state.told.starting {
+        plan.actions.push(Action::Update(TaskUpdate::Starting));
+    }
+    if state.ending.is_some() {
+        end(state, now, &mut plan);
+    } else {
+        keep_promise(state, now, &mut plan);
+        live(state, now, &mut plan);
+        if !state.told.running && state.running().is_some() && state.data_in_use().is_some() {
+            plan.actions.push(Action::Update(TaskUpdate::Running));
+        }
+    }
+    let report = report(state);
+    if state.reported.as_ref() != Some(&report) {
+        plan.actions.push(Action::Report(Box::new(report)));
+    }
+    plan
+}
+
+/// What the member holds beyond the cluster's history, as far as the promised epoch's goal tells.
+pub(super) fn extras(state: &State) -> Option<Position> {
+    let held = state.held.as_ref()?;
+    let goal = state.promised_goal()?;
+    let lineage: Vec<(Epoch, Position)> =
+        goal.lineage.iter().map(|l| (l.epoch, l.history.clone())).collect();
+    gtid::extras(&held.position, &lineage, goal.uuid)
+}
+
+/// Whether this process was elected for a history that it does not hold.
+pub(super) fn lacks_history(state: &State) -> bool {
+    let (Role::Held(epoch), Some(held)) = (state.role, &state.held) else { return false };
+    state.my_mastership(epoch).is_some_and(|master| !held.position.contains(&master.history))
+}
+
+impl Plan {
+    fn wake(&mut self, at: Timestamp) {
+        self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
+    }
+
+    fn wait(&mut self, reason: &str) {
+        reason.clone_into(&mut self.reason);
+    }
+
+    fn begin(&mut self, state: &State, step: Step, reason: &str) {
+        self.wait(reason);
+        self.actions.push(Action::Begin { number: state.next_number, step });
+    }
+}
+
+// === the end ===
+
+/// Stops the server, then says how the task has ended, then ends the executor.
+fn end(state: &State, now: Timestamp, plan: &mut Plan) {
+    let Some(ending) = &state.ending else { return };
+    if ending.why == Why::Told && !state.told.killing {
+        plan.actions.push(Action::Update(TaskUpdate::Killing));
+    }
+    if let Some(lane) = &state.lane {
+        // Giving up a start kills what was started.
+        plan.actions.push(Action::Abandon { number: lane.number });
+    }
+    if state.running().is_some() {
+        return stop(state, Some(ending.kill_at), now, plan);
+    }
+    if !state.told.ended {
+        plan.actions.push(Action::Update(match &ending.why {
+            Why::Told => TaskUpdate::Killed,
+            Why::Failed(problem) => TaskUpdate::Failed { problem: problem.clone() },
+        }));
+    }
+    plan.actions.push(Action::Exit);
+    plan.wait("the server has ended, and so does the task");
+}
+
+/// Stops the server: TERM, then KILL, by `latest` if that is sooner.
+///
+/// A master whose commits wait for acknowledgements is killed at once: a graceful end would release the
+/// commits that wait just then, as if they were acknowledged, and there is no moment at which it is certain
+/// that none waits.
+fn stop(state: &State, latest: Option<Timestamp>, now: Timestamp, plan: &mut Plan) {
+    let Process::Up { id, terminated, killed, .. } = state.process else { return };
+    plan.wait("the server is being stopped");
+    let kill_at = terminated.unwrap_or(now).plus(TERMINATION);
+    let kill_at = latest.map_or(kill_at, |latest| latest.min(kill_at));
+    if killed {
+        return;
+    }
+    if now >= kill_at || state.mastership().is_some() && acknowledgements(state) > 0 {
+        plan.actions.push(Action::Kill { process: id });
+        return;
+    }
+    if terminated.is_none() {
+        plan.actions.push(Action::Terminate { process: id });
+    }
+    plan.wake(kill_at);
+}
+
+fn acknowledgements(state: &State) -> u32 {
+    state.goal.as_ref().map_or(0, |goal| goal.voters.k_floor)
+}
+
+// === the promise ===
+
+/// Stores what was not stored yet: a higher epoch, a new data directory that works.
+fn keep_promise(state: &State, now: Timestamp, plan: &mut Plan) {
+    if state.promised.writing {
+        return;
+    }
+    let seen = state.goal.as_ref().map_or(state.promised.epoch, |goal| goal.epoch);
+    let epoch = seen.max(state.promised.epoch);
+    let data = match state.data {
+        Data::New(data) if state.running().is_some() => Some(data),
+        Data::New(_) | Data::None { .. } | Data::InUse(_) => state.promised.data,
+    };
+    if (epoch, data) == (state.promised.epoch, state.promised.data) {
+        return;
+    }
+    match state.promised.retry_at {
+        Some(at) if now < at => plan.wake(at),
+        _ => plan.actions.push(Action::Promise { epoch, data }),
+    }
+}
+
+// === life ===
+
+/// Makes the server what the promised goal wants it to be.
+fn live(state: &State, now: Timestamp, plan: &mut Plan) {
+    let Process::Up { id, killed, .. } = state.process else {
+        return raise(state, now, plan);
+    };
+    if killed {
+        return plan.wait("the server was killed; its end is awaited");
+    }
+    if let Some(reason) = fence(state) {
+        plan.wait(reason);
+        plan.actions.push(Action::Kill { process: id });
+        return;
+    }
+    if state.is_deleted() {
+        return stop(state, None, now, plan);
+    }
+    look(state, id, now, plan);
+    canary(state, id, now, plan);
+    step(state, now, plan);
+}
+
+/// Brings a server up.
+fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
+    if state.lane.is_some() {
+        return plan.wait("the server is being made ready");
+    }
+    if state.is_deleted() {
+        return plan.wait("the cluster is being deleted");
+    }
+    if state.server.is_none() {
+        return plan.begin(state, Step::Install, "the server is installed first");
+    }
+    match state.data {
+        Data::None { set_aside } => {
+            plan.begin(state, Step::MakeData { set_aside }, "there is no data directory");
+        }
+        Data::New(data) | Data::InUse(data) => {
+            let Process::Down { start_at } = state.process else { return };
+            if now < start_at {
+                plan.wait("the server ended by itself several times; it is started again later");
+                return plan.wake(start_at);
+            }
+            let birth = state.data == Data::New(data);
+            plan.begin(state, Step::Start { data, birth }, "the server does not run");
+        }
+    }
+}
+
+/// Why the server must be killed now, if it must.
+fn fence(state: &State) -> Option<&'static str> {
+    let goal = state.goal.as_ref()?;
+    if let Some(epoch) = state.mastership() {
+        // The promise comes first; but a master is deposed whether its disk takes a promise or not.
+        let may_act = goal.epoch == state.promised.epoch || state.promised.problem.is_some();
+        if epoch < goal.epoch && may_act {
+            return Some("another epoch has begun, and this process was master in an earlier one");
+        }
+    }
+    if matches!(state.role, Role::Spoilt(_)) {
+        return Some("a step towards being master failed, and what it has left is not known");
+    }
+    if state.quarantine_is_over(goal) {
+        return Some("its data is not part of the history, and the cluster has a master");
+    }
+    None
+}
+
+/// Looks at the server from time to time.
+fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
+    let in_its_place = match state.role {
+        Role::Master(_) => true,
+        Role::Following { .. } => state.serving.is_some_and(|serving| serving.ready),
+        Role::Prepared(_) | Role::Marked(_) => false,
+        // Nothing is expected of it.
+        Role::Closed
+        | Role::Held(_)
+        | Role::Applied(_)
+        | Role::Refused(_)
+        | Role::Spoilt(_)
+        | Role::Quarantined(_) => return,
+    };
+    if state.look.under_way {
+        return;
+    }
+    let every = if in_its_place { LOOK_EVERY } else { LOOK_OFTEN };
+    match state.look.last.map(|last| last.plus(every)) {
+        Some(due) if now < due => plan.wake(due),
+        _ => plan.actions.push(Action::Observe { process }),
+    }
+}
+
+/// Writes the canary that the goal asks for, as master; reads it, as a member that has to get all of its
+/// data again before it may vote.
+fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
+    let Some(goal) = state.promised_goal() else { return };
+    if state.canary.under_way || goal.canary <= state.canary.executed {
+        return;
+    }
+    let again_at = state.canary.last.map(|last| last.plus(READ_CANARY_EVERY));
+    let due = again_at.is_none_or(|at| at <= now);
+    match state.role {
+        Role::Master(epoch) if epoch == goal.epoch => {
+            if due {
+                plan.actions.push(Action::WriteCanary { process, number: goal.canary });
+            } else if let Some(at) = again_at {
+                plan.wake(at);
+            }
+        }
+        Role::Following { .. } if lost_its_data(state, goal) => {
+            if due {
+                plan.actions.push(Action::ReadCanary { process });
+            } else if let Some(at) = again_at {
+                plan.wake(at);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn lost_its_data(state: &State, goal: &Goal) -> bool {
+    state.data_in_use().is_some_and(|data| !goal.voters.counts(state.task.member, data))
+}
+
+/// Chooses the next step.
+fn step(state: &State, now: Timestamp, plan: &mut Plan) {
+    let Some(goal) = state.promised_goal() else {
+        return plan.wait("no goal of the promised epoch is known yet");
+    };
+    if state.data_in_use().is_none() {
+        return plan.wait("the data directory is being promised");
+    }
+    if let Some(lane) = &state.lane {
+        // What else is under way ends soon by itself, and only then is it certain what it has done.
+        if lane.step.is_a_wait() && is_pointless(state, &lane.step, goal) {
+            plan.actions.push(Action::Abandon { number: lane.number });
+        }
+        return plan.wait("a step is under way");
+    }
+    // What failed waits; a new epoch does not.
+    if let Some(retry) = state.retry.filter(|retry| now < retry.at && retry.epoch == goal.epoch) {
+        plan.wake(retry.at);
+        return plan.wait("a step has failed and is tried again later");
+    }
+    if role_epoch(state) != Some(goal.epoch) {
+        let hold = Step::Hold { epoch: goal.epoch };
+        return plan.begin(state, hold, "what is held must be read anew in each epoch");
+    }
+    match &goal.phase {
+        GoalPhase::Unborn => plan.wait("the cluster has no master yet"),
+        GoalPhase::Electing => plan.wait("a master is being elected"),
+        GoalPhase::Deleting => plan.wait("the cluster is being deleted"),
+        GoalPhase::Elected(_) if state.my_mastership(goal.epoch).is_some() => lead(state, goal, plan),
+        GoalPhase::Elected(master) if master.member == state.task.member => {
+            plan.wait("the server was started again since it was elected; another epoch is needed");
+        }
+        GoalPhase::Elected(master) => follow(state, goal, master, plan),
+    }
+}
+
+/// Whether what a step waits for does not matter any more.
+fn is_pointless(state: &State, step: &Step, goal: &Goal) -> bool {
+    let is_over = step.epoch().is_some_and(|epoch| epoch < goal.epoch);
+    // The master may be waiting for just this member's acknowledgements.
+    let follows_anew = match state.role {
+        Role::Following { acknowledge, .. } => acknowledge != may_acknowledge(state, goal),
+        _ => false,
+    };
+    is_over || follows_anew
+}
+
+/// The epoch in which the running process was given its role; `None` if nothing was done with it yet.
+fn role_epoch(state: &State) -> Option<Epoch> {
+    match state.role {
+        Role::Closed => None,
+        Role::Held(epoch)
+        | Role::Applied(epoch)
+        | Role::Prepared(epoch)
+        | Role::Marked(epoch)
+        | Role::Master(epoch)
+        | Role::Refused(epoch)
+        | Role::Spoilt(epoch)
+        | Role::Following { epoch, .. }
+        | Role::Quarantined(epoch) => Some(epoch),
+    }
+}
+
+/// The elected member becomes master.
+fn lead(state: &State, goal: &Goal, plan: &mut Plan) {
+    let epoch = goal.epoch;
+    match state.role {
+        Role::Held(_) if lacks_history(state) => {
+            plan.wait("it does not hold the history that it was elected for");
+        }
+        Role::Held(_) => {
+            let within = MASTER_APPLIES_WITHIN;
+            plan.begin(state, Step::Apply { epoch, within }, "it is elected and applies what it holds");
+        }
+        Role::Applied(_) => {
+            let step = Step::Prepare { epoch, acknowledgements: goal.voters.k_floor };
+            plan.begin(state, step, "it is elected and holds all of the history");
+        }
+        Role::Prepared(_) => {
+            plan.begin(state, Step::Mark { epoch }, "the epoch begins with its marker");
+        }
+        Role::Marked(_) => {
+            let open = Step::Open { epoch, user: goal.user.clone() };
+            plan.begin(state, open, "the epoch's marker is acknowledged");
+        }
+        Role::Master(_) => plan.wait("it is the master"),
+        Role::Refused(_) => plan.wait("it could not become master; another epoch is needed"),
+        Role::Closed | Role::Spoilt(_) | Role::Following { .. } | Role::Quarantined(_) => {
+            plan.wait("it cannot become master from where it is");
+        }
+    }
+}
+
+/// Another member is elected.
+fn follow(state: &State, goal: &Goal, master: &MasterGoal, plan: &mut Plan) {
+    let epoch = goal.epoch;
+    match state.role {
+        // Before anything more is applied, and before it is pointed at the master.
+        Role::Held(_) if extras(state).is_some() => {
+            let halt = Step::Halt { epoch, refuse_clients: true };
+            plan.begin(state, halt, "its data is not part of the cluster's history");
+        }
+        Role::Held(_) => {
+            let within = MEMBER_APPLIES_WITHIN;
+            plan.begin(state, Step::Apply { epoch, within }, "it applies what it holds");
+        }
+        Role::Applied(_) => {
+            let step = Step::Follow {
+                epoch,
+                host: master.host.clone(),
+                port: master.port,
+                acknowledge: may_acknowledge(state, goal),
+            };
+            plan.begin(state, step, "another member is master");
+        }
+        Role::Following { acknowledge, .. } => keep_following(state, goal, master, acknowledge, plan),
+        Role::Quarantined(_) => plan.wait("its data stays until the master accepts writes"),
+        Role::Closed
+        | Role::Prepared(_)
+        | Role::Marked(_)
+        | Role::Master(_)
+        | Role::Refused(_)
+        | Role::Spoilt(_) => plan.wait("it cannot follow from where it is"),
+    }
+}
+
+fn keep_following(
+    state: &State,
+    goal: &Goal,
+    master: &MasterGoal,
+    acknowledge: bool,
+    plan: &mut Plan,
+) {
+    let epoch = goal.epoch;
+    if state.look.seen.as_ref().and_then(applier_error).is_some() {
+        // A receiver goes on acknowledging what will not be applied.
+        let halt = Step::Halt { epoch, refuse_clients: false };
+        return plan.begin(state, halt, "the applier stopped with an error");
+    }
+    if acknowledge != may_acknowledge(state, goal) {
+        let hold = Step::Hold { epoch };
+        return plan.begin(state, hold, "whether it acknowledges is settled when it starts to receive");
+    }
+    if !state.serving.is_some_and(|serving| serving.epoch == epoch && serving.admitted) {
+        let marker = marker(goal, master.member, epoch, &master.history);
+        return plan.begin(state, Step::Admit { epoch, marker }, "it is ready when it has the marker");
+    }
+    plan.wait("it follows the master");
+}
+
+fn may_acknowledge(state: &State, goal: &Goal) -> bool {
+    state.data_in_use().is_some_and(|data| goal.voters.may_acknowledge(state.task.member, data))
+}
+
+fn marker(goal: &Goal, master: MemberId, epoch: Epoch, history: &Position) -> Position {
+    Position::marker(history.flavour(), goal.uuid, epoch, master.server_id())
+}
