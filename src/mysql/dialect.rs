@@ -21,7 +21,8 @@ pub const NETWORK_TIMEOUT_SECONDS: u32 = 10;
 pub struct Dialect {
     /// Whose words these are.
     pub flavour: Flavour,
-    /// Reads one row: `read_only`, `clients_admitted` (0 or 1) and `executed` (a position).
+    /// Reads one row: `read_only`, `clients_admitted` (0 or 1), `executed` and `logged` (positions; what is in the binlog only counts
+    /// too) and `server_id`.
     pub state: &'static str,
     /// Reads one row if the server follows somebody.
     pub replication_status: &'static str,

@@ -15,7 +15,8 @@ pub struct Observation {
     /// What was received from a master, whether applied or not. Also what the relay log files still hold
     /// after a restart.
     pub received: Position,
-    /// What was executed: what a client would see.
+    /// What was executed. On MariaDB a transaction counts from when it is in the binlog, also while it waits for its
+    /// acknowledgement.
     pub executed: Position,
     /// Whether the server acknowledges what it receives (semi-synchronous replication at work).
     pub acknowledging: bool,

@@ -127,6 +127,7 @@ impl Server {
             read_only,
             clients_admitted,
             executed,
+            visible: _,
         } = self.state().await?;
         let names = &self.dialect.semi_sync;
         let count = |name| {
@@ -162,7 +163,8 @@ impl Server {
         Ok(executed.union(&received).unwrap_or(executed))
     }
 
-    /// What the server executed.
+    /// What the server executed. On MariaDB a transaction counts from when it is in the binlog, also while it waits for its
+    /// acknowledgement.
     pub async fn executed(&self) -> Result<Position, Error> {
         Ok(self.state().await?.executed)
     }
@@ -215,10 +217,25 @@ impl Server {
     async fn state(&self) -> Result<State, Error> {
         const OPERATION: &str = "read the server's state";
         let row = self.connections.row(OPERATION, self.dialect.state).await?;
+        let position = |column| {
+            Ok::<_, Error>(Position::parse(
+                self.flavour(),
+                row.text(OPERATION, column)?,
+            )?)
+        };
+        let (applied, logged) = (position("executed")?, position("logged")?);
+        let own = match &logged {
+            Position::Mysql(_) => logged.clone(),
+            Position::Mariadb(list) => {
+                Position::Mariadb(list.written_by(row.number(OPERATION, "server_id")?))
+            }
+        };
         Ok(State {
             read_only: row.number::<u8>(OPERATION, "read_only")? != 0,
             clients_admitted: row.number::<u8>(OPERATION, "clients_admitted")? != 0,
-            executed: Position::parse(self.flavour(), row.text(OPERATION, "executed")?)?,
+            // All of one flavour.
+            visible: applied.union(&own).unwrap_or_else(|_| applied.clone()),
+            executed: applied.union(&logged).unwrap_or(applied),
         })
     }
 
@@ -274,7 +291,10 @@ impl Server {
 struct State {
     read_only: bool,
     clients_admitted: bool,
+    /// Executed, or at least in the binlog (MariaDB): a crash would not undo it.
     executed: Position,
+    /// Of what was replicated, only that whose commit has ended. MariaDB's binlog is ahead of it for a moment.
+    visible: Position,
 }
 
 /// The replication status with what is of interest inside only.

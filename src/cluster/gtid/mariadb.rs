@@ -62,6 +62,12 @@ impl GtidList {
         self.0.get(&domain).map(|last| last.server)
     }
 
+    /// The domains whose last transaction was written by a server.
+    pub fn written_by(&self, server: u32) -> Self {
+        let own = self.0.iter().filter(|(_, last)| last.server == server);
+        Self(own.map(|(domain, last)| (*domain, *last)).collect())
+    }
+
     /// Whether it has, in every domain of `other`, that transaction or a later one.
     pub fn contains(&self, other: &Self) -> bool {
         other.minus(self).is_empty()

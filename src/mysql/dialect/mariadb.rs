@@ -21,7 +21,7 @@ pub static DIALECT: Dialect = Dialect {
     // The binlog names what this server wrote or applied, gtid_slave_pos what it applied; a crash between a
     // DDL statement and its position, or a time as master, makes them differ.
     state: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.init_connect = '' AS clients_admitted, \
-            CONCAT_WS(',', @@GLOBAL.gtid_slave_pos, @@GLOBAL.gtid_binlog_pos) AS executed",
+            @@GLOBAL.gtid_slave_pos AS executed, @@GLOBAL.gtid_binlog_pos AS logged, @@GLOBAL.server_id AS server_id",
     replication_status: "SHOW SLAVE STATUS",
     columns: Columns {
         host: "Master_Host",
@@ -96,7 +96,9 @@ fn prepare_source(k: u32) -> Vec<String> {
 /// A row in the markers' own domain, whose sequence number is the epoch.
 fn marker(_cluster: Uuid, epoch: Epoch) -> Vec<String> {
     vec![
-        format!("SET SESSION gtid_domain_id = {MARKER_DOMAIN}, gtid_seq_no = {epoch}"),
+        // One by one: the number is compared with the session's domain when it is set.
+        format!("SET SESSION gtid_domain_id = {MARKER_DOMAIN}"),
+        format!("SET SESSION gtid_seq_no = {epoch}"),
         format!("INSERT INTO cotton.marker (epoch) VALUES ({epoch})"),
     ]
 }

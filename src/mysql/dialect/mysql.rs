@@ -17,7 +17,7 @@ const RETRY_COUNT: u32 = u32::MAX;
 pub static DIALECT: Dialect = Dialect {
     flavour: Flavour::Mysql,
     state: "SELECT @@GLOBAL.read_only AS read_only, @@GLOBAL.offline_mode = 0 AS clients_admitted, \
-            @@GLOBAL.gtid_executed AS executed",
+            @@GLOBAL.gtid_executed AS executed, '' AS logged, @@GLOBAL.server_id AS server_id",
     replication_status: "SHOW REPLICA STATUS",
     columns: Columns {
         host: "Source_Host",

@@ -62,7 +62,7 @@ impl Server {
                 return Ok(());
             };
             let received = self.received(Some(&status)).await?;
-            let missing = received.minus(&self.executed().await?);
+            let missing = received.minus(&self.state().await?.visible);
             if missing.is_empty() {
                 return Ok(());
             }
@@ -89,7 +89,7 @@ impl Server {
     pub async fn wait_executed(&self, position: &Position, deadline: Instant) -> Result<(), Error> {
         let start = Instant::now();
         loop {
-            let missing = position.minus(&self.executed().await?);
+            let missing = position.minus(&self.state().await?.visible);
             if missing.is_empty() {
                 return Ok(());
             }
@@ -218,10 +218,15 @@ impl Server {
     /// files as they are, and the next call finds the place anew.
     async fn replay(&self, status: &Status) -> Result<(), Error> {
         const OPERATION: &str = "replay the relay logs";
+        self.stop_following().await?;
+        // A DDL statement may have been committed without its position; a time as master left its
+        // own transactions in the binlog only.
+        let executed = self.executed().await?;
+        let position = format!("SET GLOBAL gtid_slave_pos = '{executed}'");
+        self.connections.execute(OPERATION, position).await?;
         let Some(Place { file, position }) = self.scan(status).await?.first_unexecuted else {
             return Ok(());
         };
-        self.stop_following().await?;
         let change = format!(
             "CHANGE MASTER TO MASTER_USE_GTID = no, RELAY_LOG_FILE = {}, RELAY_LOG_POS = {position}",
             sql::text(&file)

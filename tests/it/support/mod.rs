@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every helper is used by every part")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod mysqld;
 pub mod process;
 pub mod zookeeper;
 

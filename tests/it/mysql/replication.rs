@@ -1,0 +1,236 @@
+//! Following, acknowledging, markers and canaries.
+
+use cotton::cluster::{flavour::Flavour, gtid::Position, id::Epoch};
+use cotton::mysql::Error;
+
+use super::*;
+
+both_flavours!(
+    a_server_starts_closed_and_empty,
+    a_marker_is_written_while_closed_and_waits_for_its_acknowledgement,
+    a_follower_receives_and_acknowledges,
+    nothing_received_is_thrown_away,
+    roles_change_and_both_go_on,
+    a_stopped_applier_is_reported,
+);
+
+/// Goal: what Cotton relies on at a server's first start. Method: observe a new one.
+async fn a_server_starts_closed_and_empty(flavour: Flavour) {
+    let mysqld = Mysqld::start(flavour, 1).await;
+    let server = mysqld.connect().await;
+    assert_eq!(server.version(), mysqld.installed.version);
+    let seen = server.observe().await.unwrap();
+    let expected = Observation {
+        read_only: true,
+        clients_admitted: false,
+        replication: None,
+        received: Position::empty(flavour),
+        executed: Position::empty(flavour),
+        acknowledging: false,
+        waiting_sessions: 0,
+        clients: 0,
+    };
+    assert_eq!(seen, expected, "birth leaves nothing in the binlog");
+    assert_eq!(server.read_canary().await.unwrap(), None);
+}
+
+/// Goal: I1's first transaction. Method: write it without any follower, see it wait, give it one.
+async fn a_marker_is_written_while_closed_and_waits_for_its_acknowledgement(flavour: Flavour) {
+    let mysqld = Mysqld::start(flavour, 1).await;
+    let server = mysqld.connect().await;
+    server.prepare_source(1).await.unwrap();
+    let result = server.write_marker(CLUSTER, Epoch(3), at_once()).await;
+    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
+    let seen = wait_for(&server, "a commit waits", |seen| seen.waiting_sessions == 1).await;
+    assert!(seen.read_only);
+
+    // A second attempt, while the first still waits.
+    let result = server.write_marker(CLUSTER, Epoch(3), at_once()).await;
+    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
+
+    let (_other, follower) = follower(&mysqld, 2, true).await;
+    server
+        .write_marker(CLUSTER, Epoch(3), soon())
+        .await
+        .unwrap();
+    assert!(server.observe().await.unwrap().read_only);
+    let marker = Position::marker(flavour, CLUSTER, Epoch(3), 1);
+    assert!(server.executed().await.unwrap().contains(&marker));
+    follower.wait_executed(&marker, soon()).await.unwrap();
+    assert_eq!(
+        follower.held().await.unwrap().highest_marker(CLUSTER),
+        Epoch(3)
+    );
+
+    let result = server.write_marker(CLUSTER, Epoch(2), soon()).await;
+    assert!(
+        matches!(
+            result,
+            Err(Error::LaterMarker {
+                found: Epoch(3),
+                wanted: Epoch(2)
+            })
+        ),
+        "{result:?}"
+    );
+    server
+        .write_marker(CLUSTER, Epoch(7), soon())
+        .await
+        .unwrap();
+    assert_eq!(
+        server.held().await.unwrap().highest_marker(CLUSTER),
+        Epoch(7)
+    );
+}
+
+/// Goal: a canary tells a live acknowledger from a connected one. Method: stop the follower's process.
+async fn a_follower_receives_and_acknowledges(flavour: Flavour) {
+    use nix::sys::signal::{Signal, kill};
+    let (mysqld, server) = open_master(flavour, 1).await;
+    let (other, follower) = follower(&mysqld, 2, true).await;
+    server.prepare_source(1).await.unwrap();
+    server.write_canary(41, soon()).await.unwrap();
+    server.write_canary(42, soon()).await.unwrap();
+    assert_eq!(server.read_canary().await.unwrap(), Some(42));
+    let seen = wait_for(&follower, "the replica acknowledges", |seen| {
+        seen.acknowledging
+    })
+    .await;
+    assert!(seen.read_only);
+    assert_eq!(server.observe().await.unwrap().clients, 1);
+    follower
+        .wait_executed(&server.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+    assert_eq!(follower.read_canary().await.unwrap(), Some(42));
+
+    kill(other.pid(), Signal::SIGSTOP).unwrap();
+    let result = server.write_canary(43, at_once()).await;
+    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
+    let seen = server.observe().await.unwrap();
+    assert_eq!(
+        (seen.waiting_sessions, seen.clients),
+        (1, 1),
+        "it looks connected"
+    );
+    kill(other.pid(), Signal::SIGCONT).unwrap();
+    server.write_canary(44, soon()).await.unwrap();
+
+    // Without semi-sync the same follower acknowledges nothing.
+    follower.follow(&mysqld.source(), false).await.unwrap();
+    wait_for(&server, "nobody acknowledges", |seen| seen.clients == 0).await;
+    let result = server.write_canary(45, at_once()).await;
+    assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
+    assert!(!follower.observe().await.unwrap().acknowledging);
+
+    match flavour {
+        Flavour::Mariadb => {
+            let result = server.prepare_source(2).await;
+            assert!(
+                matches!(result, Err(Error::TooManyAcknowledgements { wanted: 2 })),
+                "{result:?}"
+            );
+        }
+        Flavour::Mysql => server.prepare_source(2).await.unwrap(),
+    }
+}
+
+/// Goal: neither CHANGE nor RESET meets unapplied transactions. Method: block the applier with a lock, receive, try.
+async fn nothing_received_is_thrown_away(flavour: Flavour) {
+    let (mysqld, server) = open_master(flavour, 1).await;
+    server.write_canary(1, soon()).await.unwrap();
+    let (other, follower) = follower(&mysqld, 2, true).await;
+    follower
+        .wait_executed(&server.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+    let mut lock = other.local().await;
+    run(&mut lock, &["LOCK TABLES cotton.canary READ"]).await;
+    server.prepare_source(1).await.unwrap();
+    server.write_canary(2, soon()).await.unwrap();
+    let written = server.executed().await.unwrap();
+
+    let held = follower.held().await.unwrap();
+    assert!(held.contains(&written));
+    assert!(!follower.executed().await.unwrap().contains(&written));
+    let result = follower.follow(&mysqld.source(), true).await;
+    assert!(matches!(result, Err(Error::Unapplied { .. })), "{result:?}");
+    let result = follower.forget_source().await;
+    assert!(matches!(result, Err(Error::Unapplied { .. })), "{result:?}");
+    let result = follower.apply_received(at_once()).await;
+    assert!(
+        matches!(result, Err(Error::NotApplied { .. })),
+        "{result:?}"
+    );
+    assert!(follower.held().await.unwrap().contains(&written));
+
+    run(&mut lock, &["UNLOCK TABLES"]).await;
+    follower.apply_received(soon()).await.unwrap();
+    assert!(follower.executed().await.unwrap().contains(&written));
+    follower.forget_source().await.unwrap();
+    assert_eq!(follower.observe().await.unwrap().replication, None);
+    assert!(follower.held().await.unwrap().contains(&written));
+}
+
+/// Goal: a switch of master there and back. Method: promote the follower, point the old master at it, promote that again.
+async fn roles_change_and_both_go_on(flavour: Flavour) {
+    let (mysqld_a, a) = open_master(flavour, 1).await;
+    let (mysqld_b, b) = follower(&mysqld_a, 2, true).await;
+    a.prepare_source(1).await.unwrap();
+    a.write_marker(CLUSTER, Epoch(1), soon()).await.unwrap();
+    a.write_canary(1, soon()).await.unwrap();
+
+    for (epoch, new, mysqld_new, old) in [(2, &b, &mysqld_b, &a), (3, &a, &mysqld_a, &b)] {
+        old.close_for_writes().await.unwrap();
+        new.wait_executed(&old.executed().await.unwrap(), soon())
+            .await
+            .unwrap();
+        new.stop_receiving().await.unwrap();
+        new.apply_received(soon()).await.unwrap();
+        new.forget_source().await.unwrap();
+        new.prepare_source(1).await.unwrap();
+        old.prepare_source(0).await.unwrap();
+        old.follow(&mysqld_new.source(), true).await.unwrap();
+        new.write_marker(CLUSTER, Epoch(epoch), soon())
+            .await
+            .unwrap();
+        new.open_for_writes().await.unwrap();
+        new.write_canary(epoch, soon()).await.unwrap();
+        old.wait_executed(&new.executed().await.unwrap(), soon())
+            .await
+            .unwrap();
+        assert_eq!(old.read_canary().await.unwrap(), Some(epoch));
+        assert!(!new.observe().await.unwrap().read_only && old.observe().await.unwrap().read_only);
+    }
+    assert_eq!(a.held().await.unwrap(), b.held().await.unwrap());
+}
+
+/// Goal: an applier that stops is seen, and waiting for it ends. Method: make a row differ.
+async fn a_stopped_applier_is_reported(flavour: Flavour) {
+    let (mysqld, server) = open_master(flavour, 1).await;
+    let (other, follower) = follower(&mysqld, 2, false).await;
+    let no_binlog = "SET sql_log_bin = 0";
+    let free = match flavour {
+        Flavour::Mysql => "SET GLOBAL super_read_only = 0",
+        Flavour::Mariadb => "DO 0",
+    };
+    run(
+        &mut other.local().await,
+        &[free, no_binlog, "INSERT INTO cotton.marker VALUES (5)"],
+    )
+    .await;
+    run(
+        &mut mysqld.local().await,
+        &["INSERT INTO cotton.marker VALUES (5)"],
+    )
+    .await;
+    let written = server.executed().await.unwrap();
+    let result = follower.wait_executed(&written, soon()).await;
+    assert!(matches!(result, Err(Error::Applier { .. })), "{result:?}");
+    follower.stop_receiving().await.unwrap();
+    let result = follower.apply_received(soon()).await;
+    assert!(matches!(result, Err(Error::Applier { .. })), "{result:?}");
+    let replication = follower.observe().await.unwrap().replication.unwrap();
+    assert!(!replication.applying && !replication.receiving && replication.applier_error.is_some());
+    assert!(follower.held().await.unwrap().contains(&written));
+}

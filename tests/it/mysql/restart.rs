@@ -1,0 +1,178 @@
+//! What survives SIGKILL.
+
+use cotton::cluster::{flavour::Flavour, id::Epoch};
+
+use super::*;
+
+both_flavours!(
+    acknowledged_transactions_survive_a_restart,
+    a_replay_that_was_cut_off_goes_on,
+    a_killed_master_starts_closed_and_holds_its_unacknowledged_tail,
+);
+
+/// Goal: what was acknowledged from the relay log is held and applied after SIGKILL. Method: block the applier, receive, also across
+/// a rotation of the master's binlog, kill, start.
+async fn acknowledged_transactions_survive_a_restart(flavour: Flavour) {
+    let (mysqld, server) = open_master(flavour, 1).await;
+    let (mut other, follower) = follower(&mysqld, 2, true).await;
+    server.prepare_source(1).await.unwrap();
+    server
+        .write_marker(CLUSTER, Epoch(1), soon())
+        .await
+        .unwrap();
+    server.write_canary(1, soon()).await.unwrap();
+    follower
+        .wait_executed(&server.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+    let mut lock = other.local().await;
+    run(&mut lock, &["LOCK TABLES cotton.canary READ"]).await;
+    let mut client = mysqld.local().await;
+    server.write_canary(2, soon()).await.unwrap();
+    run(
+        &mut client,
+        &[
+            "FLUSH BINARY LOGS",
+            "CREATE DATABASE d",
+            "CREATE TABLE d.t (i INT PRIMARY KEY)",
+        ],
+    )
+    .await;
+    run(
+        &mut client,
+        &[
+            "INSERT INTO d.t VALUES (1), (2)",
+            "FLUSH BINARY LOGS",
+            "INSERT INTO d.t VALUES (3)",
+        ],
+    )
+    .await;
+    server
+        .write_marker(CLUSTER, Epoch(2), soon())
+        .await
+        .unwrap();
+    let acknowledged = server.executed().await.unwrap();
+    assert!(!follower.executed().await.unwrap().contains(&acknowledged));
+
+    other.kill();
+    let follower = other.restart().await;
+    let seen = follower.observe().await.unwrap();
+    assert!(seen.read_only && !seen.clients_admitted && !seen.acknowledging);
+    assert!(
+        union(&seen.received, &seen.executed).contains(&acknowledged),
+        "{seen:?}"
+    );
+    assert_eq!(seen.received.highest_marker(CLUSTER), Epoch(2));
+    assert_eq!(
+        follower.held().await.unwrap(),
+        union(&seen.received, &seen.executed)
+    );
+    assert!(follower.follow(&mysqld.source(), true).await.is_err());
+
+    follower.apply_received(soon()).await.unwrap();
+    assert!(follower.executed().await.unwrap().contains(&acknowledged));
+    assert_eq!(follower.read_canary().await.unwrap(), Some(2));
+    assert_eq!(
+        ask(&mut other.local().await, "SELECT COUNT(*) FROM d.t")
+            .await
+            .as_deref(),
+        Some("3")
+    );
+
+    // And it goes on as if nothing had been.
+    follower.follow(&mysqld.source(), true).await.unwrap();
+    server.write_canary(3, soon()).await.unwrap();
+    follower
+        .wait_executed(&server.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+    assert_eq!(follower.read_canary().await.unwrap(), Some(3));
+    assert_eq!(follower.held().await.unwrap(), server.held().await.unwrap());
+}
+
+/// Goal: a crash while the relay logs are applied after a restart loses and repeats nothing. Method: kill in the middle, twice.
+async fn a_replay_that_was_cut_off_goes_on(flavour: Flavour) {
+    let (mysqld, server) = open_master(flavour, 1).await;
+    let (mut other, follower) = follower(&mysqld, 2, true).await;
+    server.prepare_source(1).await.unwrap();
+    let mut client = mysqld.local().await;
+    run(
+        &mut client,
+        &["CREATE DATABASE d", "CREATE TABLE d.t (i INT PRIMARY KEY)"],
+    )
+    .await;
+    run(
+        &mut client,
+        &[
+            "CREATE TABLE d.stop0 (i INT PRIMARY KEY)",
+            "CREATE TABLE d.stop1 (i INT PRIMARY KEY)",
+        ],
+    )
+    .await;
+    follower
+        .wait_executed(&server.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+    let mut lock = other.local().await;
+    run(&mut lock, &["LOCK TABLES d.t READ"]).await;
+    for i in 0..20 {
+        run(&mut client, &[&format!("INSERT INTO d.t VALUES ({i})")]).await;
+        match i {
+            5 => run(&mut client, &["INSERT INTO d.stop0 VALUES (1)"]).await,
+            12 => run(&mut client, &["INSERT INTO d.stop1 VALUES (1)"]).await,
+            _ => (),
+        }
+    }
+    let acknowledged = server.executed().await.unwrap();
+    for (lock, applied) in [
+        ("LOCK TABLES d.stop0 READ", "6"),
+        ("LOCK TABLES d.stop1 READ", "13"),
+    ] {
+        other.kill();
+        let follower = other.restart().await;
+        let mut locked = other.local().await;
+        run(&mut locked, &[lock]).await;
+        assert!(follower.apply_received(at_once()).await.is_err());
+        assert!(follower.held().await.unwrap().contains(&acknowledged));
+        assert_eq!(
+            ask(&mut other.local().await, "SELECT COUNT(*) FROM d.t")
+                .await
+                .as_deref(),
+            Some(applied)
+        );
+    }
+    other.kill();
+    let follower = other.restart().await;
+    assert!(follower.held().await.unwrap().contains(&acknowledged));
+    follower.apply_received(soon()).await.unwrap();
+    assert_eq!(
+        ask(&mut other.local().await, "SELECT COUNT(*) FROM d.t")
+            .await
+            .as_deref(),
+        Some("20")
+    );
+    follower.follow(&mysqld.source(), true).await.unwrap();
+    server.write_canary(3, soon()).await.unwrap();
+    follower
+        .wait_executed(&server.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+}
+
+/// Goal: a deposed master says honestly what it holds. Method: let a commit wait, kill, start.
+async fn a_killed_master_starts_closed_and_holds_its_unacknowledged_tail(flavour: Flavour) {
+    let (mut mysqld, server) = open_master(flavour, 1).await;
+    server.write_canary(1, soon()).await.unwrap();
+    let acknowledged = server.executed().await.unwrap();
+    server.prepare_source(1).await.unwrap();
+    assert!(server.write_canary(2, at_once()).await.is_err());
+    mysqld.kill();
+    let server = mysqld.restart().await;
+    let seen = server.observe().await.unwrap();
+    assert!(seen.read_only && !seen.clients_admitted && seen.replication.is_none());
+    let held = server.held().await.unwrap();
+    assert!(
+        held.contains(&acknowledged) && held != acknowledged,
+        "{held} after {acknowledged}"
+    );
+}
