@@ -4,6 +4,7 @@
 
 pub mod mysqld;
 pub mod process;
+pub mod proxy;
 pub mod zookeeper;
 
 use std::future::Future;

@@ -9,12 +9,13 @@ use cotton::zookeeper::acl::Acls;
 use cotton::zookeeper::control::{
     GoalSeen, GoalState, GoalWatch, GoneKind, ReportEvent, ReportWatch, ReportWriter,
 };
-use cotton::zookeeper::session::{Session, SessionState};
+use cotton::zookeeper::session::{Session, SessionConfig, SessionState};
 use cotton::zookeeper::store::{StateStorage, Store, Version};
 use uuid::Uuid;
 
 use super::store::{name, record};
 use super::{DEADLINE, config, connect, onlooker, write};
+use crate::support::proxy::Proxy;
 use crate::support::zookeeper::ZooKeeper;
 
 /// A session that dies with a short outage.
@@ -289,34 +290,71 @@ async fn reports_that_changed_around_a_restart_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_report_lost_while_nobody_watched_is_told_as_found_missing() {
-    let mut server = ZooKeeper::start();
+async fn what_happened_behind_a_partition_is_told_after_it() {
+    let server = ZooKeeper::start();
     let _scheduler = Scheduler::with_cluster(&server).await;
-    let executor = Session::connect(config(&server, SHORT));
-    let reporter = writer(&executor, 0);
-    put(&reporter, &report(0, 1)).await;
-    let stays = connect(&server).await;
-    let other = writer(&stays, 1);
-    put(&other, &report(1, 1)).await;
-    let mut watch = ReportWatch::start(connect(&server).await);
-    until_synced(&mut watch).await;
+    let (leaves, stays) = (connect(&server).await, connect(&server).await);
+    let (leaver, stayer) = (writer(&leaves, 0), writer(&stays, 1));
+    put(&leaver, &report(0, 1)).await;
+    put(&stayer, &report(1, 1)).await;
 
-    server.stop();
-    drop((reporter, executor));
-    server.restart();
-    // The server expires the dead session some time after it is back.
-    let told = loop {
-        match next_event(&mut watch).await {
-            ReportEvent::Gone {
-                cluster,
-                task,
-                kind,
-            } => break (cluster, task, kind),
-            ReportEvent::Suspended | ReportEvent::Synced => {}
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!((told.0, told.1), (name("a"), task(0)));
+    let proxy = Proxy::start(server.address()).await;
+    let url = format!("zk://{}/cotton", proxy.address());
+    let url = url.parse().unwrap();
+    let session = Session::connect(SessionConfig {
+        url,
+        ..config(&server, Duration::from_secs(60))
+    });
+    let mut watch = ReportWatch::start(session);
+    assert_eq!(until_synced(&mut watch).await.len(), 2);
+
+    proxy.cut();
+    assert_eq!(next_event(&mut watch).await, ReportEvent::Suspended);
+    drop(leaver);
+    leaves.close(DEADLINE).await;
+    put(&stayer, &report(1, 2)).await;
+    let newcomer = writer(&stays, 2);
+    put(&newcomer, &report(2, 1)).await;
+    proxy.restore();
+    let told = until_synced(&mut watch).await;
+    for expected in [
+        gone(0, GoneKind::FoundMissing),
+        changed(1, 2),
+        changed(2, 1),
+    ] {
+        assert!(told.contains(&expected), "{expected:?} is not in {told:?}");
+    }
+    assert_eq!(told.len(), 3, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goal_that_changed_behind_a_partition_arrives_after_it() {
+    let server = ZooKeeper::start();
+    let mut scheduler = Scheduler::with_cluster(&server).await;
+    let proxy = Proxy::start(server.address()).await;
+    let url = format!("zk://{}/cotton", proxy.address()).parse().unwrap();
+    let session = Session::connect(SessionConfig {
+        url,
+        ..config(&server, Duration::from_secs(60))
+    });
+    let mut watch = GoalWatch::start(session.clone(), &name("a"));
+    goal_of(&mut watch, 0).await;
+    proxy.cut();
+    let mut state = session.state();
+    let suspended = state.wait_for(|state| *state == SessionState::Suspended);
+    tokio::time::timeout(DEADLINE, suspended)
+        .await
+        .unwrap()
+        .unwrap();
+    scheduler.set_epoch(1).await;
+    scheduler.set_epoch(2).await;
+    proxy.restore();
+    let seen = next_goal(&mut watch).await;
+    assert!(
+        matches!(&seen.goal, GoalState::Present(goal) if goal.epoch == Epoch(2)),
+        "{seen:?}"
+    );
+    assert_eq!(seen.generation, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
