@@ -1,0 +1,393 @@
+//! What each step does, in the order in which it must be done.
+//!
+//! A step is given up by dropping it. What it has asked of the server may then still take effect; the
+//! lifecycle gives up only steps for which that does not matter, or kills the server with it.
+
+use std::{
+    fs::{self, OpenOptions, Permissions},
+    io::{self, Write},
+    os::unix::{
+        fs::{OpenOptionsExt, PermissionsExt},
+        process::ExitStatusExt,
+    },
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{
+    action::Step,
+    agent_cache::AgentCache,
+    chain,
+    datadir::{self, DataDirError},
+    event::Outcome,
+    install::{self, InstallError, Installed},
+    mysqld::{Process, Program, SpawnError, Spawner},
+    sandbox::Sandbox,
+};
+use crate::{
+    cluster::{
+        control::{ClusterUser, TaskData},
+        gtid::Position,
+        id::{DataId, Epoch, ProcessId},
+    },
+    mysql::{
+        self, Credentials, Server, Source,
+        accounts::birth_sql,
+        authentication::{Authentication, SALT_LENGTH},
+        mycnf::{self, MyCnfError, ServerSettings},
+    },
+};
+
+/// How long a server may take until it lets somebody in. After a crash it first applies its redo log, of
+/// which there may be gigabytes.
+const START_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// How long the epoch's marker may wait for its acknowledgements in one attempt. It ends sooner when
+/// another epoch begins; this bound only keeps a forgotten one from lasting for ever.
+const MARKER_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// How long a member waits for the epoch's marker before it says that it still does.
+const ADMIT_DEADLINE: Duration = Duration::from_secs(600);
+
+/// The executor's own share of the container's memory, in MiB (the original's figure).
+const EXECUTOR_MEMORY_MIB: u64 = 32;
+
+/// What does not change while the task lives.
+#[derive(Debug)]
+pub struct Context {
+    /// The task.
+    pub task: TaskData,
+    /// Where things lie.
+    pub sandbox: Sandbox,
+    /// What starts processes.
+    pub spawner: Spawner,
+    /// What the agent's executors share, where that is possible.
+    pub cache: Option<AgentCache>,
+    /// The administration account, which replicates too.
+    pub admin: Credentials,
+    /// The address that the server listens on, `*` for all.
+    pub bind_address: String,
+    /// How others reach this host.
+    pub host: String,
+    /// The contents of the user's own `my.cnf`.
+    pub user_defaults: Option<String>,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Its incarnation.
+    pub id: ProcessId,
+    /// Its process. Dropping it kills the server.
+    pub process: Process,
+    /// How it is spoken to.
+    pub server: Arc<Server>,
+}
+
+/// What a step leaves behind beside its outcome.
+#[derive(Debug, Default)]
+pub enum Brought {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The installed server.
+    Installed(Installed),
+    /// The running server.
+    Running(Running),
+}
+
+/// A step that has failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// Installing.
+    #[error(transparent)]
+    Install(#[from] InstallError),
+    /// Making a data directory.
+    #[error(transparent)]
+    MakeData(#[from] DataDirError),
+    /// Moving a data directory out of the way.
+    #[error("the data directory {path} cannot be set aside")]
+    SetAside {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Rendering the settings.
+    #[error("the server's settings cannot be made")]
+    Settings(#[from] MyCnfError),
+    /// Writing a file for the server.
+    #[error("{path} cannot be written or removed")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Starting the process.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The server ended instead of letting us in.
+    #[error("the server {how} while it was starting; it printed: {printed}")]
+    Ended {
+        /// How, as part of a sentence.
+        how: String,
+        /// The end of its log.
+        printed: String,
+    },
+    /// The server did not do what it was asked for.
+    #[error(transparent)]
+    Server(#[from] mysql::Error),
+    /// There is no server that could be asked.
+    #[error("the server does not run")]
+    NoServer,
+}
+
+/// Performs a step.
+///
+/// # Errors
+/// As a sentence for the report.
+pub async fn perform(
+    step: Step,
+    context: Arc<Context>,
+    installed: Option<Installed>,
+    server: Option<Arc<Server>>,
+) -> Result<(Outcome, Brought), String> {
+    match step {
+        Step::Install | Step::MakeData { .. } | Step::Start { .. } => {
+            raise(step, &context, installed).await
+        }
+        step => match server {
+            Some(server) => {
+                on_server(step, &context, &server).await.map(|o| (o, Brought::Nothing))
+            }
+            None => Err(StepError::NoServer),
+        },
+    }
+    .map_err(|error| chain(&error))
+}
+
+/// The steps that bring a server up.
+async fn raise(
+    step: Step,
+    context: &Context,
+    installed: Option<Installed>,
+) -> Result<(Outcome, Brought), StepError> {
+    let Context { task, sandbox, spawner, cache, .. } = context;
+    let Some(installed) = installed else {
+        let installed = install::install(&task.installer, sandbox, cache.as_ref()).await?;
+        return Ok((Outcome::Installed(installed.kind.clone()), Brought::Installed(installed)));
+    };
+    match step {
+        Step::MakeData { set_aside } => {
+            if let Some(data) = set_aside {
+                self::set_aside(sandbox, data)?;
+            }
+            let data = DataId(Uuid::new_v4());
+            datadir::make(data, &installed, sandbox, spawner, cache.as_ref()).await?;
+            Ok((Outcome::DataMade(data), Brought::Nothing))
+        }
+        Step::Start { data, birth } => {
+            let running = start(context, &installed, data, birth).await?;
+            Ok((Outcome::Started(running.id), Brought::Running(running)))
+        }
+        _ => Ok((Outcome::Installed(installed.kind.clone()), Brought::Nothing)),
+    }
+}
+
+/// Moves a data directory into the quarantine. After a crash in between it is there already.
+fn set_aside(sandbox: &Sandbox, data: DataId) -> Result<(), StepError> {
+    let path = sandbox.data(data);
+    match fs::rename(&path, sandbox.quarantine(data)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StepError::SetAside { path, source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts the server closed and waits until it lets the administration account in.
+async fn start(
+    context: &Context,
+    installed: &Installed,
+    data: DataId,
+    birth: bool,
+) -> Result<Running, StepError> {
+    let sandbox = &context.sandbox;
+    write(&sandbox.my_cnf(), &settings(context, installed, data)?)?;
+    let mut arguments = vec![option("--defaults-file=", &sandbox.my_cnf())];
+    if birth {
+        let mut salt = [0; SALT_LENGTH];
+        rand::fill(&mut salt);
+        let admin = Authentication::of(&context.admin.password, salt);
+        let sql = birth_sql(installed.kind.flavour, &context.admin.user, &admin);
+        write(&sandbox.birth_sql(), &sql)?;
+        arguments.push(option("--init-file=", &sandbox.birth_sql()));
+    }
+    let log = sandbox.log();
+    let printed_before = fs::metadata(&log).map_or(0, |metadata| metadata.len());
+    let program = Program {
+        path: installed.mysqld.clone(),
+        arguments,
+        working_directory: sandbox.data(data),
+        log: log.clone(),
+    };
+    let mut process = context.spawner.spawn(&program).await?;
+    let socket = sandbox.socket();
+    let deadline = Instant::now() + START_DEADLINE;
+    let connected = tokio::select! {
+        connected = Server::connect(&socket, &context.admin, installed.kind.flavour, deadline) => {
+            connected.map_err(StepError::from)
+        }
+        status = process.ended() => Err(StepError::Ended {
+            how: how_it_ended(status),
+            printed: datadir::tail(&log, printed_before).unwrap_or_default(),
+        }),
+    };
+    let ready = match connected {
+        Ok(server) if birth => born(sandbox, data).await.map(|()| server),
+        other => other,
+    };
+    match ready {
+        Ok(server) => {
+            Ok(Running { id: ProcessId(Uuid::new_v4()), process, server: Arc::new(server) })
+        }
+        Err(error) => {
+            // The next start needs the directory, the port and the socket.
+            process.group().signal(nix::sys::signal::Signal::SIGKILL);
+            process.ended().await;
+            Err(error)
+        }
+    }
+}
+
+/// After the first start of a data directory: its accounts are made, and all of it is on the disk before
+/// anything is promised or acknowledged from it.
+async fn born(sandbox: &Sandbox, data: DataId) -> Result<(), StepError> {
+    let path = sandbox.birth_sql();
+    fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
+    datadir::sync(sandbox.data(data)).await?;
+    Ok(())
+}
+
+fn settings(context: &Context, installed: &Installed, data: DataId) -> Result<String, StepError> {
+    let Context { task, sandbox, bind_address, host, user_defaults, .. } = context;
+    Ok(mycnf::render(&ServerSettings {
+        flavour: installed.kind.flavour,
+        version: installed.kind.version,
+        server_id: task.member.server_id(),
+        port: task.port,
+        bind_address: bind_address.clone(),
+        report_host: host.clone(),
+        data_dir: sandbox.data(data),
+        socket: sandbox.socket_for_server(),
+        tmp_dir: Some(sandbox.tmp()),
+        memory_mib: task.memory_mib.saturating_sub(EXECUTOR_MEMORY_MIB),
+        as_root: nix::unistd::geteuid().is_root(),
+        relaxed_durability: false,
+        user_defaults: user_defaults.clone(),
+    })?)
+}
+
+/// Writes a file that only the framework's user can read.
+fn write(path: &Path, text: &str) -> Result<(), StepError> {
+    let write = || {
+        let mut file =
+            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        // A file that was there keeps its permissions otherwise.
+        file.set_permissions(Permissions::from_mode(0o600))?;
+        file.write_all(text.as_bytes())
+    };
+    write().map_err(|source| StepError::Write { path: path.to_owned(), source })
+}
+
+fn option(name: &str, value: &Path) -> std::ffi::OsString {
+    let mut option = std::ffi::OsString::from(name);
+    option.push(value);
+    option
+}
+
+/// How a process has ended, as part of a sentence about it.
+pub fn how_it_ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit status {code}"),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => "has ended".to_owned(),
+    }
+}
+
+/// The steps that ask something of the running server.
+async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Outcome, StepError> {
+    match step {
+        Step::Hold { .. } => return hold(server).await,
+        Step::Apply { within, .. } => server.apply_received(Instant::now() + within).await?,
+        Step::Prepare { acknowledgements, .. } => {
+            server.forget_source().await?;
+            server.prepare_source(acknowledgements).await?;
+        }
+        Step::Mark { epoch } => mark(server, context, epoch).await?,
+        Step::Open { user, .. } => open(server, &user).await?,
+        Step::Follow { host, port, acknowledge, .. } => {
+            let Credentials { user, password } = context.admin.clone();
+            server.follow(&Source { host, port, user, password }, acknowledge).await?;
+        }
+        Step::Admit { marker, .. } => admit(server, &marker).await?,
+        Step::Halt { refuse_clients, .. } => {
+            server.stop_receiving().await?;
+            if refuse_clients {
+                server.stop_following().await?;
+                server.refuse_clients().await?;
+            }
+        }
+        // Those are in `raise`.
+        Step::Install | Step::MakeData { .. } | Step::Start { .. } => {
+            return Err(StepError::NoServer);
+        }
+    }
+    Ok(Outcome::Finished)
+}
+
+/// Nothing may be received, and so acknowledged, after the reading.
+async fn hold(server: &Server) -> Result<Outcome, StepError> {
+    server.stop_receiving().await?;
+    let executed = server.executed().await?;
+    let position = server.held().await?;
+    Ok(Outcome::Held { position, executed })
+}
+
+async fn mark(server: &Server, context: &Context, epoch: Epoch) -> Result<(), StepError> {
+    let deadline = Instant::now() + MARKER_DEADLINE;
+    Ok(server.write_marker(context.task.uuid, epoch, deadline).await?)
+}
+
+/// Clients come in last, when everything that they meet is as it must be.
+///
+/// The cluster's user is made by the first master that gets this far. The first canary, written right
+/// after, says so to all later ones: whoever holds that canary holds the user, complete. A crash before
+/// it makes the next master make the user again, which changes nothing where it is there.
+async fn open(server: &Server, user: &ClusterUser) -> Result<(), StepError> {
+    server.open_for_writes().await?;
+    if server.read_canary().await?.is_none() {
+        let authentication = Authentication {
+            mysql: user.authentication.mysql.clone(),
+            mariadb: user.authentication.mariadb.clone(),
+        };
+        server.ensure_cluster_user(&user.name, &authentication).await?;
+        server.write_canary(0, Instant::now() + MARKER_DEADLINE).await?;
+    }
+    server.admit_clients().await?;
+    Ok(())
+}
+
+async fn admit(server: &Server, marker: &Position) -> Result<(), StepError> {
+    server.wait_executed(marker, Instant::now() + ADMIT_DEADLINE).await?;
+    server.admit_clients().await?;
+    Ok(())
+}
