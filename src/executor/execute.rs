@@ -126,8 +126,9 @@ impl Hands {
     pub fn execute(&mut self, action: Action) {
         match action {
             Action::Promise { epoch, data } => {
-                let promise = Promise { epoch, data, ..self.promise };
-                self.store(promise);
+                self.promise.epoch = epoch;
+                self.promise.data = data;
+                self.store(self.promise);
             }
             Action::Begin { number, step } => {
                 info!(?step, number, "step begun");
@@ -191,8 +192,7 @@ impl Hands {
         self.mesos.acknowledged_all(LAST_UPDATE_DEADLINE).await
     }
 
-    fn store(&mut self, promise: Promise) {
-        self.promise = promise;
+    fn store(&self, promise: Promise) {
         let path = self.context.sandbox.promise();
         let events = self.events.clone();
         task::spawn(async move {
