@@ -5,6 +5,7 @@
 
 mod admin;
 mod executor;
+mod local;
 mod output;
 mod scheduler;
 pub mod settings;
@@ -55,6 +56,14 @@ enum Command {
     Executor,
     /// Ask a scheduler for clusters.
     Admin(admin::AdminArgs),
+    /// Run the whole system on this machine: ZooKeeper, a stand-in for Mesos, and the scheduler.
+    Local(crate::local::up::LocalArgs),
+    /// Run the stand-in for a Mesos master.
+    #[command(hide = true)]
+    LocalMaster(crate::local::master::MasterArgs),
+    /// Run the stand-in for a Mesos agent.
+    #[command(hide = true)]
+    LocalAgent(crate::local::agent::AgentArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -64,6 +73,9 @@ pub fn main() -> ExitCode {
             Command::Scheduler(arguments) => scheduler::run(arguments),
             Command::Executor => executor::run(),
             Command::Admin(arguments) => admin::run(arguments),
+            Command::Local(arguments) => local::up(arguments),
+            Command::LocalMaster(arguments) => local::master(arguments),
+            Command::LocalAgent(arguments) => local::agent(arguments),
         },
         Err(error) => return usage(&error).into(),
     };

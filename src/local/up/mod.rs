@@ -1,0 +1,394 @@
+//! `cotton local`: ZooKeeper, a Mesos master, agents and the scheduler, up and down together.
+//!
+//! Each part is a process of its own: ZooKeeper is the real one, the master and the agents are this
+//! binary's hidden commands, the scheduler is the unchanged one. [`services`] keeps them running;
+//! `keys.rs` makes the files that the scheduler needs; `ports.rs` finds free ports; `cleanup.rs`
+//! makes sure that nothing is left.
+//!
+//! Progress goes to standard error. Standard output gets one line, once everything answers:
+//! `ready api=http://... zk=zk://... mesos=http://...`.
+
+mod cleanup;
+mod keys;
+mod ports;
+mod services;
+mod zookeeper;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+use tokio::time::Instant;
+
+use self::cleanup::WorkDir;
+use self::ports::Block;
+use self::services::{Program, Services};
+use super::agent::Capacity;
+use super::{client, signals};
+
+/// How long everything together may take to come up. A loaded machine starts a JVM in seconds.
+const START_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Between two looks at something that is starting.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The most agents that addresses of 127.0.0.0/24 are given to.
+const MAX_AGENTS: u8 = 200;
+
+/// Run the whole system on this machine: ZooKeeper, a stand-in for Mesos, and the scheduler.
+#[derive(Debug, Clone, Args)]
+pub struct LocalArgs {
+    /// How many Mesos agents, at 127.0.0.1, 127.0.0.2 and so on.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_AGENTS)))]
+    pub agents: u8,
+
+    /// Cpus of each agent.
+    #[arg(long, default_value_t = 4.0)]
+    pub cpus: f64,
+
+    /// Memory of each agent in MiB.
+    #[arg(long, default_value_t = 4096.0)]
+    pub mem: f64,
+
+    /// Disk of each agent in MiB.
+    #[arg(long, default_value_t = 20_000.0)]
+    pub disk: f64,
+
+    /// Ports of each agent, for example 31000-31999; a free block of 99 if not given.
+    #[arg(long)]
+    pub ports: Option<String>,
+
+    /// Attributes of each agent, for example rack:r1;zone:a; {n} becomes the agent's number.
+    #[arg(long, default_value = "")]
+    pub attributes: String,
+
+    /// Directory for everything; a temporary one, removed at the end, if not given.
+    #[arg(long)]
+    pub work_dir: Option<PathBuf>,
+
+    /// A ZooKeeper that runs already, for example zk://127.0.0.1:2181/cotton; one is started if not
+    /// given.
+    #[arg(long)]
+    pub zk_url: Option<String>,
+
+    /// Port of the REST API; a free one if not given.
+    #[arg(long)]
+    pub api_port: Option<u16>,
+
+    /// Port of the Mesos master; a free one if not given.
+    #[arg(long)]
+    pub mesos_port: Option<u16>,
+
+    /// The database server to run; the machine's own if neither this nor --package is given.
+    #[arg(long, conflicts_with = "package")]
+    pub mysqld: Option<PathBuf>,
+
+    /// A package with the database server, a tar, tar.gz or tar.zst.
+    #[arg(long)]
+    pub package: Option<PathBuf>,
+
+    /// System user that the database servers run as.
+    #[arg(long)]
+    pub framework_user: Option<String>,
+
+    /// Let the scheduler find the master through ZooKeeper instead of by its address.
+    #[arg(long)]
+    pub detect: bool,
+
+    /// Start everything but the scheduler.
+    #[arg(long)]
+    pub no_scheduler: bool,
+
+    /// Leave a part that ended as it is, instead of starting it again.
+    #[arg(long)]
+    pub no_restart: bool,
+
+    /// Do not enforce memory and cpus even where that is possible.
+    #[arg(long)]
+    pub no_cgroups: bool,
+
+    /// How many times as fast as real time the clocks of master and agents run, for tests.
+    #[arg(long, default_value_t = 1.0, value_parser = crate::local::parse_time_scale)]
+    pub time_scale: f64,
+
+    /// Further arguments for the scheduler.
+    #[arg(last = true)]
+    pub scheduler_arguments: Vec<String>,
+}
+
+/// Where the parts are.
+struct Addresses {
+    zk_url: String,
+    mesos: String,
+    mesos_zk: String,
+    api: Option<String>,
+}
+
+/// Brings everything up, waits for SIGINT or SIGTERM, takes everything down.
+///
+/// # Errors
+///
+/// What could not be started, or a part that ended and could not be started again.
+pub async fn run(args: LocalArgs) -> anyhow::Result<()> {
+    capacity(&args, "", 1).check()?;
+    cleanup::adopt_orphans();
+    let work_dir = WorkDir::open(args.work_dir.as_deref())?;
+    let mut services = Services::new(!args.no_restart);
+    let result = live(&args, work_dir.path(), &mut services).await;
+    tracing::info!("taking everything down");
+    services.stop_all().await;
+    cleanup::end_descendants().await;
+    cleanup::remove_cgroups(work_dir.path(), args.agents);
+    work_dir.close();
+    result
+}
+
+async fn live(args: &LocalArgs, work_dir: &Path, services: &mut Services) -> anyhow::Result<()> {
+    // Held until the end, so that another `cotton local` takes another block.
+    let block = Block::take().context("find free ports")?;
+    tokio::select! {
+        started = start(args, work_dir, &block, services) => announce(&started?),
+        // Ctrl-C while it is coming up is no failure.
+        () = signals::asked_to_stop() => return Ok(()),
+    }
+    tokio::select! {
+        given_up = services.given_up() => bail!(given_up),
+        () = signals::asked_to_stop() => Ok(()),
+    }
+}
+
+fn announce(addresses: &Addresses) {
+    let Addresses {
+        zk_url, mesos, api, ..
+    } = addresses;
+    let api = api
+        .as_ref()
+        .map_or(String::new(), |api| format!("api={api} "));
+    signals::announce(&format!("ready {api}zk={zk_url} mesos={mesos}"));
+}
+
+async fn start(
+    args: &LocalArgs,
+    work_dir: &Path,
+    block: &Block,
+    services: &mut Services,
+) -> anyhow::Result<Addresses> {
+    let deadline = Instant::now() + START_DEADLINE;
+    let binary = std::env::current_exe().context("find the running binary")?;
+    let logs = work_dir.join("logs");
+    std::fs::create_dir_all(&logs).context("make the directory for logs")?;
+
+    let zookeeper = zookeeper::start(args.zk_url.as_deref(), work_dir, services, deadline).await?;
+    let mesos_port = ports::given_or_free(args.mesos_port)?;
+    let mut addresses = Addresses {
+        zk_url: zookeeper.cotton_url(),
+        mesos: format!("http://127.0.0.1:{mesos_port}"),
+        mesos_zk: zookeeper.mesos_url(),
+        api: None,
+    };
+    tracing::info!(mesos = %addresses.mesos, "starting the Mesos master");
+    services.start(master(args, &binary, work_dir, mesos_port, &addresses));
+    wait_for("the Mesos master", deadline, services, || {
+        healthy(format!("{}/health", addresses.mesos))
+    })
+    .await?;
+
+    tracing::info!(agents = args.agents, "starting the Mesos agents");
+    for number in 1..=args.agents {
+        services.start(agent(args, &binary, work_dir, number, block, &addresses)?);
+    }
+    let state = format!("{}/state", addresses.mesos);
+    let expected = usize::from(args.agents);
+    wait_for("the Mesos agents", deadline, services, || {
+        agents_registered(state.clone(), expected)
+    })
+    .await?;
+
+    if !args.no_scheduler {
+        let port = ports::given_or_free(args.api_port)?;
+        let api = format!("http://127.0.0.1:{port}");
+        tracing::info!(%api, "starting the scheduler");
+        services.start(scheduler(args, &binary, work_dir, port, &addresses)?);
+        wait_for("the scheduler", deadline, services, || {
+            registered(format!("{api}/vars.json"))
+        })
+        .await?;
+        addresses.api = Some(api);
+    }
+    Ok(addresses)
+}
+
+fn master(
+    args: &LocalArgs,
+    binary: &Path,
+    work_dir: &Path,
+    port: u16,
+    addresses: &Addresses,
+) -> Program {
+    let program = Program::new("master", binary, work_dir);
+    program
+        .arguments(["local-master", "--ip", "127.0.0.1"])
+        .option("--port", port)
+        .option("--work-dir", work_dir.join("master").display())
+        .option("--zk", &addresses.mesos_zk)
+        .option("--time-scale", args.time_scale)
+}
+
+fn capacity(args: &LocalArgs, ports: &str, number: u8) -> Capacity {
+    Capacity {
+        cpus: args.cpus,
+        mem: args.mem,
+        disk: args.disk,
+        ports: args.ports.clone().unwrap_or_else(|| ports.to_owned()),
+        attributes: args.attributes.replace("{n}", &number.to_string()),
+    }
+}
+
+/// The directory of an agent.
+fn agent_dir(work_dir: &Path, number: u8) -> PathBuf {
+    work_dir.join("agents").join(number.to_string())
+}
+
+fn agent(
+    args: &LocalArgs,
+    binary: &Path,
+    work_dir: &Path,
+    number: u8,
+    block: &Block,
+    addresses: &Addresses,
+) -> anyhow::Result<Program> {
+    let Capacity {
+        cpus,
+        mem,
+        disk,
+        ports,
+        attributes,
+    } = capacity(args, &block.range(), number);
+    let directory = agent_dir(work_dir, number);
+    std::fs::create_dir_all(&directory).context("make an agent's directory")?;
+    let program = Program::new(&format!("agent-{number}"), binary, work_dir);
+    let program = program
+        .arguments(["local-agent", "--port", "0"])
+        .option("--master", &addresses.mesos)
+        .option("--ip", format!("127.0.0.{number}"))
+        .option("--work-dir", directory.display())
+        .option("--cpus", cpus)
+        .option("--mem", mem)
+        .option("--disk", disk)
+        .option("--ports", ports)
+        .option("--attributes", attributes)
+        .option("--time-scale", args.time_scale)
+        // Its executors end with it, in order, when this process dies.
+        .dies_by(nix::sys::signal::Signal::SIGTERM);
+    Ok(if args.no_cgroups {
+        program.arguments(["--no-cgroups"])
+    } else {
+        program
+    })
+}
+
+fn scheduler(
+    args: &LocalArgs,
+    binary: &Path,
+    work_dir: &Path,
+    port: u16,
+    addresses: &Addresses,
+) -> anyhow::Result<Program> {
+    let user = keys::framework_user(args.framework_user.as_deref())?;
+    let keys = keys::make(work_dir, &user)?;
+    let mesos = addresses.mesos.trim_start_matches("http://");
+    let mesos = if args.detect {
+        &addresses.mesos_zk
+    } else {
+        mesos
+    };
+    let mut program = Program::new("scheduler", binary, work_dir)
+        .arguments(["scheduler"])
+        .option("--port", port)
+        .option("--mesos-master", mesos)
+        .option("--framework-user", &user)
+        .option("--zk-url", &addresses.zk_url)
+        .option("--admin-keypath", keys.admin.display())
+        .option("--scheduler-keypath", keys.scheduler.display())
+        .option("--work-dir", work_dir.join("scheduler").display())
+        .option("--advertise", format!("127.0.0.1:{port}"));
+    if let Some(installer) = installer(args)? {
+        program = program.option("--installer-args", installer);
+    }
+    Ok(program.arguments(&args.scheduler_arguments))
+}
+
+/// What `--installer-args` is to say.
+fn installer(args: &LocalArgs) -> anyhow::Result<Option<String>> {
+    let absolute = |path: &PathBuf| {
+        path.canonicalize()
+            .with_context(|| format!("find {}", path.display()))
+    };
+    if let Some(mysqld) = &args.mysqld {
+        let path = absolute(mysqld)?;
+        return Ok(Some(serde_json::json!({ "mysqld": path }).to_string()));
+    }
+    let Some(package) = &args.package else {
+        return Ok(None);
+    };
+    let path = absolute(package)?;
+    let sha256 =
+        keys::sha256(&path).with_context(|| format!("read the package {}", path.display()))?;
+    let url = format!("file://{}", path.display());
+    Ok(Some(
+        serde_json::json!({ "package": url, "sha256": sha256 }).to_string(),
+    ))
+}
+
+/// Looks until it is there; the end of a part that cannot be started, or the deadline, ends it.
+async fn wait_for<F: Future<Output = bool>>(
+    what: &str,
+    deadline: Instant,
+    services: &mut Services,
+    mut look: impl FnMut() -> F,
+) -> anyhow::Result<()> {
+    let looking = async {
+        while !look().await {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::select! {
+        () = looking => Ok(()),
+        given_up = services.given_up() => bail!(given_up),
+        () = tokio::time::sleep_until(deadline) => bail!(
+            "{what} did not come up within {}s; logs are in {}",
+            START_DEADLINE.as_secs(),
+            services.logs(),
+        ),
+    }
+}
+
+async fn healthy(url: String) -> bool {
+    client::get(&url).await.is_ok()
+}
+
+async fn read_json(url: &str) -> Option<serde_json::Value> {
+    let mut answer = client::get(url).await.ok()?;
+    let mut text = Vec::new();
+    while let Some(piece) = answer.next().await.ok()? {
+        text.extend_from_slice(&piece);
+    }
+    serde_json::from_slice(&text).ok()
+}
+
+async fn agents_registered(url: String, expected: usize) -> bool {
+    let state = read_json(&url).await.unwrap_or_default();
+    let agents = state["slaves"].as_array().map_or(&[][..], Vec::as_slice);
+    agents
+        .iter()
+        .filter(|agent| agent["active"] == true)
+        .count()
+        >= expected
+}
+
+async fn registered(url: String) -> bool {
+    let variables = read_json(&url).await.unwrap_or_default();
+    let registered = &variables["scheduler.framework_registered"];
+    registered == true || registered.as_f64().is_some_and(|value| value > 0.0)
+}
