@@ -497,10 +497,19 @@ async fn a_call_whose_answer_is_lost_is_uncertain_and_the_next_one_works() {
         let handle = client.handle.clone();
         tokio::spawn(async move { handle.call(kind()).await })
     };
+    let calling = call(calls::suppress);
+    master.request().await.accept();
+    calling.await.unwrap().unwrap();
+    // The connection is open now. A call whose answer is lost there must not be made twice.
     let calling = call(calls::revive);
     master.request().await.hang_up();
-    let error = calling.await.unwrap().unwrap_err();
+    let error = timeout(DEADLINE, calling)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap_err();
     assert!(error.is_uncertain(), "{error}");
+    assert!(master.is_idle());
 
     // No answer at all.
     let calling = call(calls::revive);
@@ -518,7 +527,11 @@ async fn a_call_whose_answer_is_lost_is_uncertain_and_the_next_one_works() {
     let held = master.request().await;
     drop(stream);
     let error = calling.await.unwrap().unwrap_err();
-    assert!(error.is_uncertain(), "{error}");
+    // It is not the deadline that ended the waiting.
+    assert!(
+        matches!(error, CallError::Uncertain { source: None, .. }),
+        "{error}"
+    );
     drop(held);
 }
 
