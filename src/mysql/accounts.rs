@@ -230,25 +230,28 @@ fn mysql_grants(account: &str, known: &[&str]) -> Vec<String> {
 }
 
 fn mariadb_grants(account: &str) -> Vec<String> {
-    // The closed schemas come first, so that there is no moment at which the pattern reaches them. SHOW VIEW, without which
-    // there would be no row, shows nothing there.
-    let mut statements: Vec<String> = CLOSED_SCHEMAS
+    let data = DATA_PRIVILEGES.join(", ");
+    // SHOW VIEW, without which there would be no row for a closed schema, shows nothing there.
+    let closed = DATA_PRIVILEGES
         .iter()
-        .map(|schema| format!("GRANT SHOW VIEW ON `{schema}`.* TO {account}"))
-        .collect();
+        .filter(|name| **name != "SHOW VIEW")
+        .copied();
+    let closed = closed.collect::<Vec<_>>().join(", ");
+    let mut statements = Vec::new();
+    // The closed schemas come first, so that there is no moment at which the pattern reaches them.
+    for schema in CLOSED_SCHEMAS {
+        statements.push(format!("GRANT SHOW VIEW ON `{schema}`.* TO {account}"));
+        statements.push(format!(
+            "REVOKE {closed}, GRANT OPTION ON `{schema}`.* FROM {account}"
+        ));
+    }
+    let server = MARIADB_SERVER_PRIVILEGES.join(", ");
+    let refused = MARIADB_REFUSED.join(", ");
     statements.extend([
-        format!(
-            "GRANT {}, DELETE HISTORY ON `%`.* TO {account} WITH GRANT OPTION",
-            DATA_PRIVILEGES.join(", ")
-        ),
-        format!(
-            "GRANT {} ON *.* TO {account} WITH GRANT OPTION",
-            MARIADB_SERVER_PRIVILEGES.join(", ")
-        ),
-        format!(
-            "REVOKE {} ON *.* FROM {account}",
-            MARIADB_REFUSED.join(", ")
-        ),
+        format!("GRANT {data}, DELETE HISTORY ON `%`.* TO {account} WITH GRANT OPTION"),
+        format!("GRANT {server} ON *.* TO {account} WITH GRANT OPTION"),
+        // Privileges on *.* would reach the closed schemas.
+        format!("REVOKE {data}, DELETE HISTORY, {refused} ON *.* FROM {account}"),
         format!("GRANT SELECT (Host, User, plugin) ON mysql.user TO {account}"),
     ]);
     statements

@@ -256,6 +256,8 @@ fn mariadb() -> Vec<Line> {
         // Transactions of different domains must not overtake each other: a marker says that all before it is there.
         line("slave_parallel_threads", 0),
         line("slave_net_timeout", NETWORK_TIMEOUT_SECONDS),
+        // Any session may mark its transactions to be skipped by slaves that heed the mark.
+        line("replicate_events_marked_for_skip", "REPLICATE"),
         // Without limit.
         line("master_retry_count", 0),
         line("init_connect", format!("\"{MARIADB_INIT_CONNECT}\"")),

@@ -62,6 +62,7 @@ fn mariadb_with_a_users_own_file() {
     skip_slave_start = ON
     slave_parallel_threads = 0
     slave_net_timeout = 10
+    replicate_events_marked_for_skip = REPLICATE
     master_retry_count = 0
     init_connect = "SET @@cotton_admits_no_clients_yet = 1"
     enforce_storage_engine = InnoDB
