@@ -1,9 +1,11 @@
 //! The integration tests: one binary, one module per part.
 
+mod http;
 mod mesos;
 mod mysql;
 mod proto;
 mod purity;
+mod settings;
 mod support;
 mod transcript;
 mod zookeeper;

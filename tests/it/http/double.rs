@@ -1,0 +1,262 @@
+//! A core behind a real listening server: it keeps clusters in a map and answers as the scheduler does.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use cotton::{
+    cluster::{
+        id::ClusterName,
+        spec::{ClusterSpec, Rules},
+        view::ClusterView,
+    },
+    http::{
+        errors::{ApiError, Problem},
+        executor_binary::ExecutorBinary,
+        metrics::Metrics,
+        port::{ApiRequest, Created, Deleted, SchedulerPort, Views},
+    },
+    secret::Secret,
+};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// The password that the core makes when none is given.
+pub const MADE_PASSWORD: &str = "w9gMCkecsMh6sWsRdxNTa";
+
+type Clusters = Arc<Mutex<BTreeMap<ClusterName, (ClusterSpec, Secret)>>>;
+
+/// A server with a core behind it; both end when it is dropped.
+pub struct Server {
+    pub address: SocketAddr,
+    pub views: watch::Sender<Arc<Views>>,
+    pub metrics: Arc<Metrics>,
+    clusters: Clusters,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+/// An answer that was read to its end.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        let (requests, inbox) = mpsc::channel(16);
+        let clusters = Clusters::default();
+        tokio::spawn(core(inbox, clusters.clone()));
+        Self::with_core(requests, clusters, None).await
+    }
+
+    pub async fn with_executor(binary: ExecutorBinary) -> Self {
+        let (requests, _) = mpsc::channel(1);
+        Self::with_core(requests, Clusters::default(), Some(Arc::new(binary))).await
+    }
+
+    /// A server whose requests end in `requests`.
+    pub async fn with_requests(requests: mpsc::Sender<ApiRequest>) -> Self {
+        Self::with_core(requests, Clusters::default(), None).await
+    }
+
+    async fn with_core(
+        requests: mpsc::Sender<ApiRequest>,
+        clusters: Clusters,
+        executor: Option<Arc<ExecutorBinary>>,
+    ) -> Self {
+        let (views, seen) = watch::channel(Arc::new(Views::default()));
+        let metrics = Arc::new(Metrics::register(
+            prometheus_client::registry::Registry::default(),
+        ));
+        let rules = Arc::new(Rules {
+            admin_user: "admin".to_owned(),
+        });
+        let port = SchedulerPort {
+            requests,
+            views: seen,
+            metrics: metrics.clone(),
+            executor,
+            rules,
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(cotton::http::serve(
+            listener,
+            cotton::http::router(port),
+            stop.clone(),
+        ));
+        Self {
+            address,
+            views,
+            metrics,
+            clusters,
+            _stop: stop.drop_guard(),
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The clusters that the core was asked to make.
+    pub fn clusters(&self) -> Vec<ClusterSpec> {
+        self.clusters
+            .lock()
+            .unwrap()
+            .values()
+            .map(|(spec, _)| spec.clone())
+            .collect()
+    }
+
+    pub fn show(&self, connected: bool, clusters: Vec<ClusterView>) {
+        let clusters = clusters
+            .into_iter()
+            .map(|view| (view.name.clone(), Arc::new(view)));
+        self.views.send_replace(Arc::new(Views {
+            connected,
+            clusters: clusters.collect(),
+        }));
+    }
+
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.url()))
+            .header("content-type", kind)
+            .body(Full::new(body.into()))
+            .unwrap();
+        self.exchange(request).await
+    }
+
+    pub async fn exchange(&self, request: Request<Full<Bytes>>) -> Answer {
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let response = client.request(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, "text/plain", "").await
+    }
+
+    pub async fn form(&self, method: Method, path: &str, body: &str) -> Answer {
+        self.send(
+            method,
+            path,
+            "application/x-www-form-urlencoded",
+            body.to_owned(),
+        )
+        .await
+    }
+
+    /// What `curl --form` sends.
+    pub async fn multipart(&self, method: Method, path: &str, fields: &[(&str, &[u8])]) -> Answer {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            let head = format!("--xyz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n");
+            body.extend_from_slice(head.as_bytes());
+            body.extend_from_slice(value);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--xyz--\r\n");
+        self.send(method, path, "multipart/form-data; boundary=xyz", body)
+            .await
+    }
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// The refusal, after a look at its form.
+    pub fn problem(&self) -> Problem {
+        let problem: Problem = serde_json::from_slice(&self.body).expect(self.text());
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        assert_eq!(problem.status, self.status.as_u16());
+        assert!(
+            problem.kind.starts_with("urn:cotton:problem:"),
+            "{}",
+            problem.kind
+        );
+        assert!(!problem.title.is_empty());
+        problem
+    }
+}
+
+async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
+    let url = |name: &ClusterName| format!("zk://z:2181/cotton/discover/{name}");
+    while let Some(request) = inbox.recv().await {
+        let mut clusters = clusters.lock().unwrap();
+        match request {
+            ApiRequest::Create {
+                spec,
+                password,
+                reply,
+            } => {
+                let name = spec.name.clone();
+                let same = |(old, secret): &(ClusterSpec, Secret)| {
+                    *old == spec && password.as_ref().is_none_or(|given| given == secret)
+                };
+                let answer = match clusters.get(&name) {
+                    Some(old) if same(old) => Ok(old.1.clone()),
+                    Some(_) => Err(ApiError::Exists(name.clone())),
+                    None => {
+                        let password = password.unwrap_or(Secret::new(MADE_PASSWORD));
+                        clusters.insert(name.clone(), (spec, password.clone()));
+                        Ok(password)
+                    }
+                };
+                let cluster_url = url(&name);
+                let answer = answer.map(|cluster_password| Created {
+                    cluster_password,
+                    cluster_url,
+                });
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Delete {
+                name,
+                password,
+                reply,
+            } => {
+                let answer = match (clusters.get(&name), password) {
+                    (None, _) => Err(ApiError::UnknownCluster(name.to_string())),
+                    (Some(_), None) => Err(ApiError::PasswordMissing),
+                    (Some((_, right)), Some(given)) if *right != given => {
+                        Err(ApiError::PasswordWrong)
+                    }
+                    (Some(_), Some(_)) => Ok(Deleted {
+                        cluster_url: url(&name),
+                    }),
+                };
+                if answer.is_ok() {
+                    clusters.remove(&name);
+                }
+                reply.send(answer).unwrap();
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What only reads: lists, the page, metrics, the executor's binary.
+
+use cotton::{
+    cluster::{
+        size::Size,
+        view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState},
+        voters::Durability,
+    },
+    http::executor_binary::ExecutorBinary,
+};
+use http::{Method, StatusCode};
+
+use super::double::Server;
+
+fn view(name: &str) -> ClusterView {
+    let member = |id: u32, role| MemberView {
+        id,
+        server_id: id + 1,
+        host: Some("db7.example.com".to_owned()),
+        port: Some(31007),
+        role,
+        state: MemberViewState::Running,
+        voter: true,
+        agent_id: Some("agent-<1>".to_owned()),
+        task_id: Some("task".to_owned()),
+    };
+    ClusterView {
+        name: name.parse().unwrap(),
+        user: "mysos".to_owned(),
+        num_nodes: 2,
+        size: Size::DEFAULT,
+        flavour: None,
+        version: None,
+        durability: Durability::Async,
+        state: ClusterState::Running,
+        reason: "all <b>members</b> are \"ready\"".to_owned(),
+        cluster_url: format!("zk://z:2181/cotton/discover/{name}"),
+        epoch: 3,
+        members: vec![member(0, MemberRole::Master), member(1, MemberRole::Slave)],
+    }
+}
+
+#[tokio::test]
+async fn clusters_are_listed_and_shown() {
+    let server = Server::start().await;
+    assert_eq!(
+        server.get("/clusters").await.json(),
+        serde_json::json!({"clusters": []})
+    );
+    server.show(true, vec![view("b"), view("a")]);
+    let list = server.get("/clusters").await.json();
+    assert_eq!(
+        (&list["clusters"][0]["name"], &list["clusters"][1]["name"]),
+        (&"a".into(), &"b".into())
+    );
+    let expected = serde_json::json!({
+        "name": "a", "user": "mysos", "num_nodes": 2,
+        "size": {"cpus": 1.0, "mem": "512mb", "disk": "2gb"},
+        "flavour": null, "version": null, "durability": "async", "state": "running",
+        "reason": "all <b>members</b> are \"ready\"",
+        "cluster_url": "zk://z:2181/cotton/discover/a", "epoch": 3,
+        "members": [
+            {"id": 0, "server_id": 1, "host": "db7.example.com", "port": 31007, "role": "master",
+             "state": "running", "voter": true, "agent_id": "agent-<1>", "task_id": "task"},
+            {"id": 1, "server_id": 2, "host": "db7.example.com", "port": 31007, "role": "slave",
+             "state": "running", "voter": true, "agent_id": "agent-<1>", "task_id": "task"},
+        ],
+    });
+    let answer = server.get("/clusters/a").await;
+    assert_eq!(answer.json(), expected);
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let unknown = server.get("/clusters/c").await;
+    assert_eq!(
+        (unknown.status, unknown.problem().detail.as_str()),
+        (StatusCode::NOT_FOUND, "there is no cluster \"c\"")
+    );
+}
+
+#[tokio::test]
+async fn the_page_says_whether_mesos_is_there() {
+    let server = Server::start().await;
+    let page = server.get("/").await;
+    assert_eq!(page.headers["content-type"], "text/html; charset=utf-8");
+    assert!(
+        page.text()
+            .contains("The scheduler is not connected to a Mesos master yet.")
+    );
+    assert!(page.text().contains("No clusters yet"));
+    server.show(true, vec![]);
+    assert!(!server.get("/").await.text().contains("not connected"));
+}
+
+#[tokio::test]
+async fn the_page_shows_clusters_and_escapes_everything() {
+    let server = Server::start().await;
+    server.show(true, vec![view("orders")]);
+    let page = server.get("/").await;
+    for text in [
+        "orders",
+        "running",
+        "zk://z:2181/cotton/discover/orders",
+        "db7.example.com:31007",
+        "master",
+        "slave",
+        "all &lt;b&gt;members&lt;/b&gt; are &quot;ready&quot;",
+        "agent-&lt;1&gt;",
+        "1 cpus, 512mb memory, 2gb disk",
+    ] {
+        assert!(page.text().contains(text), "{text}");
+    }
+    assert!(!page.text().contains("<b>") && !page.text().contains("agent-<1>"));
+    assert!(!page.text().contains("http-equiv=\"refresh\" content=\"0"));
+    assert!(
+        page.headers["content-security-policy"]
+            .to_str()
+            .unwrap()
+            .starts_with("default-src 'none'")
+    );
+    assert_eq!(page.headers["x-content-type-options"], "nosniff");
+}
+
+#[tokio::test]
+async fn metrics_come_flat_and_for_prometheus() {
+    let server = Server::start().await;
+    server.metrics.tasks_launched.inc();
+    server.metrics.framework_registered.set(1);
+    let vars = server.get("/vars.json").await.json();
+    assert_eq!(vars["scheduler.tasks_launched"], 1);
+    assert_eq!(vars["scheduler.framework_registered"], 1);
+    assert!(vars["scheduler.uptime"].as_f64().unwrap() >= 0.0);
+    let text = server.get("/metrics").await;
+    assert!(
+        text.text()
+            .contains("cotton_scheduler_tasks_launched_total 1\n"),
+        "{}",
+        text.text()
+    );
+    assert!(text.text().ends_with("# EOF\n"));
+    assert_eq!(server.get("/health").await.text(), "OK\n");
+}
+
+#[tokio::test]
+async fn the_executor_is_served_as_it_was_at_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cotton");
+    let content = vec![7_u8; 1 << 20];
+    std::fs::write(&path, &content).unwrap();
+    let binary = ExecutorBinary::open(&path).unwrap();
+    let url_path = binary.url_path();
+    // The digest was made with sha256sum.
+    let digest = "51b12eb838732b786b4d45c660a974ddf3860ae09084fd293fa6e5df46581a6c";
+    assert_eq!(url_path, format!("/executor/cotton-{digest}"));
+    let server = Server::with_executor(binary).await;
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "another one").unwrap();
+    for _ in 0..2 {
+        let answer = server.get(&url_path).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        assert_eq!(answer.headers["content-length"], "1048576");
+        assert_eq!(answer.headers["content-type"], "application/octet-stream");
+        assert!(answer.body == content);
+    }
+    let head = server.send(Method::HEAD, &url_path, "text/plain", "").await;
+    assert_eq!(
+        (
+            head.status,
+            head.headers["content-length"].to_str().unwrap()
+        ),
+        (StatusCode::OK, "1048576")
+    );
+    for other in [
+        "/executor/cotton",
+        "/executor/cotton-00",
+        "/executor/..%2F..%2Fetc%2Fpasswd",
+    ] {
+        assert_eq!(
+            server.get(other).await.status,
+            StatusCode::NOT_FOUND,
+            "{other}"
+        );
+    }
+}
