@@ -14,6 +14,11 @@ pub fn complain(text: &str) {
     let _ = writeln!(std::io::stderr(), "cotton: {text}");
 }
 
+/// Tells on stderr how things went.
+pub fn tell(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Writes an answer on stdout.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, one module per part.
 
+mod admin;
 mod http;
 mod mesos;
 mod mysql;

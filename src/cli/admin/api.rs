@@ -36,7 +36,7 @@ impl FromStr for BaseUrl {
             .map_err(|_| "it is not a URL such as http://scheduler.example.com:8080".to_owned())?;
         match (uri.scheme_str(), uri.authority()) {
             (Some("https"), _) => Err(
-                "https is not supported; put an http:// URL, if need be of a local TLS tunnel"
+                "https is not supported; give an http:// URL, if need be of a local TLS tunnel"
                     .to_owned(),
             ),
             (Some("http"), Some(authority))

@@ -5,10 +5,11 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 
-use super::{Context, password::PasswordArgs};
+use super::{Context, discovery, password::PasswordArgs};
 use crate::{
     cli::{Exit, output},
     http::clusters::CreateAnswer,
+    secret::Secret,
 };
 
 /// Create a cluster.
@@ -58,5 +59,14 @@ pub(super) async fn run(context: &Context, arguments: CreateArgs) -> anyhow::Res
     let answer: CreateAnswer = context.api.send(Method::POST, &path, &fields).await?;
     // The answer comes first: the password in it must not be lost when waiting fails.
     output::answer(serde_json::to_string(&answer)?)?;
+    if arguments.wait {
+        let password = Secret::new(answer.cluster_password);
+        let (url, user) = (&answer.cluster_url, &arguments.user);
+        let master = discovery::wait_for_master(url, user, &password, arguments.timeout).await?;
+        output::tell(format!(
+            "{} has its master at {}:{}",
+            arguments.cluster, master.host, master.port
+        ));
+    }
     Ok(Exit::Ok)
 }

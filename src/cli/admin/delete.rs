@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use http::Method;
 
-use super::{Context, password::PasswordArgs};
+use super::{Context, discovery, password::PasswordArgs};
 use crate::{
     cli::{Exit, output},
     http::clusters::DeleteAnswer,
@@ -32,5 +32,9 @@ pub(super) async fn run(context: &Context, arguments: DeleteArgs) -> anyhow::Res
     let path = super::api::path_of(&arguments.cluster);
     let answer: DeleteAnswer = context.api.send(Method::DELETE, &path, &fields).await?;
     output::answer(serde_json::to_string(&answer)?)?;
+    if arguments.wait {
+        discovery::wait_gone(&answer.cluster_url, arguments.timeout).await?;
+        output::tell(format!("{} is gone", arguments.cluster));
+    }
     Ok(Exit::Ok)
 }

@@ -3,6 +3,7 @@
 mod api;
 mod create;
 mod delete;
+mod discovery;
 mod list;
 mod password;
 mod show;

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod double;
-mod pages;
+pub mod pages;
 
 use std::process::Command;
 

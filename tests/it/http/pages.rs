@@ -12,7 +12,7 @@ use http::{Method, StatusCode};
 
 use super::double::Server;
 
-fn view(name: &str) -> ClusterView {
+pub fn view(name: &str) -> ClusterView {
     let member = |id: u32, role| MemberView {
         id,
         server_id: id + 1,
