@@ -113,6 +113,20 @@ pub struct MemberRecord {
     pub launches: u32,
     /// Its task, from before the launch until its end is known.
     pub task: Option<TaskRecord>,
+    /// How its last tasks came to nothing, while none has got as far as serving clients.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
+}
+
+/// Tasks of a member that ended, one after the other, before they served clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    /// How many in a row.
+    pub times: u32,
+    /// What Mesos said of the last one.
+    pub message: String,
+    /// When the next one may be launched.
+    pub retry_at: Timestamp,
 }
 
 /// A launched task.

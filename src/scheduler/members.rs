@@ -15,7 +15,7 @@ use super::{
 use crate::{
     cluster::{
         id::{MemberId, TaskId},
-        record::{ClusterRecord, TaskRecord},
+        record::{ClusterRecord, Failing, TaskRecord},
     },
     time::Timestamp,
 };
@@ -31,6 +31,14 @@ pub const KILL_RETRY: Duration = Duration::from_secs(20);
 /// The grace period that Mesos is told for Cotton's tasks: mysqld gets 10 s to end by itself.
 pub const KILL_GRACE_PERIOD: Duration = Duration::from_secs(15);
 
+/// The wait before a member is launched again whose last task ended before it served clients. It
+/// doubles with each further one: what fails at once, such as a package that cannot be read, must not
+/// keep agents busy for nothing.
+const FIRST_RELAUNCH_DELAY: Duration = Duration::from_secs(1);
+
+/// The longest such wait: an operator who has mended the cause does not wait for longer.
+const LONGEST_RELAUNCH_DELAY: Duration = Duration::from_secs(60);
+
 /// Forgets the tasks that have ended. Returns why, a sentence each.
 pub fn forget_ended(next: &mut ClusterRecord, observed: &Observed, now: Timestamp) -> Vec<String> {
     let mut ended = Vec::new();
@@ -38,13 +46,47 @@ pub fn forget_ended(next: &mut ClusterRecord, observed: &Observed, now: Timestam
         let Some(task) = &member.task else { continue };
         let Some(why) = ending(task, observed, now) else { continue };
         ended.push(format!("task {} of member {id} has ended: {why}", task.task_id));
+        let task_id = task.task_id.clone();
         member.task = None;
-        next.published.slaves.remove(id);
+        let served = next.published.slaves.remove(id) | (next.published.master == Some(*id));
         if next.published.master == Some(*id) {
             next.published.master = None;
         }
+        if !served && has_run(&task_id, observed) {
+            let times = member.failing.as_ref().map_or(1, |failing| failing.times + 1);
+            let delay = FIRST_RELAUNCH_DELAY * (1 << times.saturating_sub(1).min(16));
+            let retry_at = now.plus(delay.min(LONGEST_RELAUNCH_DELAY));
+            member.failing = Some(Failing { times, message: why, retry_at });
+        }
     }
     ended
+}
+
+/// Whether an ended task was carried out at all. A launch that got lost is no failure of the member.
+fn has_run(task_id: &TaskId, observed: &Observed) -> bool {
+    observed.tasks.get(task_id).is_some_and(|task| match task.state {
+        TaskState::Finished | TaskState::Failed | TaskState::Killed | TaskState::Error => true,
+        TaskState::Staging
+        | TaskState::Starting
+        | TaskState::Running
+        | TaskState::Killing
+        | TaskState::Dropped
+        | TaskState::Gone
+        | TaskState::GoneByOperator
+        | TaskState::Unreachable
+        | TaskState::Unknown
+        | TaskState::Lost => false,
+    })
+}
+
+/// A member that serves clients is no longer failing.
+pub fn forgive_serving(next: &mut ClusterRecord) {
+    let published = &next.published;
+    for (id, member) in &mut next.members {
+        if published.slaves.contains(id) || published.master == Some(*id) {
+            member.failing = None;
+        }
+    }
 }
 
 /// Why a task is certainly over, if it is.
@@ -94,9 +136,17 @@ pub fn place_missing<'a>(
     look: &mut Look,
 ) -> Vec<Launch> {
     let mut launches: Vec<Launch> = Vec::new();
-    let missing: Vec<MemberId> =
-        next.members.iter().filter(|(_, m)| m.task.is_none()).map(|(id, _)| *id).collect();
-    for id in missing {
+    let missing: Vec<(MemberId, Option<Timestamp>)> = next
+        .members
+        .iter()
+        .filter(|(_, member)| member.task.is_none())
+        .map(|(id, member)| (*id, member.failing.as_ref().map(|failing| failing.retry_at)))
+        .collect();
+    for (id, retry_at) in missing {
+        if let Some(retry_at) = retry_at.filter(|at| now < *at) {
+            look.wake_by(retry_at);
+            continue;
+        }
         let occupied: BTreeSet<&str> = next
             .members
             .values()

@@ -134,6 +134,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     }
     voting::advance(next, view.observed);
     publish::advance(next, view);
+    members::forgive_serving(next);
     if let Some(at) = look.awaited.until {
         look.wake_by(at);
     }

@@ -42,7 +42,7 @@ fn state_and_reason(cluster: &Cluster, members: &[MemberView]) -> (ClusterState,
         return (ClusterState::Deleting, format!("{left} tasks have not ended yet"));
     }
     match &record.mastership {
-        Mastership::Unborn => (ClusterState::Creating, creating(members)),
+        Mastership::Unborn => (ClusterState::Creating, creating(record, members)),
         Mastership::Electing if cluster.awaited.until.is_some() => (ClusterState::Electing, awaited),
         Mastership::Electing => (ClusterState::Waiting, awaited),
         Mastership::Elected(elected) if !elected.opened => {
@@ -53,7 +53,10 @@ fn state_and_reason(cluster: &Cluster, members: &[MemberView]) -> (ClusterState,
     }
 }
 
-fn creating(members: &[MemberView]) -> String {
+fn creating(record: &ClusterRecord, members: &[MemberView]) -> String {
+    if let Some(failing) = failing(record) {
+        return failing;
+    }
     let placed = members.iter().filter(|member| member.task_id.is_some()).count();
     let waiting = members.len() - placed;
     if waiting > 0 {
@@ -61,6 +64,17 @@ fn creating(members: &[MemberView]) -> String {
     } else {
         format!("the servers of {placed} members are being made ready")
     }
+}
+
+/// The member whose tasks come to nothing most often, if there is one.
+fn failing(record: &ClusterRecord) -> Option<String> {
+    let failing = record.members.iter().filter_map(|(id, m)| Some((id, m.failing.as_ref()?)));
+    let (id, worst) = failing.max_by_key(|(_, failing)| failing.times)?;
+    let times = match worst.times {
+        1 => "once".to_owned(),
+        times => format!("{times} times in a row"),
+    };
+    Some(format!("member {id} has failed {times} and is tried again: {}", worst.message))
 }
 
 fn opened(
@@ -82,7 +96,13 @@ fn opened(
         .iter()
         .map(|member| match problem(record, &cluster.observed, MemberId(member.id)) {
             Some(problem) => format!("member {}: {problem}", member.id),
-            None => format!("member {} is not ready", member.id),
+            None => {
+                let failing = record.members.get(&MemberId(member.id));
+                match failing.and_then(|member| member.failing.as_ref()) {
+                    Some(failing) => format!("member {} failed: {}", member.id, failing.message),
+                    None => format!("member {} is not ready", member.id),
+                }
+            }
         })
         .collect();
     let reason = format!("member {master} is the master; {}", why.join("; "));
