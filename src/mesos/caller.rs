@@ -2,6 +2,7 @@
 //! they were made, under the identity of the subscription that is open just then.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
@@ -17,6 +18,10 @@ use super::v1::scheduler::{Call, call};
 
 /// How many calls may wait. A scheduler that has more under way than this waits itself.
 const MAX_WAITING_CALLS: usize = 256;
+
+/// How long an answer may still come when the subscription has ended. A master ends it before it
+/// answers TEARDOWN; a master that is gone does not answer at all.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// Why a call was not, or perhaps not, accepted by the master.
 #[derive(Debug, thiserror::Error)]
@@ -165,11 +170,15 @@ impl Caller {
             return Err(CallError::NotSubscribed { call: name });
         };
         let body = encode(call, &session);
-        let mut ended = self.session.clone();
+        let mut sessions = self.session.clone();
+        let ended = async {
+            let _ = sessions.changed().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        };
         tokio::select! {
             answer = self.send(name, body, &session) => answer,
             // Waiting longer for a master that was given up would hold up all later calls.
-            _ = ended.changed() => Err(CallError::Uncertain {
+            () = ended => Err(CallError::Uncertain {
                 call: name,
                 master: session.target.address.to_string(),
                 source: None,

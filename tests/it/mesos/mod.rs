@@ -5,3 +5,4 @@ mod executor;
 mod peer;
 mod recordings;
 mod scheduler;
+mod standin;

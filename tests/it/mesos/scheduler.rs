@@ -40,11 +40,7 @@ impl Client {
     fn with(masters: &str, credential: Option<Credential>, id: Option<&str>) -> Self {
         let config = SchedulerConfig {
             masters: MasterAddresses::parse(masters).unwrap(),
-            framework: v1::FrameworkInfo {
-                user: "root".into(),
-                name: "cotton".into(),
-                ..Default::default()
-            },
+            framework: framework(),
             credential,
             timeouts: Timeouts {
                 deadlines: Deadlines {
@@ -95,6 +91,25 @@ impl Client {
         let end = timeout(DEADLINE, self.events.recv()).await.unwrap();
         assert_eq!(end, None, "nothing comes after Fatal");
         message
+    }
+}
+
+fn framework() -> v1::FrameworkInfo {
+    use v1::framework_info::capability::Type;
+    let capability = |kind: Type| v1::framework_info::Capability {
+        r#type: Some(kind as i32),
+    };
+    v1::FrameworkInfo {
+        user: "root".into(),
+        name: "cotton".into(),
+        roles: vec!["cotton".into()],
+        checkpoint: Some(true),
+        failover_timeout: Some(3600.0),
+        capabilities: vec![
+            capability(Type::MultiRole),
+            capability(Type::PartitionAware),
+        ],
+        ..Default::default()
     }
 }
 
@@ -492,9 +507,10 @@ async fn a_refused_call_is_told_with_the_masters_sentence() {
 
 #[tokio::test]
 async fn a_call_whose_answer_is_lost_is_uncertain_and_the_next_one_works() {
-    let (mut master, stream, client) = subscribed().await;
+    let (mut master, stream, mut client) = subscribed().await;
+    let handle = client.handle.clone();
     let call = |kind: fn() -> Call| {
-        let handle = client.handle.clone();
+        let handle = handle.clone();
         tokio::spawn(async move { handle.call(kind()).await })
     };
     let calling = call(calls::suppress);
@@ -522,7 +538,17 @@ async fn a_call_whose_answer_is_lost_is_uncertain_and_the_next_one_works() {
     master.request().await.accept();
     calling.await.unwrap().unwrap();
 
-    // The subscription ends while a call is under way.
+    // The subscription ends while a call is under way, and the answer comes after that.
+    let calling = call(calls::teardown);
+    let held = master.request().await;
+    drop(stream);
+    let (_, stream) = take_subscription(&mut master).await;
+    held.accept();
+    calling.await.unwrap().unwrap();
+    client.disconnected().await;
+    client.subscribed().await;
+
+    // The same without an answer.
     let calling = call(calls::revive);
     let held = master.request().await;
     drop(stream);
