@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -101,6 +101,24 @@ pub fn framework_user(given: Option<&str>) -> anyhow::Result<String> {
         Some(user) => Ok(user.name),
         None => bail!("the current user has no name; give --framework-user"),
     }
+}
+
+/// A copy of a file that the framework's user can read, wherever the file itself is: a home
+/// directory is usually closed to other users.
+///
+/// # Errors
+///
+/// What the file system says.
+pub fn readable_by_all(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
+    let copy = folder.join(name);
+    let copied = || -> std::io::Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::copy(file, &copy)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o644))
+    };
+    copied().with_context(|| format!("copy {} to {}", file.display(), copy.display()))?;
+    Ok(copy)
 }
 
 /// The hash that names a package.

@@ -313,14 +313,14 @@ fn scheduler(
         .option("--scheduler-keypath", keys.scheduler.display())
         .option("--work-dir", work_dir.join("scheduler").display())
         .option("--advertise", format!("127.0.0.1:{port}"));
-    if let Some(installer) = installer(args)? {
+    if let Some(installer) = installer(args, work_dir)? {
         program = program.option("--installer-args", installer);
     }
     Ok(program.arguments(&args.scheduler_arguments))
 }
 
 /// What `--installer-args` is to say.
-fn installer(args: &LocalArgs) -> anyhow::Result<Option<String>> {
+fn installer(args: &LocalArgs, work_dir: &Path) -> anyhow::Result<Option<String>> {
     let absolute = |path: &PathBuf| {
         path.canonicalize()
             .with_context(|| format!("find {}", path.display()))
@@ -332,7 +332,7 @@ fn installer(args: &LocalArgs) -> anyhow::Result<Option<String>> {
     let Some(package) = &args.package else {
         return Ok(None);
     };
-    let path = absolute(package)?;
+    let path = keys::readable_by_all(&absolute(package)?, &work_dir.join("packages"))?;
     let sha256 =
         keys::sha256(&path).with_context(|| format!("read the package {}", path.display()))?;
     let url = format!("file://{}", path.display());
