@@ -206,6 +206,8 @@ struct Look {
     under_way: bool,
     last: Option<Timestamp>,
     seen: Option<Observation>,
+    /// In how many looks in a row commits waited while none was completed.
+    stuck: u32,
     /// Why nothing was seen the last time.
     problem: Option<String>,
 }
@@ -470,6 +472,9 @@ impl State {
                     let works = seen.replication.as_ref().is_some_and(|r| r.receiving && r.applying);
                     serving.ready = serving.admitted && works;
                 }
+                let idle = self.look.seen.as_ref().is_some_and(|last| last.executed == seen.executed);
+                let stuck = seen.waiting_sessions > 0 && idle;
+                self.look.stuck = if stuck { self.look.stuck + 1 } else { 0 };
                 self.look.seen = Some(*seen);
                 self.look.problem = None;
             }

@@ -9,9 +9,10 @@ use crate::cluster::{
     id::Epoch,
 };
 
-/// Commits that wait for an acknowledgement are a problem worth telling when they are seen; a healthy
-/// master is seen with some of them at times, for a millisecond each.
-const WAITING_IS_NORMAL: u32 = 0;
+/// In how many looks in a row commits must be seen waiting for acknowledgements before that is told. A
+/// busy, healthy master is seen with some of them most of the time, each for a millisecond; a report
+/// that came and went with them would be written every second.
+const WAITING_IS_TOLD_AFTER: u32 = 5;
 
 /// The report that follows from the facts. The promise in it is the stored one.
 pub fn report(state: &State) -> Report {
@@ -99,11 +100,11 @@ fn seen_problem(state: &State) -> Option<String> {
             applier_error(seen).or(receiver)
         }
         Role::Prepared(_) | Role::Marked(_) | Role::Master(_)
-            if seen.waiting_sessions > WAITING_IS_NORMAL =>
+            if state.look.stuck >= WAITING_IS_TOLD_AFTER =>
         {
             Some(format!(
-                "{} commits wait for the acknowledgement of other voters, of which {} are connected",
-                seen.waiting_sessions, seen.clients
+                "no commit gets the acknowledgement of other voters, of which {} are connected",
+                seen.clients
             ))
         }
         _ => None,
