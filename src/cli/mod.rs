@@ -89,7 +89,8 @@ pub fn main() -> ExitCode {
 /// The error and its causes as one line.
 fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        let cause = cause.to_string().replace('\n', " ");
         // Some errors repeat their cause in their own text.
         if line.ends_with(&cause) {
             continue;
@@ -97,7 +98,7 @@ fn one_line(error: &anyhow::Error) -> String {
         if !line.is_empty() {
             line.push_str(": ");
         }
-        line.push_str(&cause.replace('\n', " "));
+        line.push_str(&cause);
     }
     line
 }

@@ -78,10 +78,9 @@ impl Size {
         disk_mib: 1,
     };
 
-    /// The least that a server of either flavour runs in, the executor's share included. Memory:
-    /// MySQL 9.7 was measured to take 185 MB beside its buffer pool without the performance schema
-    /// (MariaDB 10.11 takes less); connections and the least useful pool come on top. Disk: a fresh
-    /// data directory with its redo log takes up to 200 MB before the first row is written.
+    /// The least that a server of either flavour runs in, the executor's share included. Memory: what
+    /// `mysql::mycnf::minimum_memory_mib` says, and some room. Disk: a fresh data directory with its redo log
+    /// takes up to 200 MB before the first row is written.
     pub const MIN: Self = Self {
         cpu_millis: 100,
         mem_mib: 320,
@@ -314,6 +313,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{cluster::flavour::Flavour, mysql::mycnf::minimum_memory_mib};
 
     #[test]
     fn the_default_is_that_of_the_user_guide() {
@@ -440,6 +440,16 @@ mod tests {
             (share.cpu_millis, share.mem_mib, share.disk_mib),
             (990, 480, 2047)
         );
+    }
+
+    #[test]
+    fn the_least_size_is_enough_for_both_flavours() {
+        for flavour in [Flavour::Mysql, Flavour::Mariadb] {
+            assert!(
+                Size::MIN.server_share().mem_mib >= minimum_memory_mib(flavour),
+                "{flavour}"
+            );
+        }
     }
 
     proptest! {

@@ -40,7 +40,10 @@ fn facts(view: &ClusterView) -> String {
         ("reason", view.reason.clone()),
         ("user", view.user.clone()),
         ("discovery", view.cluster_url.clone()),
-        ("members", format!("{} of {}", view.num_nodes, view.size)),
+        (
+            "members",
+            format!("{}, each with {}", view.num_nodes, view.size),
+        ),
         ("server", server),
         ("durability", view.durability.to_string()),
         ("epoch", view.epoch.to_string()),

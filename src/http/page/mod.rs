@@ -82,7 +82,7 @@ fn section(cluster: &Arc<ClusterView>) -> Markup {
             dl {
                 dt { "Discovery" } dd { code { (cluster.cluster_url) } }
                 dt { "User" } dd { (cluster.user) }
-                dt { "Members" } dd { (cluster.num_nodes) " of " (cluster.size) }
+                dt { "Members" } dd { (cluster.num_nodes) ", each with " (cluster.size) }
                 dt { "Server" } dd { (server(cluster)) }
                 dt { "Durability" } dd { (cluster.durability) }
                 dt { "Epoch" } dd { (cluster.epoch) }

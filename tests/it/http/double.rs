@@ -194,7 +194,7 @@ impl Answer {
 
     /// The refusal, after a look at its form.
     pub fn problem(&self) -> Problem {
-        let problem: Problem = serde_json::from_slice(&self.body).expect(self.text());
+        let problem: Problem = serde_json::from_slice(&self.body).unwrap();
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(problem.status, self.status.as_u16());
         assert!(
