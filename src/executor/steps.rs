@@ -288,7 +288,7 @@ fn settings(context: &Context, installed: &Installed, data: DataId) -> Result<St
         report_host: host.clone(),
         data_dir: sandbox.data(data),
         socket: sandbox.socket_for_server(),
-        tmp_dir: Some(sandbox.tmp()),
+        tmp_dir: sandbox.tmp(),
         memory_mib: task.memory_mib.saturating_sub(EXECUTOR_MEMORY_MIB),
         as_root: nix::unistd::geteuid().is_root(),
         relaxed_durability: false,

@@ -38,8 +38,9 @@ pub struct ServerSettings {
     pub data_dir: PathBuf,
     /// The unix socket; at most 107 bytes.
     pub socket: PathBuf,
-    /// Where temporary files go; `None`: where the system says.
-    pub tmp_dir: Option<PathBuf>,
+    /// Where temporary files go. No other server may have it: MariaDB, when it starts, deletes all temporary
+    /// tables that it finds there.
+    pub tmp_dir: PathBuf,
     /// What mysqld may use, in MiB: the task's memory without the executor's share.
     pub memory_mib: u64,
     /// Whether mysqld is started by root and shall stay root.
@@ -160,16 +161,14 @@ fn place(settings: &ServerSettings) -> Result<Vec<Line>, MyCnfError> {
             writable("data directory", &data_dir.to_string_lossy())?,
         ),
         line("socket", writable("socket", &socket.to_string_lossy())?),
+        line(
+            "tmpdir",
+            writable("directory for temporary files", &tmp_dir.to_string_lossy())?,
+        ),
         line("pid_file", "mysqld.pid"),
         line("skip_name_resolve", "ON"),
         line("local_infile", "OFF"),
     ];
-    if let Some(tmp_dir) = tmp_dir {
-        lines.push(line(
-            "tmpdir",
-            writable("directory for temporary files", &tmp_dir.to_string_lossy())?,
-        ));
-    }
     if *as_root {
         lines.push(line("user", "root"));
     }

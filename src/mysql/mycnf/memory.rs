@@ -9,7 +9,7 @@ use crate::cluster::flavour::Flavour;
 /// Measured as resident memory with the buffer pool full: see `docs/measurements.md`.
 const fn fixed_cost_mib(flavour: Flavour) -> u64 {
     match flavour {
-        Flavour::Mysql => 230,
+        Flavour::Mysql => 260,
         Flavour::Mariadb => 110,
     }
 }
@@ -56,8 +56,9 @@ pub fn lines(flavour: Flavour, memory_mib: u64) -> Result<Vec<Line>, MyCnfError>
     // The server rounds the pool *up* to whole chunks, and by default a chunk has 128 MiB.
     let chunk = if pool < 4096 { 8 } else { 128 };
     let pool = pool / chunk * chunk;
-    // What sorting and grouping of all connections together may take before it goes to disk.
-    let temporary = (memory_mib / 16).clamp(16, 1024);
+    let small = memory_mib < PERFORMANCE_SCHEMA_FROM_MIB;
+    // What one statement's temporary table may take before it goes to disk; every connection may have one.
+    let table = (memory_mib / 256).clamp(1, 16);
     let mut lines = vec![
         line("innodb_buffer_pool_size", format!("{pool}M")),
         line("innodb_buffer_pool_chunk_size", format!("{chunk}M")),
@@ -65,26 +66,33 @@ pub fn lines(flavour: Flavour, memory_mib: u64) -> Result<Vec<Line>, MyCnfError>
             "performance_schema",
             if performance_schema { "ON" } else { "OFF" },
         ),
-        line("tmp_table_size", format!("{}M", (temporary / 4).max(4))),
-        line(
-            "max_heap_table_size",
-            format!("{}M", (temporary / 4).max(4)),
-        ),
+        line("tmp_table_size", format!("{table}M")),
+        line("max_heap_table_size", format!("{table}M")),
     ];
-    match flavour {
-        Flavour::Mysql => lines.push(line("temptable_max_ram", format!("{temporary}M"))),
-        Flavour::Mariadb => {
-            // Its own tables and those for sorting are Aria; the default is 128 MiB, whatever the memory.
-            lines.push(line(
-                "aria_pagecache_buffer_size",
-                format!("{}M", (temporary / 2).clamp(8, 128)),
-            ));
-            lines.push(line("key_buffer_size", "1M"));
-        }
-    }
-    if memory_mib < PERFORMANCE_SCHEMA_FROM_MIB {
+    if small {
+        // The defaults take up to 64 MiB, and 20 MiB for some thousand tables.
+        lines.push(line("innodb_log_buffer_size", "8M"));
         lines.push(line("table_definition_cache", 400));
         lines.push(line("table_open_cache", 400));
+    }
+    match flavour {
+        Flavour::Mysql => {
+            // What the temporary tables of all connections together may take. The default is 1 GiB.
+            lines.push(line(
+                "temptable_max_ram",
+                format!("{}M", (memory_mib / 32).clamp(8, 1024)),
+            ));
+            if small {
+                // What the appliers may queue; a greater transaction waits until the queue is empty. The default is 128 MiB.
+                lines.push(line("replica_pending_jobs_size_max", "16M"));
+            }
+        }
+        Flavour::Mariadb => {
+            // Its own tables and those for sorting are Aria; the default is 128 MiB, whatever the memory.
+            let aria = (memory_mib / 32).clamp(8, 128);
+            lines.push(line("aria_pagecache_buffer_size", format!("{aria}M")));
+            lines.push(line("key_buffer_size", "1M"));
+        }
     }
     Ok(lines)
 }

@@ -12,7 +12,7 @@ fn settings(flavour: Flavour, version: ServerVersion) -> ServerSettings {
         report_host: "db7.example.com".to_owned(),
         data_dir: "/sandbox/data".into(),
         socket: "/sandbox/mysqld.sock".into(),
-        tmp_dir: None,
+        tmp_dir: "/sandbox/tmp".into(),
         // The default size without the executor's share.
         memory_mib: 480,
         as_root: false,
@@ -25,7 +25,6 @@ fn settings(flavour: Flavour, version: ServerVersion) -> ServerSettings {
 fn mariadb_with_a_users_own_file() {
     let mut settings = settings(Flavour::Mariadb, ServerVersion::new(10, 11, 19));
     settings.user_defaults = Some("[mysqld]\nmax_connections = 500\n\n".to_owned());
-    settings.tmp_dir = Some("/sandbox/tmp".into());
     insta::assert_snapshot!(render(&settings).unwrap(), @r#"
     # The user's own settings.
     [mysqld]
@@ -40,10 +39,10 @@ fn mariadb_with_a_users_own_file() {
     report_port = 31007
     datadir = "/sandbox/data"
     socket = "/sandbox/mysqld.sock"
+    tmpdir = "/sandbox/tmp"
     pid_file = mysqld.pid
     skip_name_resolve = ON
     local_infile = OFF
-    tmpdir = "/sandbox/tmp"
     log_bin = binlog
     relay_log = relay
     binlog_row_image = FULL
@@ -72,12 +71,13 @@ fn mariadb_with_a_users_own_file() {
     innodb_buffer_pool_size = 336M
     innodb_buffer_pool_chunk_size = 8M
     performance_schema = OFF
-    tmp_table_size = 7M
-    max_heap_table_size = 7M
-    aria_pagecache_buffer_size = 15M
-    key_buffer_size = 1M
+    tmp_table_size = 1M
+    max_heap_table_size = 1M
+    innodb_log_buffer_size = 8M
     table_definition_cache = 400
     table_open_cache = 400
+    aria_pagecache_buffer_size = 15M
+    key_buffer_size = 1M
     "#);
 }
 
@@ -93,6 +93,7 @@ fn mysql_with_the_default_size() {
     report_port = 31007
     datadir = "/sandbox/data"
     socket = "/sandbox/mysqld.sock"
+    tmpdir = "/sandbox/tmp"
     pid_file = mysqld.pid
     skip_name_resolve = ON
     local_infile = OFF
@@ -125,14 +126,16 @@ fn mysql_with_the_default_size() {
     rpl_semi_sync_replica_enabled = OFF
     mysqlx = OFF
     secure_file_priv = NULL
-    innodb_buffer_pool_size = 224M
+    innodb_buffer_pool_size = 200M
     innodb_buffer_pool_chunk_size = 8M
     performance_schema = OFF
-    tmp_table_size = 7M
-    max_heap_table_size = 7M
-    temptable_max_ram = 30M
+    tmp_table_size = 1M
+    max_heap_table_size = 1M
+    innodb_log_buffer_size = 8M
     table_definition_cache = 400
     table_open_cache = 400
+    temptable_max_ram = 15M
+    replica_pending_jobs_size_max = 16M
     "#);
 }
 

@@ -25,6 +25,7 @@ macro_rules! both_flavours {
 }
 
 mod clients;
+mod memory;
 mod privileges;
 mod replication;
 mod restart;

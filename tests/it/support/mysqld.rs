@@ -223,6 +223,7 @@ impl Mysqld {
             port: free_port(),
             child: None,
         };
+        fs::create_dir(server.path("tmp")).unwrap();
         let mut settings = server.settings(server_id);
         change(&mut settings);
         // Small files start faster; they are nothing that Cotton decides about.
@@ -334,7 +335,7 @@ impl Mysqld {
             report_host: "127.0.0.1".to_owned(),
             data_dir: self.path("data"),
             socket: self.path("s"),
-            tmp_dir: None,
+            tmp_dir: self.path("tmp"),
             memory_mib: 300,
             as_root: nix::unistd::geteuid().is_root(),
             relaxed_durability: false,
