@@ -120,14 +120,14 @@ pub(super) async fn delete(
 }
 
 /// `GET /clusters`
-pub(super) async fn list(State(port): State<SchedulerPort>) -> Response {
-    let views = port.views.borrow().clone();
+pub(super) async fn list(State(port): State<SchedulerPort>) -> Result<Response, ApiError> {
+    let views = port.clusters()?;
     let clusters = views
         .clusters
         .values()
         .map(Arc::as_ref)
         .collect::<Vec<&ClusterView>>();
-    Json(ListAnswer { clusters }).into_response()
+    Ok(Json(ListAnswer { clusters }).into_response())
 }
 
 /// `GET /clusters/<name>`
@@ -136,7 +136,7 @@ pub(super) async fn show(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let name = known_name(name_in(path)?)?;
-    let views = port.views.borrow().clone();
+    let views = port.clusters()?;
     let view = views.clusters.get(&name).map(Arc::as_ref);
     let answer = view.map(|view: &ClusterView| Json(view).into_response());
     answer.ok_or_else(|| ApiError::UnknownCluster(name.to_string()))

@@ -68,6 +68,11 @@ pub enum ApiError {
     /// Not a form.
     #[error("the body must be multipart/form-data or application/x-www-form-urlencoded, not {0:?}")]
     NotAForm(String),
+    /// The stored state was not read yet.
+    #[error(
+        "the scheduler has not read its state from ZooKeeper yet, so it cannot say anything of clusters; try again"
+    )]
+    Starting,
     /// No connection to Mesos.
     #[error("the scheduler is not registered with a Mesos master at the moment; try again later")]
     NotRegistered,
@@ -123,6 +128,7 @@ impl ApiError {
             Self::BeingDeleted(_) => (StatusCode::CONFLICT, "cluster-being-deleted"),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
             Self::NotAForm(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-a-form"),
+            Self::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
             Self::NotRegistered => (StatusCode::SERVICE_UNAVAILABLE, "not-registered"),
             Self::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-stored"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),

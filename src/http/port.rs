@@ -85,6 +85,9 @@ pub struct Deleted {
 /// What there is to see of the scheduler.
 #[derive(Debug, Clone, Default)]
 pub struct Views {
+    /// Whether the stored state was read. Before that nothing can be said of any cluster, least of all that
+    /// there is none of a name: somebody may be waiting for exactly that.
+    pub loaded: bool,
     /// Whether the framework is registered with a Mesos master.
     pub connected: bool,
     /// The clusters.
@@ -92,15 +95,29 @@ pub struct Views {
 }
 
 impl SchedulerPort {
+    /// What there is to see of the clusters.
+    ///
+    /// # Errors
+    /// [`ApiError::Starting`] as long as the state was not read.
+    pub fn clusters(&self) -> Result<Arc<Views>, ApiError> {
+        let views = self.views.borrow().clone();
+        if views.loaded {
+            Ok(views)
+        } else {
+            Err(ApiError::Starting)
+        }
+    }
+
     /// Asks for a change and waits for its answer.
     ///
     /// # Errors
-    /// What the core answers; [`ApiError::Overloaded`] when too many wait already;
+    /// What the core answers; [`ApiError::Starting`] before it has read its state; [`ApiError::Overloaded`] when too many wait already;
     /// [`ApiError::Stopping`] when there is no core any more; [`ApiError::Unanswered`] when it takes too long.
     pub async fn ask<T>(
         &self,
         request: impl FnOnce(Reply<T>) -> ApiRequest,
     ) -> Result<T, ApiError> {
+        self.clusters()?;
         let (reply, answer) = oneshot::channel();
         self.requests
             .try_send(request(reply))

@@ -133,7 +133,7 @@ impl Driver {
         let before = self.views.borrow().clone();
         let gone: Vec<ClusterName> =
             before.clusters.keys().filter(|n| !self.state.clusters.contains_key(n)).cloned().collect();
-        if due.is_empty() && gone.is_empty() && before.connected == connected {
+        if before.loaded && due.is_empty() && gone.is_empty() && before.connected == connected {
             return;
         }
         let mut clusters: BTreeMap<_, _> = before.clusters.clone();
@@ -149,7 +149,7 @@ impl Driver {
             }
         }
         self.measure(connected);
-        self.views.send_replace(Arc::new(Views { connected, clusters }));
+        self.views.send_replace(Arc::new(Views { loaded: true, connected, clusters }));
     }
 
     fn measure(&self, connected: bool) {

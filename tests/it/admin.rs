@@ -243,3 +243,34 @@ orders  running  2      db7.example.com:31007  1 cpus, 512mb memory, 2gb disk
         late.2
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scheduler_that_starts_again_is_waited_for() {
+    let server = Server::start().await;
+    server.views.send_replace(Default::default());
+    let late = texts(
+        &admin(
+            &server,
+            &["wait", "orders", "--for", "gone", "--timeout", "10ms"],
+            "",
+        )
+        .await,
+    );
+    assert_eq!(late.0, Some(1), "nothing known is not gone");
+    assert!(
+        late.2.contains("nothing is known of orders after 10ms"),
+        "{}",
+        late.2
+    );
+    let waits = admin(
+        &server,
+        &["wait", "orders", "--for", "gone", "--timeout", "1m"],
+        "",
+    );
+    let starts = async {
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        server.show(true, vec![]);
+    };
+    let (output, ()) = tokio::join!(waits, starts);
+    assert_eq!(texts(&output).0, Some(0));
+}

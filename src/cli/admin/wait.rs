@@ -55,39 +55,69 @@ pub(super) async fn run(context: &Context, arguments: WaitArgs) -> anyhow::Resul
     } = arguments;
     let deadline = Instant::now() + timeout;
     let mut progress = Progress::start();
+    let mut was_reached = false;
     loop {
-        let view = look(context, &cluster).await?;
-        match (&view, awaited) {
-            (None, Awaited::Gone) => return Ok(Exit::Ok),
-            (None, Awaited::State(_)) => bail!("there is no cluster {cluster:?}"),
-            (Some(view), Awaited::State(state)) if view.state == state => return Ok(Exit::Ok),
-            (Some(view), _) if view.state == ClusterState::Failed => {
+        let seen = match look(context, &cluster).await {
+            Ok(seen) => seen,
+            // An address where no scheduler ever was is a mistake; one that was there comes back.
+            Err(error) if !was_reached => return Err(error),
+            Err(error) => Seen::Nothing(format!("{error:#}")),
+        };
+        was_reached = true;
+        match (&seen, awaited) {
+            (Seen::Gone, Awaited::Gone) => return Ok(Exit::Ok),
+            (Seen::Gone, Awaited::State(_)) => bail!("there is no cluster {cluster:?}"),
+            (Seen::Cluster(view), Awaited::State(state)) if view.state == state => {
+                return Ok(Exit::Ok);
+            }
+            (Seen::Cluster(view), _) if view.state == ClusterState::Failed => {
                 bail!("{cluster} has failed: {}", view.reason)
             }
-            (Some(view), _) => progress.say(format!(
+            (Seen::Cluster(view), _) => progress.say(format!(
                 "{cluster} is {}: {}",
                 view.state.as_str(),
                 view.reason
             )),
+            (Seen::Nothing(why), _) => progress.say(why),
         }
         if Instant::now() + INTERVAL > deadline {
-            let now = view.map_or("gone", |view| view.state.as_str());
-            bail!(
-                "{cluster} is still {now} after {}",
-                humantime::format_duration(timeout)
-            );
+            let patience = humantime::format_duration(timeout);
+            match seen {
+                Seen::Cluster(view) => {
+                    bail!(
+                        "{cluster} is still {} after {patience}",
+                        view.state.as_str()
+                    )
+                }
+                Seen::Gone => bail!("{cluster} is gone"),
+                Seen::Nothing(why) => {
+                    bail!("nothing is known of {cluster} after {patience}: {why}")
+                }
+            }
         }
         sleep(INTERVAL).await;
     }
 }
 
-/// The cluster, or `None` if there is none. While the scheduler is away there is nothing to learn but that.
-async fn look(context: &Context, cluster: &str) -> anyhow::Result<Option<ClusterView>> {
-    match context.api.get(&super::api::path_of(cluster)).await {
-        Ok(view) => Ok(Some(view)),
-        Err(error) => match error.downcast_ref::<Refused>() {
-            Some(refused) if refused.status == StatusCode::NOT_FOUND => Ok(None),
-            _ => Err(error),
-        },
+/// What a look at the cluster shows.
+enum Seen {
+    Cluster(Box<ClusterView>),
+    Gone,
+    /// The scheduler cannot say at the moment.
+    Nothing(String),
+}
+
+async fn look(context: &Context, cluster: &str) -> anyhow::Result<Seen> {
+    let error = match context.api.get(&super::api::path_of(cluster)).await {
+        Ok(view) => return Ok(Seen::Cluster(view)),
+        Err(error) => error,
+    };
+    match error
+        .downcast_ref::<Refused>()
+        .map(|refused| refused.status)
+    {
+        Some(StatusCode::NOT_FOUND) => Ok(Seen::Gone),
+        Some(StatusCode::SERVICE_UNAVAILABLE) => Ok(Seen::Nothing(error.to_string())),
+        _ => Err(error),
     }
 }

@@ -55,7 +55,13 @@ pub fn render(views: &Views) -> Markup {
                             "new ones can be asked for as soon as it is."
                         }
                     }
-                    @if views.clusters.is_empty() { (no_clusters()) }
+                    @if !views.loaded {
+                        p.notice role="status" {
+                            "The scheduler has not read its state from ZooKeeper yet; the clusters are shown as soon as it has."
+                        }
+                    } @else if views.clusters.is_empty() {
+                        (no_clusters())
+                    }
                     @for cluster in views.clusters.values() { (section(cluster)) }
                 }
             }

@@ -71,7 +71,10 @@ impl Server {
         clusters: Clusters,
         executor: Option<Arc<ExecutorBinary>>,
     ) -> Self {
-        let (views, seen) = watch::channel(Arc::new(Views::default()));
+        let (views, seen) = watch::channel(Arc::new(Views {
+            loaded: true,
+            ..Views::default()
+        }));
         let metrics = Arc::new(Metrics::register(
             prometheus_client::registry::Registry::default(),
         ));
@@ -121,6 +124,7 @@ impl Server {
             .into_iter()
             .map(|view| (view.name.clone(), Arc::new(view)));
         self.views.send_replace(Arc::new(Views {
+            loaded: true,
             connected,
             clusters: clusters.collect(),
         }));

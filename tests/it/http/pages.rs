@@ -180,3 +180,29 @@ async fn the_executor_is_served_as_it_was_at_the_start() {
         );
     }
 }
+
+#[tokio::test]
+async fn before_the_state_was_read_nothing_is_said_of_clusters() {
+    let server = Server::start().await;
+    server.views.send_replace(Default::default());
+    for path in ["/clusters", "/clusters/a"] {
+        let answer = server.get(path).await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert!(
+            answer
+                .problem()
+                .detail
+                .starts_with("the scheduler has not read its state")
+        );
+    }
+    let created = server
+        .form(Method::POST, "/clusters/a", "cluster_user=u")
+        .await;
+    assert_eq!(created.status, StatusCode::SERVICE_UNAVAILABLE);
+    let deleted = server
+        .form(Method::DELETE, "/clusters/a", "password=p")
+        .await;
+    assert_eq!(deleted.status, StatusCode::SERVICE_UNAVAILABLE);
+    let page = server.get("/").await;
+    assert!(page.text().contains("has not read its state") && !page.text().contains("No clusters"));
+}
