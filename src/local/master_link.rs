@@ -18,6 +18,10 @@ const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
 pub const MAX_WAITING: usize = 1024;
 
 /// What comes of a connection.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all of it is messages, which are the large ones"
+)]
 pub enum News {
     /// The master took the agent; its messages follow.
     Connected {

@@ -72,6 +72,10 @@ pub struct Register {
 /// Agent to master.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "messages are few and short-lived, and most are the large ones"
+)]
 pub enum ToMaster {
     /// The answer to [`ToAgent::Ping`].
     Pong,
@@ -107,6 +111,10 @@ pub enum ToMaster {
 /// Master to agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "messages are few and short-lived, and most are the large ones"
+)]
 pub enum ToAgent {
     /// The first record: the agent is taken, with this id.
     Registered {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod http;
+mod local;
 mod mesos;
 mod mysql;
 mod proto;

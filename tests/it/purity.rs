@@ -5,6 +5,23 @@ use std::{fs, path::Path};
 
 /// Files that decide, besides all of `src/cluster`.
 const PURE: &[&str] = &[
+    "src/local/agent/core.rs",
+    "src/local/agent/environment.rs",
+    "src/local/agent/executors.rs",
+    "src/local/agent/launching.rs",
+    "src/local/agent/recovery.rs",
+    "src/local/agent/updates.rs",
+    "src/local/duration.rs",
+    "src/local/master/accept.rs",
+    "src/local/master/agents.rs",
+    "src/local/master/core.rs",
+    "src/local/master/events.rs",
+    "src/local/master/offers.rs",
+    "src/local/master/state.rs",
+    "src/local/master/subscribe.rs",
+    "src/local/master/tasks.rs",
+    "src/local/master/validate.rs",
+    "src/local/resources.rs",
     "src/scheduler/action.rs",
     "src/scheduler/check.rs",
     "src/scheduler/election.rs",

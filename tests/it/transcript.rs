@@ -74,3 +74,10 @@ fn first_line(line: &str) -> Option<Entry> {
             body: String::new(),
         })
 }
+
+/// One recording, by the first part of its file's name, for example `01-subscribe`.
+pub fn one(prefix: &str) -> Vec<Entry> {
+    let found = all().into_iter().find(|(name, _)| name.starts_with(prefix));
+    let (_, entries) = found.unwrap_or_else(|| panic!("no recording {prefix}"));
+    entries
+}

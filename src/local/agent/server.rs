@@ -374,10 +374,10 @@ impl Shell {
                     container_id,
                     resources,
                 } => {
-                    if let Some(cgroups) = &self.surroundings.cgroups {
-                        if let Err(error) = cgroups.limit(&container_id, &resources) {
-                            tracing::warn!(%container_id, %error, "the container's limits cannot be changed");
-                        }
+                    if let Some(cgroups) = &self.surroundings.cgroups
+                        && let Err(error) = cgroups.limit(&container_id, &resources)
+                    {
+                        tracing::warn!(%container_id, %error, "the container's limits cannot be changed");
                     }
                 }
                 Out::Kill { container_id } => {

@@ -4,8 +4,8 @@ use crate::local::wire::{Proto, ToMaster};
 use crate::mesos::v1::executor::{Event, event};
 use crate::mesos::v1::network_info::IpAddress;
 use crate::mesos::v1::{
-    AgentId, ContainerId, ContainerStatus, ExecutorId, NetworkInfo, TaskId, TaskInfo, TaskState,
-    TaskStatus, task_status,
+    AgentId, ContainerId, ContainerStatus, ExecutorId, FrameworkId, FrameworkInfo, NetworkInfo,
+    TaskId, TaskInfo, TaskState, TaskStatus, task_status,
 };
 use crate::time::Timestamp;
 
@@ -105,10 +105,12 @@ impl Core {
         // Its status needs a place until it is acknowledged: with an executor that has ended.
         let agent_id = self.info.id.clone();
         let executor = self.executors.entry(key.clone()).or_insert_with(|| {
-            let mut framework = crate::mesos::v1::FrameworkInfo::default();
-            framework.id = Some(crate::mesos::v1::FrameworkId {
-                value: framework_id.to_owned(),
-            });
+            let framework = FrameworkInfo {
+                id: Some(FrameworkId {
+                    value: framework_id.to_owned(),
+                }),
+                ..Default::default()
+            };
             let mut info = task.executor.clone().unwrap_or_default();
             info.executor_id = ExecutorId {
                 value: key.1.clone(),

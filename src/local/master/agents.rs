@@ -156,7 +156,7 @@ impl Core {
     }
 
     /// A message of an agent; one from a connection that is not its present one is passed over.
-    pub fn agent_message(&mut self, agent_id: &str, link: &str, message: ToMaster, now: Timestamp) {
+    pub fn agent_message(&mut self, agent_id: &str, link: &str, message: ToMaster) {
         let Some(agent) = self.agents.get_mut(agent_id) else {
             return;
         };
@@ -170,7 +170,7 @@ impl Core {
                 status: Proto(status),
                 latest_state,
             } => {
-                self.status_update(&framework_id, status, latest_state, now);
+                self.status_update(&framework_id, status, latest_state);
             }
             ToMaster::ExitedExecutor {
                 framework_id,
@@ -185,7 +185,6 @@ impl Core {
                         &framework_id,
                         events::failure(agent_id, Some((&executor_id, status))),
                     );
-                    self.allocate(now);
                 }
             }
             ToMaster::ExecutorMessage {

@@ -1,7 +1,9 @@
 //! Who is offered what. Pure.
 //!
 //! Every round offers all that is free on an agent, as one offer, to the role that has the least of
-//! the cluster and neither suppressed offers nor refused what is there.
+//! the cluster and neither suppressed offers nor refused what is there. Rounds come with the clock,
+//! and at once when somebody subscribes, revives, registers or is torn down. What a task or an
+//! executor frees waits for the next round, so that both parts come back in one offer.
 
 use std::collections::BTreeMap;
 
@@ -31,10 +33,10 @@ impl Core {
             if free.total("cpus") < MIN_CPUS && free.total("mem") < MIN_MEM_MIB {
                 continue;
             }
-            if let Some((framework_id, role)) = self.choose(&agent_id, &free) {
-                if let Some(offer) = self.offer(&agent_id, &framework_id, &role, &free) {
-                    made.entry(framework_id).or_default().push(offer);
-                }
+            if let Some((framework_id, role)) = self.choose(&agent_id, &free)
+                && let Some(offer) = self.offer(&agent_id, &framework_id, &role, &free)
+            {
+                made.entry(framework_id).or_default().push(offer);
             }
         }
         for (framework_id, offers) in made {

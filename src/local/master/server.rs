@@ -405,7 +405,7 @@ impl Shell {
                 link,
                 message,
             } => {
-                self.core.agent_message(&agent_id, &link, message, now);
+                self.core.agent_message(&agent_id, &link, message);
             }
             Input::LinkClosed(link) => {
                 self.links.remove(&link);

@@ -35,7 +35,7 @@ impl Core {
                 self.tell(&shutdown.agent_id.value, message);
             }
             Type::Acknowledge => {
-                self.acknowledge(framework_id, call.acknowledge.unwrap_or_default(), now)
+                self.acknowledge(framework_id, call.acknowledge.unwrap_or_default())
             }
             Type::Reconcile => {
                 self.reconcile(framework_id, call.reconcile.unwrap_or_default(), now)
@@ -86,20 +86,12 @@ impl Core {
 
     /// A status from an agent, with uuid: noted, and passed on if there is a scheduler. If there is
     /// none, the agent sends it again.
-    pub(super) fn status_update(
-        &mut self,
-        framework_id: &str,
-        status: TaskStatus,
-        latest: i32,
-        now: Timestamp,
-    ) {
+    pub(super) fn status_update(&mut self, framework_id: &str, status: TaskStatus, latest: i32) {
         let Some(framework) = self.frameworks.get_mut(framework_id) else {
             return;
         };
         let latest = TaskState::try_from(latest).unwrap_or_else(|_| status.state());
-        let mut freed = false;
         if let Some(task) = framework.tasks.get_mut(&status.task_id.value) {
-            freed = !is_terminal(task.state) && is_terminal(latest);
             task.state = latest;
             task.unreachable = None;
             if framework.stream.is_some() {
@@ -107,12 +99,9 @@ impl Core {
             }
         }
         self.send(framework_id, events::update(status));
-        if freed {
-            self.allocate(now);
-        }
     }
 
-    fn acknowledge(&mut self, framework_id: &str, acknowledge: call::Acknowledge, now: Timestamp) {
+    fn acknowledge(&mut self, framework_id: &str, acknowledge: call::Acknowledge) {
         let task_id = acknowledge.task_id.value;
         let agent_id = acknowledge.agent_id.value;
         let connected = self
@@ -144,7 +133,6 @@ impl Core {
                 uuid,
             },
         );
-        self.allocate(now);
     }
 
     fn kill(&mut self, framework_id: &str, kill: call::Kill, now: Timestamp) {
@@ -265,7 +253,7 @@ pub(super) fn describe(status: &mut TaskStatus, task: &Task) {
     if let Some(latest) = &task.status {
         status.container_status = latest.container_status.clone();
         status.healthy = latest.healthy;
-        status.check_status = latest.check_status.clone();
+        status.check_status = latest.check_status;
     }
 }
 

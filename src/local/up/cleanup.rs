@@ -90,10 +90,10 @@ impl WorkDir {
 
     /// Removes it if it is a temporary one.
     pub fn close(self) {
-        if self.temporary {
-            if let Err(error) = fs::remove_dir_all(&self.path) {
-                tracing::warn!(path = %self.path.display(), %error, "the temporary directory is left");
-            }
+        if self.temporary
+            && let Err(error) = fs::remove_dir_all(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the temporary directory is left");
         }
     }
 }

@@ -51,17 +51,16 @@ pub fn make(work_dir: &Path, framework_user: &str) -> anyhow::Result<Keys> {
         write_secret(&keys.scheduler, &key)?;
     }
     // Executors read it as the framework's user.
-    if Uid::effective().is_root() {
-        if let Some(user) =
+    if Uid::effective().is_root()
+        && let Some(user) =
             User::from_name(framework_user).context("look the framework's user up")?
-        {
-            std::os::unix::fs::chown(
-                &keys.admin,
-                Some(user.uid.as_raw()),
-                Some(user.gid.as_raw()),
-            )
-            .context("hand the admin key file to the framework's user")?;
-        }
+    {
+        std::os::unix::fs::chown(
+            &keys.admin,
+            Some(user.uid.as_raw()),
+            Some(user.gid.as_raw()),
+        )
+        .context("hand the admin key file to the framework's user")?;
     }
     Ok(keys)
 }

@@ -131,7 +131,11 @@ struct Addresses {
 ///
 /// What could not be started, or a part that ended and could not be started again.
 pub async fn run(args: LocalArgs) -> anyhow::Result<()> {
+    // Before anything starts, all that can be wrong with the arguments is.
     capacity(&args, "", 1).check()?;
+    zookeeper::check(args.zk_url.as_deref())?;
+    keys::framework_user(args.framework_user.as_deref())?;
+    installer(&args)?;
     cleanup::adopt_orphans();
     let work_dir = WorkDir::open(args.work_dir.as_deref())?;
     let mut services = Services::new(!args.no_restart);

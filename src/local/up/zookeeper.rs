@@ -41,6 +41,34 @@ impl ZooKeeper {
     }
 }
 
+/// Says what is wrong with `--zk-url`, or that none can be started here.
+///
+/// # Errors
+///
+/// A sentence for the command line.
+pub fn check(given: Option<&str>) -> anyhow::Result<()> {
+    match given {
+        Some(url) => parse(url).map(|_| ()),
+        None if Path::new(SERVER_JAR).exists() => Ok(()),
+        None => {
+            bail!("{SERVER_JAR} is missing; install Debian's package zookeeper, or give --zk-url")
+        }
+    }
+}
+
+fn parse(url: &str) -> anyhow::Result<ZooKeeper> {
+    // Not quoted whole: a URL may hold a password.
+    let Some(rest) = url.strip_prefix("zk://") else {
+        let shown = url.rsplit('@').next().unwrap_or_default();
+        bail!("--zk-url: '{shown}' is not of the form zk://host:port/path");
+    };
+    let (servers, path) = rest.split_once('/').unwrap_or((rest, "cotton"));
+    Ok(ZooKeeper {
+        servers: servers.to_owned(),
+        path: format!("/{path}"),
+    })
+}
+
 /// Takes the given one or starts one, and waits until it serves.
 ///
 /// # Errors
@@ -53,17 +81,7 @@ pub async fn start(
     deadline: Instant,
 ) -> anyhow::Result<ZooKeeper> {
     if let Some(url) = given {
-        let Some(rest) = url.strip_prefix("zk://") else {
-            bail!("--zk-url: '{url}' is not of the form zk://host:port/path");
-        };
-        let (servers, path) = rest.split_once('/').unwrap_or((rest, "cotton"));
-        return Ok(ZooKeeper {
-            servers: servers.to_owned(),
-            path: format!("/{path}"),
-        });
-    }
-    if !Path::new(SERVER_JAR).exists() {
-        bail!("{SERVER_JAR} is missing; install Debian's package zookeeper, or give --zk-url");
+        return parse(url);
     }
     let port = ports::given_or_free(None)?;
     let directory = work_dir.join("zookeeper");

@@ -1,0 +1,11 @@
+//! The stand-in for Mesos: against the recordings of a real one, and where those do not reach.
+
+mod agents;
+mod executor;
+mod machine;
+mod masters;
+mod recordings;
+mod replay;
+mod up;
+mod updates;
+mod web;

@@ -1,0 +1,98 @@
+//! Goal: the stand-in behaves as the Mesos that was recorded. Method: the recorded calls are sent to
+//! it, and every answer and event must be the recorded one.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::executor;
+use super::machine::Machine;
+use super::replay::Player;
+use crate::transcript;
+
+/// The recorded allocation interval.
+const INTERVAL: [&str; 2] = ["--allocation-interval", "500ms"];
+
+fn player(machine: &Machine) -> Player {
+    let mut player = Player::new(&machine.master.url);
+    player
+        .bindings
+        .bind("/rec/executor.py", &executor::command_line());
+    player
+}
+
+#[tokio::test]
+async fn a_task_is_launched_killed_and_reconciled_as_recorded() {
+    let mut machine = Machine::start(&INTERVAL);
+    machine.add_agent(&["--no-cgroups"]).await;
+    machine.add_agent(&["--no-cgroups"]).await;
+    let mut player = player(&machine);
+    player.play(&transcript::one("01-subscribe")).await;
+    compare_environment(&machine, &player);
+    // The recordings go on with the same framework and agents.
+    player.play(&transcript::one("02-bad-calls")).await;
+    player.play(&transcript::one("03-failures")).await;
+}
+
+/// The executor's environment has the recorded names, and values of the recorded form.
+fn compare_environment(machine: &Machine, player: &Player) {
+    let recording = transcript::one("01-executor");
+    let entry = recording
+        .iter()
+        .find(|entry| entry.head == "environment")
+        .unwrap();
+    let recorded: BTreeMap<String, String> = serde_json::from_str(&entry.body).unwrap();
+    let sandbox = find(&machine.work_dir(0), "environment.json").unwrap();
+    let actual: BTreeMap<String, String> =
+        serde_json::from_slice(&std::fs::read(&sandbox).unwrap()).unwrap();
+    let work_dir = machine.work_dir(0).canonicalize().unwrap();
+    let endpoint = machine.agents[0].address();
+    for (name, value) in &recorded {
+        let expected = match name.as_str() {
+            "PATH" => std::env::var("PATH").unwrap(),
+            _ => player
+                .bindings
+                .apply(value)
+                .replace("/var/lib/mesos/agent1", &work_dir.display().to_string())
+                .replace("127.0.0.1:5051", endpoint),
+        };
+        assert_eq!(actual.get(name), Some(&expected), "{name}");
+    }
+    // Besides these there is only what the framework asked for.
+    let more: Vec<_> = actual
+        .keys()
+        .filter(|name| !recorded.contains_key(*name))
+        .collect();
+    assert_eq!(more, ["HELLO", "REC_LOG"]);
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let path = entry.path();
+        if path.file_name().is_some_and(|found| found == name) {
+            return Some(path);
+        }
+        if path.is_dir() && !path.is_symlink() {
+            if let Some(found) = find(&path, name) {
+                return Some(found);
+            }
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn frameworks_authenticate_as_recorded() {
+    let directory = tempfile::tempdir().unwrap();
+    let credentials = directory.path().join("credentials");
+    std::fs::write(&credentials, "cotton s3cret\n").unwrap();
+    let machine = Machine::start(&["--credentials", &credentials.display().to_string()]);
+    let recording = transcript::one("09-authentication");
+    // The recording ends when its client does.
+    let until = recording
+        .iter()
+        .position(|entry| entry.head.starts_with("<< stream closed"))
+        .unwrap();
+    player(&machine).play(&recording[..until]).await;
+}
