@@ -1,7 +1,7 @@
 //! `cotton local-agent`: a Mesos agent for one machine, at its executor API.
 //!
 //! Requests of executors come in at `server.rs`, messages of the master at
-//! [`master_link`](super::master_link); both go to the task that owns the [`core`], which is pure:
+//! `master_link.rs`; both go to the task that owns the [`core`], which is pure:
 //! it changes its state and says what is to be stored, started, killed and sent. `containers.rs`
 //! makes sandboxes and processes, with `fetch.rs`, `cgroup.rs` and `processes.rs`; `store.rs` keeps
 //! the records from which a restarted agent knows what it runs.

@@ -1,7 +1,7 @@
 //! `cotton local`: ZooKeeper, a Mesos master, agents and the scheduler, up and down together.
 //!
 //! Each part is a process of its own: ZooKeeper is the real one, the master and the agents are this
-//! binary's hidden commands, the scheduler is the unchanged one. [`services`] keeps them running;
+//! binary's hidden commands, the scheduler is the unchanged one. `services.rs` keeps them running;
 //! `keys.rs` makes the files that the scheduler needs; `ports.rs` finds free ports; `cleanup.rs`
 //! makes sure that nothing is left.
 //!
