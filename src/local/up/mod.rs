@@ -135,7 +135,9 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<()> {
     capacity(&args, "", 1).check()?;
     zookeeper::check(args.zk_url.as_deref())?;
     keys::framework_user(args.framework_user.as_deref())?;
-    installer(&args)?;
+    for file in args.mysqld.iter().chain(&args.package) {
+        absolute(file)?;
+    }
     cleanup::adopt_orphans();
     let work_dir = WorkDir::open(args.work_dir.as_deref())?;
     let mut services = Services::new(!args.no_restart);
@@ -323,12 +325,13 @@ fn scheduler(
     Ok(program.arguments(&args.scheduler_arguments))
 }
 
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    path.canonicalize()
+        .with_context(|| format!("find {}", path.display()))
+}
+
 /// What `--installer-args` is to say.
 fn installer(args: &LocalArgs, work_dir: &Path) -> anyhow::Result<Option<String>> {
-    let absolute = |path: &PathBuf| {
-        path.canonicalize()
-            .with_context(|| format!("find {}", path.display()))
-    };
     if let Some(mysqld) = &args.mysqld {
         let path = absolute(mysqld)?;
         return Ok(Some(serde_json::json!({ "mysqld": path }).to_string()));
