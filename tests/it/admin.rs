@@ -268,6 +268,7 @@ async fn a_scheduler_that_starts_again_is_waited_for() {
         "",
     );
     let starts = async {
+        // Some looks come before the start; whether they do does not change what is expected.
         tokio::time::sleep(std::time::Duration::from_millis(400)).await;
         server.show(true, vec![]);
     };
