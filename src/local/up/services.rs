@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// A part that ended this often within [`GIVE_UP_WITHIN`] is not started again.
-const MAX_RESTARTS: usize = 5;
+const MAX_RESTARTS: usize = 10;
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// Between SIGTERM and SIGKILL. Agents need it for the grace period of their executors.
