@@ -1,2 +1,40 @@
-//! The `cotton` binary.
-fn main() {}
+//! The real binary with real ZooKeeper, MariaDB and MySQL servers; only Mesos is stood in for.
+//!
+//! Each story uses the system as a person or a script does: through the REST API, the command line and
+//! discovery. Each is told for both flavours. Stories share a system per flavour, except those which
+//! need one of their own because they break it.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod support;
+
+mod clusters;
+mod examples;
+
+mod failover;
+mod memory;
+mod requests;
+mod restarts;
+
+/// Tells each story for both flavours.
+macro_rules! for_both_flavours {
+    ($($story:ident),* $(,)?) => {
+        mod mariadb {
+            $(
+                #[tokio::test]
+                async fn $story() {
+                    super::$story(cotton::cluster::flavour::Flavour::Mariadb).await;
+                }
+            )*
+        }
+        mod mysql {
+            $(
+                #[tokio::test]
+                async fn $story() {
+                    super::$story(cotton::cluster::flavour::Flavour::Mysql).await;
+                }
+            )*
+        }
+    };
+}
+use for_both_flavours;

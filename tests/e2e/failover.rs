@@ -1,0 +1,119 @@
+//! A master dies, or a member with all its data: nothing that was acknowledged is lost.
+
+use cotton::cluster::flavour::Flavour;
+use cotton::cluster::view::MemberRole;
+
+use crate::support::database::{run, wait_for_texts};
+use crate::support::discovery::Masters;
+use crate::support::load::{self, Load};
+use crate::support::system::{System, endpoint, master, slaves, tasks};
+use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE};
+
+crate::for_both_flavours!(
+    the_master_is_killed_under_load,
+    a_member_loses_its_executor_and_its_data
+);
+
+/// How many writes have to be acknowledged before something is broken, and after.
+const SOME_WRITES: usize = 100;
+
+async fn the_master_is_killed_under_load(flavour: Flavour) {
+    let system = System::shared(flavour);
+    let cluster = system.create_running("killed", 3).await;
+    let masters = Masters::watch(&cluster.url).await;
+    let before = system.show("killed").await.unwrap();
+    let old = master(&before).clone();
+    let account = &cluster.account;
+    run(
+        &endpoint(&old),
+        account,
+        &["CREATE DATABASE load_db", load::TABLE],
+    )
+    .await;
+    let load = Load::start(&cluster.url, account, 4);
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+
+    let mysqld = system.mysqld(&old);
+    mysqld.kill();
+    let during = system
+        .wait_until(&cluster, "has a new master", FAILOVER_DEADLINE, |view| {
+            view.epoch > before.epoch
+                && view
+                    .members
+                    .iter()
+                    .any(|member| member.role == MemberRole::Master)
+        })
+        .await;
+    assert_ne!(master(&during).id, old.id, "a killed master stayed master");
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+
+    // The old one comes back as a slave: its task was never ended, its data is still there.
+    let after = system.wait_running(&cluster, FAILOVER_DEADLINE).await;
+    assert_eq!(tasks(&before), tasks(&after));
+    assert!(slaves(&after).iter().any(|slave| slave.id == old.id));
+    let acknowledged = load.stop().await;
+    for member in &after.members {
+        let at = endpoint(member);
+        wait_for_texts(
+            &at,
+            account,
+            load::READ,
+            &acknowledged,
+            REPLICATION_DEADLINE,
+        )
+        .await;
+    }
+    let seen = masters.check();
+    let last = seen.last().unwrap().clone();
+    assert_eq!(last, [format!("member_{:010}", master(&after).id)]);
+    system.delete_and_wait(&cluster).await;
+}
+
+/// A member without its executor is launched anew, starts empty, gets everything from the others and
+/// votes again.
+async fn a_member_loses_its_executor_and_its_data(flavour: Flavour) {
+    let system = System::shared(flavour);
+    let cluster = system.create_running("bereft", 3).await;
+    let masters = Masters::watch(&cluster.url).await;
+    let before = system.show("bereft").await.unwrap();
+    let account = &cluster.account;
+    let at_master = endpoint(master(&before));
+    run(
+        &at_master,
+        account,
+        &["CREATE DATABASE load_db", load::TABLE],
+    )
+    .await;
+    let load = Load::start(&cluster.url, account, 2);
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+
+    let victim = slaves(&before)[0].clone();
+    let mysqld = system.mysqld(&victim);
+    mysqld.parent().kill();
+    // The majority goes on meanwhile.
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+    let after = system
+        .wait_until(&cluster, "has its member back", CREATE_DEADLINE, |view| {
+            let member = view.members.iter().find(|member| member.id == victim.id);
+            member.is_some_and(|member| {
+                member.role == MemberRole::Slave && member.voter && member.task_id != victim.task_id
+            })
+        })
+        .await;
+    assert!(!mysqld.runs(), "a server has outlived its executor");
+    assert_eq!(master(&after).id, master(&before).id, "the master changed");
+    let acknowledged = load.stop().await;
+    for member in &system.wait_running(&cluster, CREATE_DEADLINE).await.members {
+        let at = endpoint(member);
+        wait_for_texts(
+            &at,
+            account,
+            load::READ,
+            &acknowledged,
+            REPLICATION_DEADLINE,
+        )
+        .await;
+    }
+    masters.check();
+    system.delete_and_wait(&cluster).await;
+}

@@ -1,0 +1,48 @@
+//! What the stories share: the whole system as child processes, its API through curl, clients of the
+//! database servers and of discovery, and waiting with a deadline.
+#![allow(
+    dead_code,
+    reason = "not every helper is used by every story, nor by the measurements"
+)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+pub mod database;
+pub mod discovery;
+pub mod load;
+pub mod process;
+pub mod rest;
+pub mod system;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long a cluster may take to come up. Most of it passes in initialising data directories.
+pub const CREATE_DEADLINE: Duration = Duration::from_secs(180);
+
+/// How long a change of master may take on a machine that runs other stories at the same time.
+pub const FAILOVER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a slave may take to have what its master has.
+pub const REPLICATION_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long the tasks of a deleted cluster may take to end.
+pub const DELETE_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Waits until `probe` gives a value and returns it; panics with `what` after `deadline`.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    deadline: Duration,
+    mut probe: impl FnMut() -> F,
+) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(
+            start.elapsed() < deadline,
+            "not within {deadline:?}: {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

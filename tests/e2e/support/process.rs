@@ -1,0 +1,143 @@
+//! Child processes that cannot outlive the test binary, and what `/proc` tells of others.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command};
+use std::sync::{OnceLock, mpsc};
+
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+type Order = (Command, mpsc::Sender<io::Result<Child>>);
+
+/// Spawns `command` in a process group of its own. It gets SIGTERM when the test binary ends, however
+/// that ends.
+///
+/// The death signal of Linux fires when the *thread* that spawned the child ends, and a test's thread
+/// may end before a system that other tests share. So one thread, which lives as long as the binary,
+/// spawns for all.
+pub fn spawn(command: Command) -> io::Result<Child> {
+    static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (orders, inbox) = mpsc::channel::<Order>();
+        std::thread::spawn(move || {
+            for (command, reply) in inbox {
+                let _ = reply.send(spawn_here(command));
+            }
+        });
+        orders
+    });
+    let (reply, answer) = mpsc::channel();
+    spawner
+        .send((command, reply))
+        .expect("the spawning thread only ends with the process");
+    answer
+        .recv()
+        .expect("the spawning thread answers each order")
+}
+
+fn spawn_here(mut command: Command) -> io::Result<Child> {
+    command.process_group(0);
+    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
+    unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGTERM)?)) };
+    command.spawn()
+}
+
+/// A process that was found in `/proc`. Its start time tells it from a later one with the same pid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// The pid.
+    pub pid: i32,
+    /// When it was started, in clock ticks since the machine was.
+    pub started: u64,
+}
+
+impl Process {
+    /// The running process with this pid.
+    pub fn find(pid: i32) -> Option<Self> {
+        let stat = Stat::read(pid)?;
+        (stat.state != "Z").then_some(Self {
+            pid,
+            started: stat.started,
+        })
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        Self::find(self.pid) == Some(*self)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        assert!(self.runs(), "{self:?} has ended already");
+        kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
+    }
+
+    /// Its parent.
+    pub fn parent(&self) -> Self {
+        Self::find(Stat::read(self.pid).unwrap().parent).unwrap()
+    }
+
+    /// Its children.
+    pub fn children(&self) -> Vec<Self> {
+        let mut children = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse() else {
+                continue;
+            };
+            if Stat::read(pid).is_some_and(|stat| stat.parent == self.pid) {
+                children.extend(Self::find(pid));
+            }
+        }
+        children
+    }
+
+    /// Everything below it.
+    pub fn descendants(&self) -> Vec<Self> {
+        let mut all = self.children();
+        let mut next = 0;
+        while next < all.len() {
+            let more = all[next].children();
+            all.extend(more);
+            next += 1;
+        }
+        all
+    }
+
+    /// Its arguments.
+    pub fn arguments(&self) -> Vec<String> {
+        let bytes = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        text.split('\0').map(str::to_owned).collect()
+    }
+
+    /// Its resident memory in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.unwrap().trim().trim_end_matches("kB").trim();
+        number.parse().unwrap()
+    }
+}
+
+/// What `/proc/<pid>/stat` says: proc(5).
+struct Stat {
+    state: String,
+    parent: i32,
+    started: u64,
+}
+
+impl Stat {
+    fn read(pid: i32) -> Option<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name stands in parentheses and may hold anything.
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self {
+            state: (*fields.first()?).to_owned(),
+            parent: fields.get(1)?.parse().ok()?,
+            started: fields.get(19)?.parse().ok()?,
+        })
+    }
+}
