@@ -222,7 +222,7 @@ fn decides_over_safety(flavour: Flavour, written: &str) -> bool {
         Some(beginning) => bare.starts_with(beginning) || beginning.starts_with(bare),
         None => listed.starts_with(bare),
     };
-    SAFETY.iter().chain(of_flavour).any(|listed| is(&listed))
+    SAFETY.iter().chain(of_flavour).any(is)
 }
 
 #[cfg(test)]
