@@ -3,6 +3,7 @@
 mod admin;
 mod http;
 mod local;
+mod executor;
 mod mesos;
 mod mysql;
 mod proto;
