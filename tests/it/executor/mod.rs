@@ -1,5 +1,6 @@
 //! The executor, whole: the real binary under a scripted agent, with real servers and a real ZooKeeper.
 
 mod agent;
+mod cluster;
 mod life;
 mod world;
