@@ -74,7 +74,8 @@ impl fmt::Display for ClusterName {
 pub struct MemberId(pub u32);
 
 impl MemberId {
-    /// The `server_id` of the member's MySQL server; MySQL wants it to be at least 1.
+    /// The member's number as clients see it, in service discovery and the API: from 1 on. The `server_id` of its
+    /// MySQL server is another one, which changes with its data directory.
     pub const fn server_id(self) -> u32 {
         self.0 + 1
     }
@@ -165,6 +166,24 @@ pub struct DataId(pub Uuid);
 #[serde(transparent)]
 pub struct ProcessId(pub Uuid);
 
+impl DataId {
+    /// The `server_id` of the MySQL server that a member runs on this data directory.
+    ///
+    /// It must differ between the members of a cluster, and also between the data directories that one member
+    /// has had: a replica passes over all transactions that carry its own id, and calls them executed (tried on
+    /// both flavours; MySQL manual, `--replicate-same-server-id`, which MariaDB refuses beside
+    /// `log_slave_updates`). A member with a new, empty directory would silently lack whatever it had written
+    /// itself while it was master.
+    ///
+    /// The lowest 8 bits are the member's number, the others come from the directory's random identity: two
+    /// directories of one member get the same id with a probability of one in 16 million.
+    pub fn server_id(self, member: MemberId) -> u32 {
+        let [a, b, c, ..] = *self.0.as_bytes();
+        // 0 would mean that the server does not replicate.
+        u32::from_be_bytes([a, b, c, member.server_id() as u8]).max(1)
+    }
+}
+
 impl fmt::Display for DataId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -212,6 +231,14 @@ mod tests {
         for other in ["member_1", "member_00000000xx", "0000000001", ""] {
             assert_eq!(MemberId::from_node_name(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn server_ids_differ_between_members_and_between_data_directories() {
+        let data = |n: u128| DataId(Uuid::from_u128(n << 104));
+        let ids = [(0, 1), (1, 1), (0, 2), (14, 2)].map(|(m, d)| data(d).server_id(MemberId(m)));
+        assert_eq!(ids, [0x101, 0x102, 0x201, 0x20f]);
+        assert_eq!(data(0).server_id(MemberId(255)), 1);
     }
 
     #[test]

@@ -282,7 +282,7 @@ fn settings(context: &Context, installed: &Installed, data: DataId) -> Result<St
     Ok(mycnf::render(&ServerSettings {
         flavour: installed.kind.flavour,
         version: installed.kind.version,
-        server_id: task.member.server_id(),
+        server_id: data.server_id(task.member),
         port: task.port,
         bind_address: bind_address.clone(),
         report_host: host.clone(),

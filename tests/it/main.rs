@@ -1,9 +1,9 @@
 //! The integration tests: one binary, one module per part.
 
 mod admin;
+mod executor;
 mod http;
 mod local;
-mod executor;
 mod mesos;
 mod mysql;
 mod proto;

@@ -7,7 +7,7 @@ use crate::{
     cluster::{
         control::{Goal, GoalPhase, MasterGoal},
         gtid::{self, Position},
-        id::{Epoch, MemberId, ProcessId},
+        id::{Epoch, ProcessId},
     },
     executor::action::{Action, Step, TaskUpdate},
     time::Timestamp,
@@ -440,7 +440,7 @@ fn keep_following(
         return plan.begin(state, hold, "whether it acknowledges is settled when it starts to receive");
     }
     if !state.serving.is_some_and(|serving| serving.epoch == epoch && serving.admitted) {
-        let marker = marker(goal, master.member, epoch, &master.history);
+        let marker = marker(goal, master);
         return plan.begin(state, Step::Admit { epoch, marker }, "it is ready when it has the marker");
     }
     plan.wait("it follows the master");
@@ -450,6 +450,7 @@ fn may_acknowledge(state: &State, goal: &Goal) -> bool {
     state.data_in_use().is_some_and(|data| goal.voters.may_acknowledge(state.task.member, data))
 }
 
-fn marker(goal: &Goal, master: MemberId, epoch: Epoch, history: &Position) -> Position {
-    Position::marker(history.flavour(), goal.uuid, epoch, master.server_id())
+fn marker(goal: &Goal, master: &MasterGoal) -> Position {
+    let server = master.data.server_id(master.member);
+    Position::marker(master.history.flavour(), goal.uuid, goal.epoch, server)
 }

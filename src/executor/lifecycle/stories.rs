@@ -440,7 +440,7 @@ fn a_follower_compares_applies_and_then_points() {
 }
 
 fn marker(epoch: u64) -> Position {
-    Position::marker(Flavour::Mariadb, CLUSTER, Epoch(epoch), OTHER.server_id())
+    Position::marker(Flavour::Mariadb, CLUSTER, Epoch(epoch), data(9).server_id(OTHER))
 }
 
 #[test]
