@@ -56,6 +56,11 @@ pub enum Action {
         /// The number to write.
         number: u64,
     },
+    /// Commit something whose acknowledgement releases all commits before it. Answered by `Proved`.
+    Prove {
+        /// Which server.
+        process: ProcessId,
+    },
     /// Read the canary. Answered by `Canary`.
     ReadCanary {
         /// Which server.

@@ -56,6 +56,11 @@ pub enum Event {
         /// Its number; or why it could not be written or read, as a sentence.
         number: Result<u64, String>,
     },
+    /// A commit that was to release others is acknowledged, or was given up.
+    Proved {
+        /// Which server.
+        process: ProcessId,
+    },
     /// The task is to end.
     Kill {
         /// How long that may take before the agent ends the container.

@@ -166,6 +166,12 @@ impl Hands {
                 let number = written.map(|()| number).map_err(|error| chain(&error));
                 Event::Canary { process, number }
             }),
+            Action::Prove { process } => self.ask(process, async move |server| {
+                if let Err(error) = server.release_commits(Instant::now() + CANARY_DEADLINE).await {
+                    warn!(error = %chain(&error), "commits still wait for acknowledgements");
+                }
+                Event::Proved { process }
+            }),
             Action::ReadCanary { process } => self.ask(process, async move |server| {
                 let number = server.read_canary().await;
                 let number = number.map(Option::unwrap_or_default).map_err(|error| chain(&error));

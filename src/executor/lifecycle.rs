@@ -210,6 +210,10 @@ struct Look {
     stuck: u32,
     /// Why nothing was seen the last time.
     problem: Option<String>,
+    /// A commit that is to release those is under way.
+    proving: bool,
+    /// When the last one was begun.
+    proved_at: Option<Timestamp>,
 }
 
 /// Writing canaries as master, reading them as a member that lost its data.
@@ -298,6 +302,11 @@ impl State {
             Event::Exited { process, how } => self.server_exited(process, &how, now),
             Event::Observed { process, seen } => self.observed(process, seen, now),
             Event::Canary { process, number } => self.canary_seen(process, number, now),
+            Event::Proved { process } => {
+                if self.running() == Some(process) {
+                    self.look.proving = false;
+                }
+            }
             Event::Kill { grace } => {
                 let kill_at = now.plus(grace.saturating_sub(BEFORE_THE_END).min(TERMINATION));
                 // A second kill can only shorten what the first one granted.
@@ -525,6 +534,10 @@ impl State {
                 }
             }
             Action::Observe { .. } => self.look.under_way = true,
+            Action::Prove { .. } => {
+                self.look.proving = true;
+                self.look.proved_at = Some(now);
+            }
             Action::WriteCanary { .. } | Action::ReadCanary { .. } => {
                 self.canary.under_way = true;
                 self.canary.last = Some(now);

@@ -30,6 +30,13 @@ const LOOK_OFTEN: Duration = Duration::from_millis(200);
 /// How often a member that lost its data looks for the canary that takes it back into the vote.
 const READ_CANARY_EVERY: Duration = Duration::from_millis(200);
 
+/// In how many looks in a row commits must wait for acknowledgements, and none be completed, before one more is
+/// committed to release them. These looks are [`LOOK_OFTEN`] apart; a round trip takes milliseconds.
+const PROVE_AFTER: u32 = 3;
+
+/// How often that is tried.
+const PROVE_EVERY: Duration = Duration::from_secs(5);
+
 /// What to do, and when to think again though nothing happens.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
@@ -190,6 +197,7 @@ fn live(state: &State, now: Timestamp, plan: &mut Plan) {
         return stop(state, None, now, plan);
     }
     look(state, id, now, plan);
+    release(state, id, now, plan);
     canary(state, id, now, plan);
     step(state, now, plan);
 }
@@ -243,7 +251,7 @@ fn fence(state: &State) -> Option<&'static str> {
 /// Looks at the server from time to time.
 fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     let in_its_place = match state.role {
-        Role::Master(_) => true,
+        Role::Master(_) => state.look.stuck == 0,
         Role::Following { .. } => state.serving.is_some_and(|serving| serving.ready),
         Role::Prepared(_) | Role::Marked(_) => false,
         // Nothing is expected of it.
@@ -261,6 +269,23 @@ fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     match state.look.last.map(|last| last.plus(every)) {
         Some(due) if now < due => plan.wake(due),
         _ => plan.actions.push(Action::Observe { process }),
+    }
+}
+
+/// Releases commits that wait though enough replicas are there to acknowledge them.
+///
+/// An acknowledgement can get lost with a connection: the replica has the transaction, asks for the next one when
+/// it is back, and has no reason to acknowledge anything (MySQL bugs 104015 and 101056). The acknowledgement of a
+/// later commit counts for all before it; where there is no other client, that commit has to come from here.
+fn release(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
+    let Some(seen) = &state.look.seen else { return };
+    let could_go_on = seen.clients >= acknowledgements(state) && state.mastership().is_some();
+    if state.look.stuck < PROVE_AFTER || state.look.proving || !could_go_on {
+        return;
+    }
+    match state.look.proved_at.map(|last| last.plus(PROVE_EVERY)) {
+        Some(due) if now < due => plan.wake(due),
+        _ => plan.actions.push(Action::Prove { process }),
     }
 }
 
@@ -402,6 +427,9 @@ fn follow(state: &State, goal: &Goal, master: &MasterGoal, plan: &mut Plan) {
             let within = MEMBER_APPLIES_WITHIN;
             plan.begin(state, Step::Apply { epoch, within }, "it applies what it holds");
         }
+        Role::Applied(_) if is_about_to_vote(state, goal) => {
+            plan.wait("its data is about to be stored as that of a voter");
+        }
         Role::Applied(_) => {
             let step = Step::Follow {
                 epoch,
@@ -444,6 +472,14 @@ fn keep_following(
         return plan.begin(state, Step::Admit { epoch, marker }, "it is ready when it has the marker");
     }
     plan.wait("it follows the master");
+}
+
+/// Whether the member votes and the scheduler has only to store its data.
+///
+/// Following before that would receive transactions without acknowledging them, the epoch's marker perhaps, for
+/// whose acknowledgement the master waits; and they are not received a second time.
+fn is_about_to_vote(state: &State, goal: &Goal) -> bool {
+    goal.voters.k_floor > 0 && goal.voters.members.get(&state.task.member) == Some(&None)
 }
 
 fn may_acknowledge(state: &State, goal: &Goal) -> bool {

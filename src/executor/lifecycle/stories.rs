@@ -298,6 +298,7 @@ fn text(action: &Action) -> Option<String> {
         Action::Terminate { process } => format!("TERM {}", process.0.as_u128()),
         Action::WriteCanary { number, .. } => format!("write canary {number}"),
         Action::ReadCanary { .. } => "read canary".into(),
+        Action::Prove { .. } => "prove".into(),
         Action::Update(update) => format!("{update:?}"),
         Action::Exit => "exit".into(),
         Action::Observe { .. } | Action::Report(_) => return None,
@@ -553,7 +554,7 @@ fn a_master_writes_each_canary_once() {
 fn a_voter_begins_to_acknowledge_when_its_data_is_stored() {
     let mut story = Story::running();
     let mut first = elected(1, OTHER, 1, "");
-    first.voters.members.insert(ME, None);
+    first.voters.members.remove(&ME);
     story.goal(first);
     story.done(held("", ""));
     assert_eq!(story.done(Outcome::Finished), "follow other:3307 1 acknowledge=false");
@@ -571,12 +572,52 @@ fn a_voter_begins_to_acknowledge_when_its_data_is_stored() {
 fn a_voter_that_waits_for_the_marker_begins_to_acknowledge_at_once() {
     let mut story = Story::running();
     let mut first = elected(1, OTHER, 1, "");
-    first.voters.members.insert(ME, None);
+    first.voters.members.remove(&ME);
     story.goal(first);
     story.done(held("", ""));
     story.done(Outcome::Finished);
     assert_eq!(story.done(Outcome::Finished), format!("admit 1 at {}", marker(1)));
     assert_eq!(story.goal(elected(1, OTHER, 1, "")), "abandon; hold 1");
+}
+
+/// Goal: nobody receives the marker before it may acknowledge it.
+#[test]
+fn a_voter_whose_data_is_not_stored_yet_waits_for_that() {
+    let mut story = Story::running();
+    let mut first = elected(1, OTHER, 1, "");
+    first.voters.members.insert(ME, None);
+    story.goal(first);
+    assert_eq!(story.done(held("", "")), "apply 1");
+    assert_eq!(story.done(Outcome::Finished), "");
+    let second = elected(1, OTHER, 1, "");
+    assert_eq!(story.goal(second), "follow other:3307 1 acknowledge=true");
+}
+
+/// Goal: a lost acknowledgement does not hang the master. Method: looks at commits that wait, with and without
+/// replicas that could acknowledge.
+#[test]
+fn commits_whose_acknowledgement_was_lost_are_released_by_another_commit() {
+    let mut story = Story::master(1);
+    let look = |story: &mut Story, executed: &str, clients| {
+        let executed = position(executed);
+        let waiting = Observation { waiting_sessions: 1, clients, executed, ..seen(false, None) };
+        let answer =
+            story.event(Event::Observed { process: process(1), seen: Ok(Box::new(waiting)) });
+        story.after(1);
+        answer
+    };
+    for n in 0..9 {
+        assert_eq!(look(&mut story, &format!("0-1-{n}"), 1), "", "a busy master");
+    }
+    for _ in 0..9 {
+        assert_eq!(look(&mut story, "0-1-9", 0), "", "nobody could acknowledge");
+    }
+    assert!(report::report(&story.state).problem.unwrap().contains("no commit gets"));
+    assert_eq!(look(&mut story, "0-1-9", 1), "prove");
+    assert_eq!(look(&mut story, "0-1-9", 1), "", "one is under way");
+    story.event(Event::Proved { process: process(1) });
+    assert_eq!(look(&mut story, "0-1-10", 1), "", "it goes on");
+    assert_eq!(report::report(&story.state).problem, None);
 }
 
 #[test]

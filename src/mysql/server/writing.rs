@@ -53,18 +53,22 @@ impl Server {
             });
         }
         if found == epoch {
-            self.connections
-                .execute(OPERATION, self.dialect.open_for_administration)
-                .await?;
-            return self
-                .commit(OPERATION, WRITE_PROOF.to_owned(), deadline)
-                .await;
+            return self.prove(OPERATION, deadline).await;
         }
         let mut own = self.connections.own(OPERATION).await?;
         for statement in (self.dialect.marker)(cluster, epoch) {
             own.execute_until(deadline, statement).await?;
         }
         Ok(())
+    }
+
+    /// Commits something, the acknowledgement of which releases all commits before it that wait for theirs: one can
+    /// get lost with a connection, and then only a later one helps. Possible while the server is closed.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] at the deadline: nobody acknowledges.
+    pub async fn release_commits(&self, deadline: Instant) -> Result<(), Error> {
+        self.prove("release commits that wait", deadline).await
     }
 
     /// Writes a number through the commit path of all clients, and waits for its acknowledgement.
@@ -106,6 +110,14 @@ impl Server {
                 .await?;
         }
         Ok(())
+    }
+
+    async fn prove(&self, operation: &'static str, deadline: Instant) -> Result<(), Error> {
+        self.connections
+            .execute(operation, self.dialect.open_for_administration)
+            .await?;
+        self.commit(operation, WRITE_PROOF.to_owned(), deadline)
+            .await
     }
 
     /// One commit on a connection of its own: it may wait for ever.

@@ -105,7 +105,7 @@ async fn a_deposed_master_with_a_tail_is_quarantined(flavour: Flavour) {
     });
     world
         .reported(&members[0], "commits that wait", |r| {
-            r.problem.as_ref().is_some_and(|problem| problem.contains("commits wait"))
+            r.problem.as_ref().is_some_and(|problem| problem.contains("no commit gets"))
         })
         .await;
     assert!(!write.is_finished(), "nobody has acknowledged it");
@@ -174,7 +174,7 @@ async fn a_master_waits_for_the_acknowledgement_of_its_marker() {
     world.elect(&members[0]).await;
     let waiting = world
         .reported(&members[0], "commits that wait", |r| {
-            r.problem.as_ref().is_some_and(|problem| problem.contains("commits wait"))
+            r.problem.as_ref().is_some_and(|problem| problem.contains("no commit gets"))
         })
         .await;
     let epoch = world.goal.epoch;

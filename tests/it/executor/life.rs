@@ -133,3 +133,21 @@ async fn a_task_that_cannot_run_says_why() {
         assert!(member.ended().await.success());
     }
 }
+
+/// Goal: what an agent has many of is small, and is seen by Mesos at once. The bounds are wide, for a debug build on
+/// a loaded machine; `make bench` measures.
+#[tokio::test]
+async fn an_executor_is_small_and_subscribes_at_once() {
+    let world = World::new(Flavour::Mariadb).await;
+    let member = world.launch(0).await;
+    member.agent.told(TaskState::TaskRunning).await;
+    world.reported(&member, "closed", |r| r.state == MemberState::Closed).await;
+    let subscribed = member.agent.subscribed_at().unwrap() - member.begun;
+    assert!(subscribed < Duration::from_secs(2), "subscribed after {subscribed:?}");
+    let status = format!("/proc/{}/status", member.executor.id());
+    let status = std::fs::read_to_string(status).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    eprintln!("subscribed after {subscribed:?}, {resident} kB resident");
+    assert!(resident < 40_000, "{resident} kB are resident");
+}
