@@ -83,7 +83,7 @@ impl Size {
     /// takes up to 200 MB before the first row is written.
     pub const MIN: Self = Self {
         cpu_millis: 100,
-        mem_mib: 320,
+        mem_mib: 352,
         disk_mib: 512,
     };
 
@@ -410,11 +410,11 @@ mod tests {
             ),
             (
                 r#"{"mem": "32mb"}"#,
-                "size: mem must be from 320mb to 64tb, not 32mb",
+                "size: mem must be from 352mb to 64tb, not 32mb",
             ),
             (
                 r#"{"mem": "65tb"}"#,
-                "size: mem must be from 320mb to 64tb, not 65tb",
+                "size: mem must be from 352mb to 64tb, not 65tb",
             ),
             (
                 r#"{"disk": "1mb"}"#,

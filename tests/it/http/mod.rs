@@ -253,7 +253,7 @@ async fn wrong_parameters_and_their_sentences() {
             "/clusters/a",
             "cluster_user=u&size=%7B%22mem%22%3A%2216mb%22%7D",
             "size",
-            "size: mem must be from 320mb to 64tb, not 16mb",
+            "size: mem must be from 352mb to 64tb, not 16mb",
         ),
         (
             "/clusters/a",
