@@ -22,7 +22,7 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
         name: record.name().clone(),
         user: record.spec.user.to_string(),
         num_nodes: record.spec.num_nodes,
-        size: record.spec.size.clone(),
+        size: record.spec.size,
         flavour: record.server.as_ref().map(|server| server.flavour),
         version: record.server.as_ref().map(|server| server.version.to_string()),
         durability: record.spec.durability,

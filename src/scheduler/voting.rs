@@ -43,16 +43,13 @@ fn take_in(next: &mut ClusterRecord, member: MemberId, data: DataId) {
 fn rejoin(next: &mut ClusterRecord, member: MemberId, data: DataId, report: &Report) {
     let follows = matches!(report.state, MemberState::Following { epoch, .. } if epoch == next.epoch);
     let opened = next.elected().is_some_and(|elected| elected.opened);
-    match next.rejoining.get(&member) {
-        Some(rejoining) if rejoining.data == data => {
-            if follows && report.canary >= rejoining.canary {
-                take_in(next, member, data);
-            }
-        }
-        _ if follows && opened => {
+    let asked_for = next.rejoining.get(&member).filter(|rejoining| rejoining.data == data);
+    match asked_for.map(|rejoining| rejoining.canary) {
+        Some(canary) if follows && report.canary >= canary => take_in(next, member, data),
+        None if follows && opened => {
             next.canary += 1;
             next.rejoining.insert(member, Rejoining { data, canary: next.canary });
         }
-        _ => {}
+        Some(_) | None => {}
     }
 }
