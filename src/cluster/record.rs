@@ -113,6 +113,9 @@ pub struct MemberRecord {
     pub launches: u32,
     /// Its task, from before the launch until its end is known.
     pub task: Option<TaskRecord>,
+    /// The data that it serves clients from, or last did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataId>,
     /// How its last tasks came to nothing, while none has got as far as serving clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
@@ -230,14 +233,19 @@ impl ClusterRecord {
     pub fn discovery(&self) -> Discovery {
         let instance = |member: &MemberId| {
             let task = self.task(*member)?;
-            let instance =
-                ServiceInstance::alive(task.host.clone(), task.port, member.server_id());
-            Some((*member, instance))
+            let server_id = self.server_id(*member);
+            Some((*member, ServiceInstance::alive(task.host.clone(), task.port, server_id)))
         };
         Discovery {
             master: self.published.master.as_ref().and_then(instance),
             slaves: self.published.slaves.iter().filter_map(instance).collect(),
         }
+    }
+
+    /// The `server_id` of a member's MySQL server; before it has served clients, the member's number.
+    pub fn server_id(&self, member: MemberId) -> u32 {
+        let data = self.members.get(&member).and_then(|known| known.data);
+        data.map_or(member.server_id(), |data| data.server_id(member))
     }
 
     /// The current task of a member.

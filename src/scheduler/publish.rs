@@ -6,7 +6,7 @@ use super::{
 };
 use crate::cluster::{
     control::{MemberState, Report},
-    id::MemberId,
+    id::{DataId, MemberId},
     record::{ClusterRecord, Published},
 };
 
@@ -24,6 +24,20 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>) {
         .filter(|member| Some(*member) != master && shows_as_slave(next, view, *member))
         .collect();
     next.published = Published { master, slaves };
+    note_data(next, view);
+}
+
+/// Notes the data that published members serve from: their `server_id` in discovery follows from it.
+fn note_data(next: &mut ClusterRecord, view: View<'_>) {
+    let published = next.published.slaves.iter().copied().chain(next.published.master);
+    let reported: Vec<(MemberId, DataId)> = published
+        .filter_map(|member| Some((member, view.observed.live(next, member)?.data?)))
+        .collect();
+    for (member, data) in reported {
+        if let Some(known) = next.members.get_mut(&member) {
+            known.data = Some(data);
+        }
+    }
 }
 
 fn shows_as_slave(record: &ClusterRecord, view: View<'_>, member: MemberId) -> bool {

@@ -128,7 +128,7 @@ fn member_view(record: &ClusterRecord, observed: &Observed, id: MemberId) -> Mem
     };
     MemberView {
         id: id.0,
-        server_id: id.server_id(),
+        server_id: record.server_id(id),
         host: task.map(|task| task.host.clone()),
         port: task.map(|task| task.port),
         role,
