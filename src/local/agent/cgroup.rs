@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use crate::local::resources::Resources;
@@ -179,6 +180,41 @@ impl Cgroups {
             .collect()
     }
 
+    /// Something that becomes readable when a container's memory is used up.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub fn watch_memory(&self, container_id: &str) -> io::Result<OwnedFd> {
+        match self {
+            Self::V1 { memory, .. } => {
+                let group = memory.join(container_id);
+                let control = fs::File::open(group.join("memory.oom_control"))?;
+                // SAFETY: eventfd takes two integers and gives a new descriptor or -1.
+                let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+                let event = own(event)?;
+                let order = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+                fs::write(group.join("cgroup.event_control"), order)?;
+                Ok(event)
+            }
+            Self::V2 { root } => {
+                let path = root.join(container_id).join("memory.events");
+                let path = std::ffi::CString::new(path.as_os_str().as_encoded_bytes())?;
+                // SAFETY: inotify_init1 takes an integer and gives a new descriptor or -1.
+                let watch =
+                    own(unsafe { libc::inotify_init1(libc::IN_CLOEXEC | libc::IN_NONBLOCK) })?;
+                // SAFETY: the descriptor is open and the path is a string with its end.
+                let added = unsafe {
+                    libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_MODIFY)
+                };
+                if added < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                Ok(watch)
+            }
+        }
+    }
+
     /// How often the kernel killed something in a container because its memory was used up.
     pub fn memory_kills(&self, container_id: &str) -> u64 {
         let file = match self {
@@ -209,6 +245,15 @@ impl Cgroups {
             let _ = fs::remove_dir(root);
         }
     }
+}
+
+/// Takes a descriptor that a system call gave.
+fn own(fd: libc::c_int) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was just made and belongs to nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// The agent's own group in a tree of version 1, from `/proc/self/cgroup`: `4:memory:/a/b`.

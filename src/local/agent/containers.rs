@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -25,6 +25,9 @@ use super::{fetch, processes};
 
 /// How long the kernel may take to end killed processes before the agent says that it cannot.
 const KILL_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long the kernel may take from the event of used up memory to the count of its kill.
+const KILL_COUNTED: Duration = Duration::from_millis(20);
 
 /// What became of a container.
 #[derive(Debug)]
@@ -239,6 +242,7 @@ impl Container {
         let exited = tokio::select! {
             exited = child.wait() => Some(exited),
             () = self.cancel.cancelled() => None,
+            () = memory_used_up(&container_id, self.cgroups.as_ref()) => None,
         };
         kill_everything(&container_id, leader, self.cgroups.as_ref()).await;
         let exited = match exited {
@@ -266,6 +270,7 @@ pub async fn watch_recovered(
     tokio::select! {
         () = process_ended(process) => {}
         () = cancel.cancelled() => {}
+        () = memory_used_up(&container_id, cgroups.as_ref()) => {}
     }
     kill_everything(&container_id, process.pid, cgroups.as_ref()).await;
     let limitation = memory_limitation(&container_id, cgroups.as_ref());
@@ -291,15 +296,38 @@ async fn process_ended(process: Process) {
         return;
     }
     // SAFETY: the descriptor was just made and belongs to nobody else.
-    let fd = unsafe { <std::os::fd::OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // Between its record and now another process may have got the number.
-    if !processes::is_alive(process) {
-        return;
+    if processes::is_alive(process) {
+        readable(fd).await;
     }
+}
+
+/// Waits until a descriptor has something to tell; not at all when it cannot be waited for.
+async fn readable(fd: OwnedFd) {
     // SAFETY: the descriptor is owned by the registration and stays open as long as it.
     let registered = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) };
     if let Ok(fd) = registered {
         let _ = fd.readable().await;
+    }
+}
+
+/// Waits until the kernel had to kill something in a container for want of memory. Mesos then ends
+/// the whole container, whatever it was that was killed.
+async fn memory_used_up(container_id: &str, cgroups: Option<&Cgroups>) {
+    let Some(cgroups) = cgroups else {
+        return std::future::pending().await;
+    };
+    while cgroups.memory_kills(container_id) == 0 {
+        match cgroups.watch_memory(container_id) {
+            Ok(fd) => readable(fd).await,
+            Err(error) => {
+                tracing::warn!(%container_id, %error, "the container's memory cannot be watched");
+                return std::future::pending().await;
+            }
+        }
+        // The event comes before the kill is counted.
+        tokio::time::sleep(KILL_COUNTED).await;
     }
 }
 

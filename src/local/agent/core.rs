@@ -208,6 +208,14 @@ impl Core {
         self.recovering.is_some()
     }
 
+    /// The runs of executors that are not forgotten.
+    pub fn runs(&self) -> BTreeSet<String> {
+        let executors = self.executors.values();
+        executors
+            .map(|executor| executor.record.container_id.clone())
+            .collect()
+    }
+
     /// Its address.
     pub fn ip(&self) -> &str {
         &self.ip

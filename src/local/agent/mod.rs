@@ -12,6 +12,7 @@ pub mod core;
 mod environment;
 mod executors;
 mod fetch;
+mod gc;
 mod launching;
 pub mod processes;
 mod recovery;
@@ -103,6 +104,10 @@ pub struct AgentArgs {
     /// How long executors are told to wait for a restarted agent.
     #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
     pub recovery_timeout: Duration,
+
+    /// How long sandboxes of ended executors stay; shorter when the disk fills up.
+    #[arg(long, default_value = "1w", value_parser = humantime::parse_duration)]
+    pub gc_delay: Duration,
 
     /// Do not enforce memory and cpus even where that is possible.
     #[arg(long)]
@@ -227,6 +232,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
 
     let clocks = args.clocks();
     let cgroups = args.cgroups();
+    let collected = work_dir.clone();
     let surroundings = Surroundings {
         work_dir,
         port: address.port(),
@@ -246,6 +252,15 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         .with_state(door.clone());
     let served = tokio::spawn(axum::serve(listener, service).into_future());
     let linked = tokio::spawn(stay_linked(args.master.clone(), door.clone(), news));
+    let gc = {
+        let door = door.clone();
+        let in_use = move || {
+            let door = door.clone();
+            async move { door.runs().await }
+        };
+        let delay = args.gc_delay.div_f64(args.time_scale);
+        tokio::spawn(gc::collect(collected, delay, in_use))
+    };
     let mut shell = tokio::spawn(shell.run());
     signals::announce(&format!("listening http://{address}"));
     tokio::select! {
@@ -256,6 +271,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     door.shut_down().await;
     shell.await.context("shut the agent down")?;
     linked.abort();
+    gc.abort();
     served.abort();
     if let Some(cgroups) = cgroups {
         cgroups.close();

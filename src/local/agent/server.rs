@@ -1,6 +1,6 @@
 //! The agent's shell: the executor API, the task that owns the [`Core`], and its hands.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use axum::body::Body;
@@ -41,6 +41,8 @@ enum Input {
     /// What to say to a master, once recovery is over.
     Registration(oneshot::Sender<Register>),
     MasterGone,
+    /// Which runs are not over.
+    Runs(oneshot::Sender<BTreeSet<String>>),
     ShutDown,
 }
 
@@ -76,6 +78,13 @@ impl Door {
     pub async fn master_gone(&self) {
         // With the shell gone there is nobody to tell.
         let _ = self.inputs.send(Input::MasterGone).await;
+    }
+
+    /// The runs that are not over; none when the agent ends.
+    pub async fn runs(&self) -> Option<BTreeSet<String>> {
+        let (reply, answer) = oneshot::channel();
+        self.inputs.send(Input::Runs(reply)).await.ok()?;
+        answer.await.ok()
     }
 
     /// Asks all executors to end.
@@ -309,6 +318,9 @@ impl Shell {
             Input::MasterGone => {
                 self.outbox = None;
                 self.core.set_connected(false);
+            }
+            Input::Runs(reply) => {
+                let _ = reply.send(self.core.runs());
             }
             Input::ShutDown => {
                 self.ending = true;

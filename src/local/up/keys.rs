@@ -109,7 +109,9 @@ pub fn framework_user(given: Option<&str>) -> anyhow::Result<String> {
 ///
 /// What the file system says.
 pub fn readable_by_all(file: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
-    let name = file.file_name().with_context(|| format!("{} is no file", file.display()))?;
+    let name = file
+        .file_name()
+        .with_context(|| format!("{} is no file", file.display()))?;
     let copy = folder.join(name);
     let copied = || -> std::io::Result<()> {
         fs::create_dir_all(folder)?;

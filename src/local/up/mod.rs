@@ -285,6 +285,8 @@ fn agent(
         .option("--ports", ports)
         .option("--attributes", attributes)
         .option("--time-scale", args.time_scale)
+        // Without volumes each run leaves a data directory behind.
+        .option("--gc-delay", "30m")
         // Its executors end with it, in order, when this process dies.
         .dies_by(nix::sys::signal::Signal::SIGTERM);
     Ok(if args.no_cgroups {

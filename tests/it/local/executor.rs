@@ -51,10 +51,15 @@ fn play() {
             std::thread::park();
         },
         "greedy" => {
-            // Touched, so that the kernel counts it.
-            let mut hoard = vec![0_u8; 1 << 30];
-            hoard.iter_mut().step_by(4096).for_each(|byte| *byte = 1);
-            std::hint::black_box(&hoard);
+            let executor = Executor::from_environment(false);
+            std::thread::spawn(move || executor.run());
+            // Another process takes the memory, as a database server would: tail keeps what it reads
+            // until it finds the end of a line.
+            let status = std::process::Command::new("tail").arg("/dev/zero").status();
+            println!("tail: {status:?}");
+            loop {
+                std::thread::park();
+            }
         }
         _ => Executor::from_environment(script == "deaf").run(),
     }
