@@ -287,7 +287,8 @@ async fn files_are_fetched_into_the_sandbox() {
 #[tokio::test]
 async fn nothing_of_a_container_outlives_it() {
     let mut machine = Machine::start(&[]);
-    machine.add_agent(&[]).await;
+    // Without control groups only the session tells what belongs to the container.
+    machine.add_agent(&["--no-cgroups"]).await;
     let scheduler = Scheduler::subscribe(&machine.master).await;
     let offer = scheduler.offer("127.0.0.1").await;
     let note = machine.directory.path().join("child");
