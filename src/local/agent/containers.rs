@@ -331,6 +331,37 @@ async fn memory_used_up(container_id: &str, cgroups: Option<&Cgroups>) {
     }
 }
 
+/// Ends what is left of a container whose first process is gone, or was never written down because
+/// the agent died right after it had started it.
+pub async fn kill_leftovers(
+    container_id: &str,
+    process: Option<Process>,
+    sandbox: &Path,
+    cgroups: Option<&Cgroups>,
+) {
+    let entry = format!("MESOS_SANDBOX={}", sandbox.display());
+    let find = || {
+        let mut found = processes::with_environment(&entry);
+        found.extend(
+            process
+                .map(|process| processes::session(process.pid))
+                .unwrap_or_default(),
+        );
+        found.extend(
+            cgroups
+                .map(|cgroups| cgroups.processes(container_id))
+                .unwrap_or_default(),
+        );
+        found
+    };
+    if !processes::kill_all(find, KILL_DEADLINE).await {
+        tracing::error!(%container_id, "processes of the container do not end on SIGKILL");
+    }
+    if let Some(cgroups) = cgroups {
+        cgroups.remove(container_id);
+    }
+}
+
 /// Ends all that is left of a container.
 pub async fn kill_everything(container_id: &str, leader: u32, cgroups: Option<&Cgroups>) {
     let find = || {

@@ -269,6 +269,13 @@ impl Core {
 }
 
 impl Record {
+    /// Whose it is.
+    pub fn key(&self) -> ExecutorKey {
+        let framework_id = self.framework.0.id.as_ref().map(|id| id.value.clone());
+        let executor_id = self.executor.0.executor_id.value.clone();
+        (framework_id.unwrap_or_default(), executor_id)
+    }
+
     /// All that executor and tasks were given.
     pub fn resources(&self) -> Resources {
         let mut sum = Resources::new(&self.executor.0.resources);

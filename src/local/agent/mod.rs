@@ -245,6 +245,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let (mut shell, door) = Shell::new(core, clocks, surroundings, inbox);
     shell
         .recover()
+        .await
         .context("read the records of the former run")?;
 
     let service = axum::Router::new()

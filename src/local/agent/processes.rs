@@ -66,6 +66,17 @@ pub fn session(leader: u32) -> BTreeSet<u32> {
     found
 }
 
+/// The processes that have this entry in their environment, as far as it may be read.
+pub fn with_environment(entry: &str) -> BTreeSet<u32> {
+    let has = |pid: u32| {
+        let text = std::fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        text.split(|byte| *byte == 0)
+            .any(|one| one == entry.as_bytes())
+    };
+    let pids = all().into_iter().map(|(pid, _)| pid);
+    pids.filter(|pid| has(*pid)).collect()
+}
+
 /// All processes below one.
 pub fn descendants(root: u32) -> BTreeSet<u32> {
     let mut found = BTreeSet::from([root]);

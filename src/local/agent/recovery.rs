@@ -15,11 +15,7 @@ impl Core {
         let deadline = now.plus(self.clocks.reregistration);
         let mut ended = Vec::new();
         for (record, alive) in records {
-            let framework_id = record.framework.0.id.as_ref().map(|id| id.value.clone());
-            let key = (
-                framework_id.unwrap_or_default(),
-                record.executor.0.executor_id.value.clone(),
-            );
+            let key = record.key();
             let container_id = record.container_id.clone();
             // Without a container it only holds statuses of tasks that never ran.
             let phase = match (alive, container_id.is_empty()) {

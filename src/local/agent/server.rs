@@ -235,17 +235,21 @@ impl Shell {
     /// # Errors
     ///
     /// A record that cannot be read.
-    pub fn recover(&mut self) -> std::io::Result<()> {
-        let records = self.store.read_all(self.core.id())?;
+    pub async fn recover(&mut self) -> std::io::Result<()> {
+        let agent_id = self.core.id().to_owned();
         let mut found = Vec::new();
-        for record in records {
-            let alive = record
-                .process
-                .filter(|process| super::processes::is_alive(*process));
+        for record in self.store.read_all(&agent_id)? {
+            let process = record.process;
+            let alive = process.filter(|process| super::processes::is_alive(*process));
             if let Some(process) = alive {
                 self.watch_recovered(record.container_id.clone(), process);
-            } else if let Some(cgroups) = &self.surroundings.cgroups {
-                cgroups.remove(&record.container_id);
+            } else if !record.container_id.is_empty() {
+                let Surroundings {
+                    work_dir, cgroups, ..
+                } = &self.surroundings;
+                let run = &record.container_id;
+                let sandbox = environment::sandbox(work_dir, &agent_id, &record.key(), run);
+                containers::kill_leftovers(run, process, &sandbox, cgroups.as_ref()).await;
             }
             found.push((record, alive.is_some()));
         }

@@ -98,6 +98,28 @@ async fn an_executor_that_dies_without_its_agent_is_noticed() {
 }
 
 #[tokio::test]
+async fn an_executor_that_was_started_but_not_written_down_is_ended() {
+    let (mut machine, scheduler, running) = with_running_task("plain", &["--no-cgroups"]).await;
+    machine.agents[0].kill();
+    // As if the agent had died right after the start.
+    let record = super::recordings::find(&machine.work_dir(0).join("meta"), "run.json").unwrap();
+    let mut stored: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    assert_eq!(
+        stored["process"]["pid"],
+        running["container_status"]["executor_pid"]
+    );
+    stored["process"] = Value::Null;
+    std::fs::write(&record, stored.to_string()).unwrap();
+    machine.restart_agent(0);
+    scheduler.update("t", "TASK_FAILED").await;
+    // Left alone, it would go on looking for an agent for half a minute.
+    let end = wait_for_end(pid(&running));
+    tokio::time::timeout(Duration::from_secs(15), end)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
 async fn an_executor_that_does_not_come_back_is_ended() {
     let (mut machine, scheduler, running) =
         with_running_task("plain", &["--executor-reregistration-timeout", "1s"]).await;

@@ -67,7 +67,8 @@ fn compare_environment(machine: &Machine, player: &Player) {
     assert_eq!(more, ["HELLO", "REC_LOG"]);
 }
 
-fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+/// A file somewhere below a folder.
+pub fn find(folder: &Path, name: &str) -> Option<PathBuf> {
     for entry in std::fs::read_dir(folder).ok()?.flatten() {
         let path = entry.path();
         if path.file_name().is_some_and(|found| found == name) {
