@@ -5,7 +5,7 @@
 //! holes (`SEEK_DATA`, `lseek(2)`; `copy_file_range(2)`).
 
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, DirEntry, File, Metadata, OpenOptions},
     io,
     os::{
         fd::AsRawFd,
@@ -35,26 +35,38 @@ pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes everything below `folder` to the disk. A server may run in it meanwhile: what it removes
-/// needs no syncing.
+/// Writes `folder` to the disk, and what is below it as far as `wanted` says so by name and metadata. A server may run
+/// in it meanwhile: what it removes needs no syncing.
 ///
 /// # Errors
 /// What the file system says.
-pub fn sync_folder(folder: &Path) -> io::Result<()> {
+pub fn sync_folder(folder: &Path, wanted: &dyn Fn(&str, &Metadata) -> bool) -> io::Result<()> {
+    sync_below(folder, wanted)?;
+    File::open(folder)?.sync_all()
+}
+
+fn sync_below(folder: &Path, wanted: &dyn Fn(&str, &Metadata) -> bool) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let synced = match entry.file_type() {
-            Ok(kind) if kind.is_dir() => sync_folder(&entry.path()),
-            Ok(kind) if kind.is_file() => File::open(entry.path()).and_then(|f| f.sync_all()),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        match synced {
+        match sync_entry(&entry, wanted) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
     }
-    File::open(folder)?.sync_all()
+    Ok(())
+}
+
+fn sync_entry(entry: &DirEntry, wanted: &dyn Fn(&str, &Metadata) -> bool) -> io::Result<()> {
+    let metadata = entry.metadata()?;
+    if metadata.is_dir() {
+        sync_below(&entry.path(), wanted)?;
+    } else if !metadata.is_file() {
+        return Ok(());
+    }
+    if wanted(&entry.file_name().to_string_lossy(), &metadata) {
+        File::open(entry.path())?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
@@ -63,16 +75,22 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let target =
         OpenOptions::new().write(true).create_new(true).mode(metadata.mode() & 0o777).open(to)?;
     // SAFETY: both are descriptors of open files, and the call keeps neither.
-    if unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0 {
-        return Ok(());
+    let cloned = unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0;
+    if !cloned {
+        copy_data(&source, &target, metadata.len())?;
     }
-    target.set_len(metadata.len())?;
-    let end = metadata.len() as i64;
+    // The copy is as old as what was copied, so that what is written to it later can be told.
+    target.set_modified(metadata.modified()?)
+}
+
+fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
+    target.set_len(length)?;
+    let end = length as i64;
     let mut position = 0;
     while position < end {
-        let Some(start) = seek(&source, position, libc::SEEK_DATA)? else { break };
-        let stop = seek(&source, start, libc::SEEK_HOLE)?.unwrap_or(end);
-        copy_range(&source, &target, start, stop)?;
+        let Some(start) = seek(source, position, libc::SEEK_DATA)? else { break };
+        let stop = seek(source, start, libc::SEEK_HOLE)?.unwrap_or(end);
+        copy_range(source, target, start, stop)?;
         position = stop;
     }
     Ok(())
@@ -159,7 +177,7 @@ mod tests {
 
         let to = temp.path().join("to");
         copy_folder(&from, &to).unwrap();
-        sync_folder(&to).unwrap();
+        sync_folder(&to, &|name, _| name != "sparse").unwrap();
         for name in ["folder/small", "empty", "link", "sparse"] {
             assert_eq!(fs::read(from.join(name)).unwrap(), fs::read(to.join(name)).unwrap());
         }

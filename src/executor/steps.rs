@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ use super::{
     action::Step,
     agent_cache::AgentCache,
     chain,
-    datadir::{self, DataDirError},
+    datadir::{self, DataDirError, Part},
     event::Outcome,
     install::{self, InstallError, Installed},
     mysqld::{Process, Program, SpawnError, Spawner},
@@ -239,21 +239,30 @@ async fn start(
         working_directory: sandbox.data(data),
         log: log.clone(),
     };
+    let begun = SystemTime::now();
     let mut process = context.spawner.spawn(&program).await?;
     let socket = sandbox.socket();
     let deadline = Instant::now() + START_DEADLINE;
-    let connected = tokio::select! {
-        connected = Server::connect(&socket, &context.admin, installed.kind.flavour, deadline) => {
-            connected.map_err(StepError::from)
+    let ready = async {
+        let flavour = installed.kind.flavour;
+        let connect = Server::connect(&socket, &context.admin, flavour, deadline);
+        if !birth {
+            return Ok(connect.await?);
         }
+        // Most of the directory is synced beside the start, what the start has written after it.
+        let synced = datadir::sync(sandbox.data(data), Part::All);
+        let (server, synced) = tokio::join!(connect, synced);
+        let server = server?;
+        synced?;
+        born(sandbox, data, begun).await?;
+        Ok(server)
+    };
+    let ready = tokio::select! {
+        ready = ready => ready,
         status = process.ended() => Err(StepError::Ended {
             how: how_it_ended(status),
             printed: datadir::tail(&log, printed_before).unwrap_or_default(),
         }),
-    };
-    let ready = match connected {
-        Ok(server) if birth => born(sandbox, data).await.map(|()| server),
-        other => other,
     };
     match ready {
         Ok(server) => {
@@ -270,10 +279,10 @@ async fn start(
 
 /// After the first start of a data directory: its accounts are made, and all of it is on the disk before
 /// anything is promised or acknowledged from it.
-async fn born(sandbox: &Sandbox, data: DataId) -> Result<(), StepError> {
+async fn born(sandbox: &Sandbox, data: DataId, begun: SystemTime) -> Result<(), StepError> {
     let path = sandbox.birth_sql();
     fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
-    datadir::sync(sandbox.data(data)).await?;
+    datadir::sync(sandbox.data(data), Part::WrittenSince(begun)).await?;
     Ok(())
 }
 
