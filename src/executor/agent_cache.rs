@@ -85,8 +85,12 @@ impl AgentCache {
         let uid = nix::unistd::geteuid().as_raw();
         let parent = temporary.join(format!("cotton-{uid}"));
         private_folder(&parent, uid)?;
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map_err(|source| CacheError::Folder { path: parent.clone(), source })?;
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_err(|source| {
+            CacheError::Folder {
+                path: parent.clone(),
+                source,
+            }
+        })?;
         let folder = parent.join(boot.trim());
         private_folder(&folder, uid)?;
         remove_earlier_boots(&parent, &folder);
@@ -99,7 +103,10 @@ impl AgentCache {
     /// When the lock cannot be had in a minute.
     pub async fn lock(&self, key: &str) -> Result<Entry, CacheError> {
         let path = self.folder.join(format!("{key}.lock"));
-        let failed = |source| CacheError::Lock { path: path.clone(), source };
+        let failed = |source| CacheError::Lock {
+            path: path.clone(),
+            source,
+        };
         let file = OpenOptions::new()
             .create(true)
             .append(true)
@@ -112,7 +119,11 @@ impl AgentCache {
             .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
             .map_err(|panicked| failed(io::Error::other(panicked)))?
             .map_err(failed)?;
-        Ok(Entry { folder: self.folder.clone(), key: key.to_owned(), _lock: lock })
+        Ok(Entry {
+            folder: self.folder.clone(),
+            key: key.to_owned(),
+            _lock: lock,
+        })
     }
 }
 
@@ -130,11 +141,17 @@ impl Entry {
     /// When what is left of an earlier attempt cannot be removed or the folder cannot be made.
     pub fn begin(&self) -> Result<PathBuf, CacheError> {
         let path = self.path(".unfinished");
-        let failed = |source| CacheError::Folder { path: path.clone(), source };
+        let failed = |source| CacheError::Folder {
+            path: path.clone(),
+            source,
+        };
         remove_file(&self.path(".complete")).map_err(failed)?;
         remove_folder(&self.path("")).map_err(failed)?;
         remove_folder(&path).map_err(failed)?;
-        DirBuilder::new().mode(0o700).create(&path).map_err(failed)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(failed)?;
         Ok(path)
     }
 
@@ -149,7 +166,10 @@ impl Entry {
             fs::rename(self.path(".unfinished"), &entry)?;
             fs::write(self.path(".complete"), list(&entry)?)
         };
-        finish().map_err(|source| CacheError::Finish { path: entry.clone(), source })?;
+        finish().map_err(|source| CacheError::Finish {
+            path: entry.clone(),
+            source,
+        })?;
         Ok(entry)
     }
 
@@ -161,7 +181,10 @@ impl Entry {
 /// Makes a folder that only `uid` can write into, or finds it. The name is known to everybody on the
 /// agent, so what is there may have been put there by somebody else.
 fn private_folder(path: &Path, uid: u32) -> Result<(), CacheError> {
-    let failed = |source| CacheError::Folder { path: path.to_owned(), source };
+    let failed = |source| CacheError::Folder {
+        path: path.to_owned(),
+        source,
+    };
     match DirBuilder::new().mode(0o700).create(path) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -197,7 +220,11 @@ fn list(folder: &Path) -> io::Result<String> {
             if metadata.is_dir() {
                 folders.push(entry.path());
             }
-            let size = if metadata.is_file() { metadata.len() } else { 0 };
+            let size = if metadata.is_file() {
+                metadata.len()
+            } else {
+                0
+            };
             let path = entry.path();
             let name = path.strip_prefix(folder).unwrap_or(&path);
             lines.push(format!("{size} {name:?}\n"));
@@ -239,7 +266,11 @@ mod tests {
         assert_eq!(entry.complete(), None, "it is not finished");
         let path = entry.finish().unwrap();
         drop(entry);
-        let again = AgentCache::open(temp.path()).unwrap().lock("a").await.unwrap();
+        let again = AgentCache::open(temp.path())
+            .unwrap()
+            .lock("a")
+            .await
+            .unwrap();
         assert_eq!(again.complete(), Some(path.clone()));
         assert_eq!(fs::read_to_string(path.join("file")).unwrap(), "text");
     }
@@ -278,7 +309,10 @@ mod tests {
         let name = format!("cotton-{}", nix::unistd::geteuid());
         fs::create_dir(temp.path().join(&name)).unwrap();
         fs::set_permissions(temp.path().join(&name), fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(AgentCache::open(temp.path()).is_err(), "others can write into it");
+        assert!(
+            AgentCache::open(temp.path()).is_err(),
+            "others can write into it"
+        );
         let linked = tempfile::tempdir().unwrap();
         symlink(temp.path(), linked.path().join(&name)).unwrap();
         assert!(AgentCache::open(linked.path()).is_err(), "it is a link");

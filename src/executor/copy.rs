@@ -72,8 +72,11 @@ fn sync_entry(entry: &DirEntry, wanted: &dyn Fn(&str, &Metadata) -> bool) -> io:
 fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
     let source = File::open(from)?;
     let metadata = source.metadata()?;
-    let target =
-        OpenOptions::new().write(true).create_new(true).mode(metadata.mode() & 0o777).open(to)?;
+    let target = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(metadata.mode() & 0o777)
+        .open(to)?;
     // SAFETY: both are descriptors of open files, and the call keeps neither.
     let cloned = unsafe { libc::ioctl(target.as_raw_fd(), libc::FICLONE, source.as_raw_fd()) } == 0;
     if !cloned {
@@ -88,7 +91,9 @@ fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
     let end = length as i64;
     let mut position = 0;
     while position < end {
-        let Some(start) = seek(source, position, libc::SEEK_DATA)? else { break };
+        let Some(start) = seek(source, position, libc::SEEK_DATA)? else {
+            break;
+        };
         let stop = seek(source, start, libc::SEEK_HOLE)?.unwrap_or(end);
         copy_range(source, target, start, stop)?;
         position = stop;
@@ -128,10 +133,11 @@ fn copy_range(source: &File, target: &File, start: i64, stop: i64) -> io::Result
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             n if n < 0 => match io::Error::last_os_error() {
                 // The two lie on file systems of different kinds, or the kernel cannot do it.
-                error if matches!(
-                    error.raw_os_error(),
-                    Some(libc::EXDEV | libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)
-                ) =>
+                error
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EXDEV | libc::EINVAL | libc::ENOSYS | libc::EOPNOTSUPP)
+                    ) =>
                 {
                     return copy_through_memory(source, target, read as u64, stop as u64);
                 }
@@ -179,16 +185,28 @@ mod tests {
         copy_folder(&from, &to).unwrap();
         sync_folder(&to, &|name, _| name != "sparse").unwrap();
         for name in ["folder/small", "empty", "link", "sparse"] {
-            assert_eq!(fs::read(from.join(name)).unwrap(), fs::read(to.join(name)).unwrap());
+            assert_eq!(
+                fs::read(from.join(name)).unwrap(),
+                fs::read(to.join(name)).unwrap()
+            );
         }
-        assert_eq!(fs::read_link(to.join("link")).unwrap(), Path::new("folder/small"));
+        assert_eq!(
+            fs::read_link(to.join("link")).unwrap(),
+            Path::new("folder/small")
+        );
         assert!(fs::metadata(to.join("sparse")).unwrap().blocks() * 512 < 1 << 20);
-        assert!(copy_folder(&from, &to).is_err(), "an existing folder is not written into");
+        assert!(
+            copy_folder(&from, &to).is_err(),
+            "an existing folder is not written into"
+        );
         let (source, slow) = (
             File::open(from.join("sparse")).unwrap(),
             File::create(temp.path().join("slow")).unwrap(),
         );
         copy_through_memory(&source, &slow, 0, 32 << 20).unwrap();
-        assert_eq!(fs::read(from.join("sparse")).unwrap(), fs::read(temp.path().join("slow")).unwrap());
+        assert_eq!(
+            fs::read(from.join("sparse")).unwrap(),
+            fs::read(temp.path().join("slow")).unwrap()
+        );
     }
 }

@@ -105,7 +105,10 @@ pub async fn make(
         false
     });
     if !copied {
-        let failed = |source| DataDirError::Files { path: unfinished.clone(), source };
+        let failed = |source| DataDirError::Files {
+            path: unfinished.clone(),
+            source,
+        };
         // What a template that could not be copied has left.
         match fs::remove_dir_all(&unfinished) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
@@ -173,7 +176,10 @@ pub fn set_aside_unused(sandbox: &Sandbox, used: Option<DataId>) -> Result<(), D
         }
         Ok(())
     };
-    move_all().map_err(|source| DataDirError::Files { path: folder.clone(), source })
+    move_all().map_err(|source| DataDirError::Files {
+        path: folder.clone(),
+        source,
+    })
 }
 
 /// Copies the agent's template into `target`, making it first if there is none. `false`: the cache
@@ -213,7 +219,10 @@ async fn copy_template(
     task::spawn_blocking(move || copy_folder(&from, &to))
         .await
         .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
-        .map_err(|source| DataDirError::Files { path: target.to_owned(), source })?;
+        .map_err(|source| DataDirError::Files {
+            path: target.to_owned(),
+            source,
+        })?;
     Ok(true)
 }
 
@@ -276,11 +285,21 @@ async fn initialise(
         // Both refuse to run as root unless told so.
         arguments.push("--user=root".into());
     }
-    run(Program { path: tool, arguments, working_directory: sandbox.tmp(), log: sandbox.log() }, spawner)
-        .await?;
+    run(
+        Program {
+            path: tool,
+            arguments,
+            working_directory: sandbox.tmp(),
+            log: sandbox.log(),
+        },
+        spawner,
+    )
+    .await?;
     if installed.kind.flavour == Flavour::Mysql {
-        remove_identity(target)
-            .map_err(|source| DataDirError::Files { path: target.to_owned(), source })?;
+        remove_identity(target).map_err(|source| DataDirError::Files {
+            path: target.to_owned(),
+            source,
+        })?;
     }
     Ok(())
 }
@@ -302,7 +321,11 @@ fn remove_identity(data: &Path) -> io::Result<()> {
 /// `/usr/sbin`, MariaDB's own tarballs in `scripts` and `bin`.
 fn mariadb_install_db(mysqld: &Path) -> Result<(PathBuf, PathBuf), DataDirError> {
     let real = fs::canonicalize(mysqld).unwrap_or_else(|_| mysqld.to_owned());
-    let base = real.parent().and_then(Path::parent).unwrap_or(Path::new("/usr")).to_owned();
+    let base = real
+        .parent()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("/usr"))
+        .to_owned();
     let path = std::env::var_os("PATH").unwrap_or_default();
     ["scripts", "bin"]
         .into_iter()
@@ -311,7 +334,9 @@ fn mariadb_install_db(mysqld: &Path) -> Result<(PathBuf, PathBuf), DataDirError>
         .flat_map(|folder| ["mariadb-install-db", "mysql_install_db"].map(|name| folder.join(name)))
         .find(|tool| tool.is_file())
         .map(|tool| (tool, base))
-        .ok_or_else(|| DataDirError::NoTool { mysqld: mysqld.to_owned() })
+        .ok_or_else(|| DataDirError::NoTool {
+            mysqld: mysqld.to_owned(),
+        })
 }
 
 async fn run(program: Program, spawner: &Spawner) -> Result<(), DataDirError> {
@@ -326,7 +351,11 @@ async fn run(program: Program, spawner: &Spawner) -> Result<(), DataDirError> {
         return Ok(());
     }
     let printed = tail(&program.log, printed_before).unwrap_or_default();
-    Err(DataDirError::Tool { tool, status, printed })
+    Err(DataDirError::Tool {
+        tool,
+        status,
+        printed,
+    })
 }
 
 /// The end of what was appended to a log, on one line.

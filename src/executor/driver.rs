@@ -36,7 +36,10 @@ pub struct Clock {
 impl Clock {
     /// Starts the clock at the machine's time.
     pub fn start() -> Self {
-        Self { wall: Timestamp::now(), begun: Instant::now() }
+        Self {
+            wall: Timestamp::now(),
+            begun: Instant::now(),
+        }
     }
 
     /// The time.
@@ -84,7 +87,9 @@ impl Driver {
     pub async fn run(&mut self) -> Result<(), ExecutorError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(ExecutorError::Signals)?;
         loop {
-            let Some(wake_at) = self.carry_out() else { break };
+            let Some(wake_at) = self.carry_out() else {
+                break;
+            };
             self.receive(&mut terminate, wake_at).await;
         }
         if !self.hands.last_update_acknowledged().await {
@@ -160,7 +165,10 @@ fn goal(seen: GoalSeen) -> Option<Event> {
         }
         GoalState::Absent => None,
         GoalState::Unreadable(fault) => {
-            error!(fault, "the goal cannot be read; what was obeyed before goes on");
+            error!(
+                fault,
+                "the goal cannot be read; what was obeyed before goes on"
+            );
             None
         }
     }
@@ -169,17 +177,27 @@ fn goal(seen: GoalSeen) -> Option<Event> {
 /// What the agent's event means for the task.
 fn told(event: ExecutorEvent, grace: Grace) -> Option<Event> {
     match event {
-        ExecutorEvent::Kill { task_id, grace_period } => {
+        ExecutorEvent::Kill {
+            task_id,
+            grace_period,
+        } => {
             info!(task_id, ?grace_period, "the agent kills the task");
-            Some(Event::Kill { grace: grace_period.unwrap_or(grace.kill) })
+            Some(Event::Kill {
+                grace: grace_period.unwrap_or(grace.kill),
+            })
         }
         ExecutorEvent::Shutdown => {
             info!("the agent shuts the executor down");
-            Some(Event::Kill { grace: grace.shutdown })
+            Some(Event::Kill {
+                grace: grace.shutdown,
+            })
         }
         ExecutorEvent::Launch(task) => {
             // One executor runs one task; Mesos sends no second one unless the scheduler asks for it.
-            error!(task = task.task_id.value, "a second task was launched here, and is ignored");
+            error!(
+                task = task.task_id.value,
+                "a second task was launched here, and is ignored"
+            );
             None
         }
         ExecutorEvent::Error { message } => {

@@ -105,8 +105,16 @@ impl Hands {
 
     /// Tells of the server's end as soon as it comes.
     fn watch(&mut self, running: Running) {
-        let Running { id, mut process, server } = running;
-        self.running = Some(Alive { id, group: process.group(), server });
+        let Running {
+            id,
+            mut process,
+            server,
+        } = running;
+        self.running = Some(Alive {
+            id,
+            group: process.group(),
+            server,
+        });
         let events = self.events.clone();
         task::spawn(async move {
             let how = steps::how_it_ended(process.ended().await);
@@ -158,23 +166,34 @@ impl Hands {
             Action::Kill { process } => self.signal(process, Signal::SIGKILL),
             Action::Terminate { process } => self.signal(process, Signal::SIGTERM),
             Action::Observe { process } => self.ask(process, async move |server| {
-                let seen = server.observe().await.map(Box::new).map_err(|error| chain(&error));
+                let seen = server
+                    .observe()
+                    .await
+                    .map(Box::new)
+                    .map_err(|error| chain(&error));
                 Event::Observed { process, seen }
             }),
             Action::WriteCanary { process, number } => self.ask(process, async move |server| {
-                let written = server.write_canary(number, Instant::now() + CANARY_DEADLINE).await;
+                let written = server
+                    .write_canary(number, Instant::now() + CANARY_DEADLINE)
+                    .await;
                 let number = written.map(|()| number).map_err(|error| chain(&error));
                 Event::Canary { process, number }
             }),
             Action::Prove { process } => self.ask(process, async move |server| {
-                if let Err(error) = server.release_commits(Instant::now() + CANARY_DEADLINE).await {
+                if let Err(error) = server
+                    .release_commits(Instant::now() + CANARY_DEADLINE)
+                    .await
+                {
                     warn!(error = %chain(&error), "commits still wait for acknowledgements");
                 }
                 Event::Proved { process }
             }),
             Action::ReadCanary { process } => self.ask(process, async move |server| {
                 let number = server.read_canary().await;
-                let number = number.map(Option::unwrap_or_default).map_err(|error| chain(&error));
+                let number = number
+                    .map(Option::unwrap_or_default)
+                    .map_err(|error| chain(&error));
                 Event::Canary { process, number }
             }),
             Action::Report(report) => {
@@ -204,9 +223,16 @@ impl Hands {
         task::spawn(async move {
             let stored = task::spawn_blocking(move || promise.store(&path)).await;
             let event = match stored {
-                Ok(Ok(())) => Event::Promised { epoch: promise.epoch, data: promise.data },
-                Ok(Err(error)) => Event::PromiseFailed { problem: chain(&error) },
-                Err(panicked) => Event::PromiseFailed { problem: panicked.to_string() },
+                Ok(Ok(())) => Event::Promised {
+                    epoch: promise.epoch,
+                    data: promise.data,
+                },
+                Ok(Err(error)) => Event::PromiseFailed {
+                    problem: chain(&error),
+                },
+                Err(panicked) => Event::PromiseFailed {
+                    problem: panicked.to_string(),
+                },
             };
             send(&events, event).await;
         });
@@ -241,7 +267,9 @@ impl Hands {
         };
         info!(state = state.as_str_name(), message, "task update");
         self.mesos.update(v1::TaskStatus {
-            task_id: v1::TaskId { value: self.context.task.task_id.as_str().to_owned() },
+            task_id: v1::TaskId {
+                value: self.context.task.task_id.as_str().to_owned(),
+            },
             state: state as i32,
             message,
             agent_id: self.agent.clone(),
@@ -252,5 +280,10 @@ impl Hands {
 
 async fn send(events: &mpsc::Sender<Happened>, event: Event) {
     // The queue is gone only when the executor ends.
-    let _ = events.send(Happened { event, brought: Brought::Nothing }).await;
+    let _ = events
+        .send(Happened {
+            event,
+            brought: Brought::Nothing,
+        })
+        .await;
 }

@@ -40,8 +40,12 @@ const NAMES: [&str; 2] = ["mysqld", "mariadbd"];
 
 /// Where distributions install servers, beside what the search path names: `/usr/sbin` is not on the
 /// search path of an ordinary user.
-const USUAL_FOLDERS: [&str; 4] =
-    ["/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/mysql/bin"];
+const USUAL_FOLDERS: [&str; 4] = [
+    "/usr/sbin",
+    "/usr/local/sbin",
+    "/usr/libexec",
+    "/usr/local/mysql/bin",
+];
 
 /// An installed server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,8 +126,9 @@ pub async fn install(
         Installer::Installed { mysqld } => PathBuf::from(mysqld),
         Installer::Package { package, sha256 } => {
             let folder = unpacked(package, sha256.as_deref(), sandbox, cache).await?;
-            server_in(&folder)
-                .ok_or_else(|| InstallError::NoServer { package: package.clone() })?
+            server_in(&folder).ok_or_else(|| InstallError::NoServer {
+                package: package.clone(),
+            })?
         }
     };
     let kind = version(&mysqld).await?;
@@ -133,8 +138,9 @@ pub async fn install(
 
 fn search() -> Result<PathBuf, InstallError> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<PathBuf> =
-        std::env::split_paths(&path).chain(USUAL_FOLDERS.map(PathBuf::from)).collect();
+    let folders: Vec<PathBuf> = std::env::split_paths(&path)
+        .chain(USUAL_FOLDERS.map(PathBuf::from))
+        .collect();
     folders
         .iter()
         .flat_map(|folder| NAMES.map(|name| folder.join(name)))
@@ -149,7 +155,10 @@ fn search() -> Result<PathBuf, InstallError> {
 }
 
 fn server_in(package: &Path) -> Option<PathBuf> {
-    NAMES.map(|name| package.join("bin").join(name)).into_iter().find(|file| is_program(file))
+    NAMES
+        .map(|name| package.join("bin").join(name))
+        .into_iter()
+        .find(|file| is_program(file))
 }
 
 fn is_program(file: &Path) -> bool {
@@ -195,7 +204,9 @@ async fn shared(
     sha256: &str,
     sandbox: &Sandbox,
 ) -> Result<PathBuf, SharedError> {
-    let entry = cache.lock(&format!("package-{}", sha256.to_ascii_lowercase())).await?;
+    let entry = cache
+        .lock(&format!("package-{}", sha256.to_ascii_lowercase()))
+        .await?;
     if let Some(folder) = entry.complete() {
         return Ok(folder);
     }
@@ -215,14 +226,20 @@ async fn fetch_and_unpack(
 ) -> Result<(), InstallError> {
     let local = fetch::fetch(package, sha256, download)
         .await
-        .map_err(|source| InstallError::Fetch { package: package.to_owned(), source })?;
+        .map_err(|source| InstallError::Fetch {
+            package: package.to_owned(),
+            source,
+        })?;
     let (file, target) = (local.path().to_owned(), folder.to_owned());
     let unpacked = task::spawn_blocking(move || unpack::unpack(&file, &target))
         .await
         .unwrap_or_else(|panicked| Err(UnpackError::Read(io::Error::other(panicked))));
     // A downloaded package has done its work, whether it could be unpacked or not.
     drop(local);
-    unpacked.map_err(|source| InstallError::Unpack { package: package.to_owned(), source })
+    unpacked.map_err(|source| InstallError::Unpack {
+        package: package.to_owned(),
+        source,
+    })
 }
 
 /// Asks a server for its flavour and version.
@@ -230,7 +247,10 @@ async fn fetch_and_unpack(
 /// # Errors
 /// When it does not run or prints something else.
 pub async fn version(mysqld: &Path) -> Result<ServerKind, InstallError> {
-    let run = |source| InstallError::Run { mysqld: mysqld.to_owned(), source };
+    let run = |source| InstallError::Run {
+        mysqld: mysqld.to_owned(),
+        source,
+    };
     let output = Command::new(mysqld)
         .args(["--no-defaults", "--version"])
         .stdin(Stdio::null())
@@ -245,7 +265,10 @@ pub async fn version(mysqld: &Path) -> Result<ServerKind, InstallError> {
         // Then it says on standard error why it does not run.
         printed = String::from_utf8_lossy(&output.stderr).into_owned();
     }
-    let (flavour, version) = ServerVersion::from_version_output(&printed)
-        .map_err(|source| InstallError::Version { mysqld: mysqld.to_owned(), source })?;
+    let (flavour, version) =
+        ServerVersion::from_version_output(&printed).map_err(|source| InstallError::Version {
+            mysqld: mysqld.to_owned(),
+            source,
+        })?;
     Ok(ServerKind { flavour, version })
 }

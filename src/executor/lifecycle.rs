@@ -163,10 +163,7 @@ enum Role {
     /// and the process is killed.
     Spoilt(Epoch),
     /// It follows the epoch's master.
-    Following {
-        epoch: Epoch,
-        acknowledge: bool,
-    },
+    Following { epoch: Epoch, acknowledge: bool },
     /// It holds what is not in the cluster's history; it is closed and follows nobody.
     Quarantined(Epoch),
 }
@@ -257,7 +254,13 @@ impl State {
             task,
             server: None,
             data: data.map_or(Data::None { set_aside: None }, Data::InUse),
-            promised: Promised { epoch, data, writing: false, retry_at: None, problem: None },
+            promised: Promised {
+                epoch,
+                data,
+                writing: false,
+                retry_at: None,
+                problem: None,
+            },
             process: Process::Down { start_at: now },
             role: Role::Closed,
             held: None,
@@ -310,7 +313,10 @@ impl State {
             Event::Kill { grace } => {
                 let kill_at = now.plus(grace.saturating_sub(BEFORE_THE_END).min(TERMINATION));
                 // A second kill can only shorten what the first one granted.
-                let kill_at = self.ending.as_ref().map_or(kill_at, |e| e.kill_at.min(kill_at));
+                let kill_at = self
+                    .ending
+                    .as_ref()
+                    .map_or(kill_at, |e| e.kill_at.min(kill_at));
                 let why = self.ending.take().map_or(Why::Told, |ending| ending.why);
                 self.ending = Some(Ending { kill_at, why });
             }
@@ -319,14 +325,23 @@ impl State {
 
     /// A goal of another incarnation, or below what was promised or read before, is not ours to obey.
     fn take_goal(&mut self, goal: Goal) {
-        let highest = self.goal.as_ref().map_or(self.promised.epoch, |known| known.epoch);
+        let highest = self
+            .goal
+            .as_ref()
+            .map_or(self.promised.epoch, |known| known.epoch);
         if goal.uuid == self.task.uuid && goal.epoch >= highest.max(self.promised.epoch) {
             self.goal = Some(goal);
         }
     }
 
     fn promised_stored(&mut self, epoch: Epoch, data: Option<DataId>) {
-        self.promised = Promised { epoch, data, writing: false, retry_at: None, problem: None };
+        self.promised = Promised {
+            epoch,
+            data,
+            writing: false,
+            retry_at: None,
+            problem: None,
+        };
         if let (Data::New(new), Some(stored)) = (self.data, data)
             && new == stored
         {
@@ -343,11 +358,20 @@ impl State {
             (Step::Install, Outcome::Installed(server)) => self.server = Some(server),
             (Step::MakeData { .. }, Outcome::DataMade(data)) => self.data = Data::New(data),
             (Step::Start { .. }, Outcome::Started(id)) => {
-                self.process = Process::Up { id, since: now, terminated: None, killed: false };
+                self.process = Process::Up {
+                    id,
+                    since: now,
+                    terminated: None,
+                    killed: false,
+                };
                 self.forget_process();
             }
             (Step::Hold { epoch }, Outcome::Held { position, executed }) => {
-                self.held = Some(Held { epoch, position, executed });
+                self.held = Some(Held {
+                    epoch,
+                    position,
+                    executed,
+                });
                 self.role = Role::Held(epoch);
             }
             (Step::Apply { epoch, .. }, _) => self.role = Role::Applied(epoch),
@@ -358,18 +382,37 @@ impl State {
             }
             (Step::Mark { epoch }, _) => self.role = Role::Marked(epoch),
             (Step::Open { epoch, .. }, _) => self.role = Role::Master(epoch),
-            (Step::Follow { epoch, acknowledge, .. }, _) => {
+            (
+                Step::Follow {
+                    epoch, acknowledge, ..
+                },
+                _,
+            ) => {
                 self.role = Role::Following { epoch, acknowledge };
                 // It receives again, so what was read is not all that it holds any more.
                 self.held = None;
                 let same_epoch = self.serving.filter(|serving| serving.epoch == epoch);
-                let new = Serving { epoch, admitted: false, ready: false };
+                let new = Serving {
+                    epoch,
+                    admitted: false,
+                    ready: false,
+                };
                 self.serving = Some(same_epoch.unwrap_or(new));
             }
             (Step::Admit { epoch, .. }, _) => {
-                self.serving = Some(Serving { epoch, admitted: true, ready: true });
+                self.serving = Some(Serving {
+                    epoch,
+                    admitted: true,
+                    ready: true,
+                });
             }
-            (Step::Halt { epoch, refuse_clients }, _) => {
+            (
+                Step::Halt {
+                    epoch,
+                    refuse_clients,
+                },
+                _,
+            ) => {
                 if refuse_clients {
                     self.role = Role::Quarantined(epoch);
                     self.serving = None;
@@ -377,8 +420,18 @@ impl State {
                     self.applier_stopped(epoch, now);
                 }
             }
-            (step @ (Step::Install | Step::MakeData { .. } | Step::Start { .. } | Step::Hold { .. }), _) => {
-                self.step_failed(&step, "it ended with the outcome of another step".to_owned(), now);
+            (
+                step @ (Step::Install
+                | Step::MakeData { .. }
+                | Step::Start { .. }
+                | Step::Hold { .. }),
+                _,
+            ) => {
+                self.step_failed(
+                    &step,
+                    "it ended with the outcome of another step".to_owned(),
+                    now,
+                );
             }
         }
     }
@@ -408,7 +461,11 @@ impl State {
     /// tried again.
     fn applier_stopped(&mut self, epoch: Epoch, now: Timestamp) {
         self.role = Role::Closed;
-        if let Some(serving) = self.serving.as_mut().filter(|serving| serving.epoch == epoch) {
+        if let Some(serving) = self
+            .serving
+            .as_mut()
+            .filter(|serving| serving.epoch == epoch)
+        {
             serving.ready = false;
         }
         self.problem = self.look.seen.as_ref().and_then(applier_error);
@@ -416,19 +473,37 @@ impl State {
     }
 
     fn retry_after(&mut self, delay: Duration, now: Timestamp) {
-        self.retry = Some(Retry { at: now.plus(delay), epoch: self.promised.epoch });
+        self.retry = Some(Retry {
+            at: now.plus(delay),
+            epoch: self.promised.epoch,
+        });
     }
 
     // === the process ===
 
     fn server_exited(&mut self, process: ProcessId, how: &str, now: Timestamp) {
-        let Process::Up { id, since, terminated, killed } = self.process else { return };
+        let Process::Up {
+            id,
+            since,
+            terminated,
+            killed,
+        } = self.process
+        else {
+            return;
+        };
         if id != process {
             return;
         }
         // It was killed for its data directory, and meanwhile no other epoch has begun.
-        if killed && self.goal.as_ref().is_some_and(|goal| self.quarantine_is_over(goal)) {
-            self.data = Data::None { set_aside: self.data_in_use() };
+        if killed
+            && self
+                .goal
+                .as_ref()
+                .is_some_and(|goal| self.quarantine_is_over(goal))
+        {
+            self.data = Data::None {
+                set_aside: self.data_in_use(),
+            };
         }
         self.lane = None;
         self.retry = None;
@@ -455,7 +530,9 @@ impl State {
             _ => LONGEST_RESTART_DELAY.min(FIRST_RESTART_DELAY * (1 << doublings)),
         };
         self.problem = Some(problem.to_owned());
-        self.process = Process::Down { start_at: now.plus(delay) };
+        self.process = Process::Down {
+            start_at: now.plus(delay),
+        };
     }
 
     /// Everything that was known of the process that ended, or that has just begun.
@@ -467,7 +544,12 @@ impl State {
         self.canary = Canary::default();
     }
 
-    fn observed(&mut self, process: ProcessId, seen: Result<Box<Observation>, String>, now: Timestamp) {
+    fn observed(
+        &mut self,
+        process: ProcessId,
+        seen: Result<Box<Observation>, String>,
+        now: Timestamp,
+    ) {
         if self.running() != Some(process) {
             return;
         }
@@ -475,13 +557,21 @@ impl State {
         self.look.last = Some(now);
         match seen {
             Ok(seen) => {
-                if let (Role::Following { epoch, .. }, Some(serving)) = (self.role, &mut self.serving)
+                if let (Role::Following { epoch, .. }, Some(serving)) =
+                    (self.role, &mut self.serving)
                     && serving.epoch == epoch
                 {
-                    let works = seen.replication.as_ref().is_some_and(|r| r.receiving && r.applying);
+                    let works = seen
+                        .replication
+                        .as_ref()
+                        .is_some_and(|r| r.receiving && r.applying);
                     serving.ready = serving.admitted && works;
                 }
-                let idle = self.look.seen.as_ref().is_some_and(|last| last.executed == seen.executed);
+                let idle = self
+                    .look
+                    .seen
+                    .as_ref()
+                    .is_some_and(|last| last.executed == seen.executed);
                 let stuck = seen.waiting_sessions > 0 && idle;
                 self.look.stuck = if stuck { self.look.stuck + 1 } else { 0 };
                 self.look.seen = Some(*seen);
@@ -507,7 +597,10 @@ impl State {
 
     fn fail(&mut self, problem: String, now: Timestamp) {
         if self.ending.is_none() {
-            self.ending = Some(Ending { kill_at: now, why: Why::Failed(problem) });
+            self.ending = Some(Ending {
+                kill_at: now,
+                why: Why::Failed(problem),
+            });
         }
     }
 
@@ -519,7 +612,10 @@ impl State {
             Action::Promise { .. } => self.promised.writing = true,
             Action::Begin { number, step } => {
                 self.next_number = number + 1;
-                self.lane = Some(Lane { number: *number, step: step.clone() });
+                self.lane = Some(Lane {
+                    number: *number,
+                    step: step.clone(),
+                });
             }
             Action::Abandon { .. } => self.lane = None,
             Action::Kill { .. } => {
@@ -571,7 +667,9 @@ impl State {
 
     /// The goal that may be acted on: its epoch is promised.
     fn promised_goal(&self) -> Option<&Goal> {
-        self.goal.as_ref().filter(|goal| goal.epoch == self.promised.epoch)
+        self.goal
+            .as_ref()
+            .filter(|goal| goal.epoch == self.promised.epoch)
     }
 
     /// The master of the promised epoch, if that is `epoch` and one is elected.
@@ -594,7 +692,11 @@ impl State {
 
     /// The epoch in which this process is master, or may be.
     fn mastership(&self) -> Option<Epoch> {
-        let step = self.lane.as_ref().map(|lane| &lane.step).filter(|step| step.is_masters());
+        let step = self
+            .lane
+            .as_ref()
+            .map(|lane| &lane.step)
+            .filter(|step| step.is_masters());
         match self.role {
             Role::Prepared(epoch)
             | Role::Marked(epoch)
@@ -621,13 +723,17 @@ impl State {
 
     /// Whether the goal says that the cluster is going away.
     fn is_deleted(&self) -> bool {
-        self.promised_goal().is_some_and(|goal| goal.phase == GoalPhase::Deleting)
+        self.promised_goal()
+            .is_some_and(|goal| goal.phase == GoalPhase::Deleting)
     }
 }
 
 /// Why the applier does not run, if that is what was seen.
 fn applier_error(seen: &Observation) -> Option<String> {
     let replication = seen.replication.as_ref()?;
-    let error = replication.applier_error.as_ref().filter(|_| !replication.applying)?;
+    let error = replication
+        .applier_error
+        .as_ref()
+        .filter(|_| !replication.applying)?;
     Some(format!("the applier stopped with an error: {error}"))
 }

@@ -77,7 +77,10 @@ pub enum ExecutorError {
     #[error("the executor cannot receive signals")]
     Signals(#[source] io::Error),
     /// The task's data is not what this version understands.
-    #[error("the task's data is not that of a Cotton task of format {}", control::FORMAT)]
+    #[error(
+        "the task's data is not that of a Cotton task of format {}",
+        control::FORMAT
+    )]
     TaskData(#[source] serde_json::Error),
     /// The task's data is of a later version.
     #[error("the task's data has format {found}, and this executor knows {known}; use an executor of the scheduler's version", known = control::FORMAT)]
@@ -197,9 +200,14 @@ fn prepare(
         sandbox,
         spawner: Spawner::start()?,
         cache: agent_cache(),
-        admin: Credentials { user: admin.username, password: admin.password },
+        admin: Credentials {
+            user: admin.username,
+            password: admin.password,
+        },
         bind_address: bind_address(),
-        host: agent.as_ref().map_or_else(|| "localhost".to_owned(), |agent| agent.hostname.clone()),
+        host: agent
+            .as_ref()
+            .map_or_else(|| "localhost".to_owned(), |agent| agent.hostname.clone()),
         user_defaults: user_defaults()?,
         task: data.clone(),
     });
@@ -211,7 +219,15 @@ fn prepare(
         kill: kill_policy(task).unwrap_or(environment.shutdown_grace_period),
         shutdown: environment.shutdown_grace_period,
     };
-    let driver = Driver { state, hands, happened, mesos: events, goals, clock, grace };
+    let driver = Driver {
+        state,
+        hands,
+        happened,
+        mesos: events,
+        goals,
+        clock,
+        grace,
+    };
     Ok(Prepared { driver, session })
 }
 
@@ -231,7 +247,10 @@ fn connect(task: &TaskData) -> Result<(Session, ReportWriter, GoalWatch), Execut
     let identity = match &task.zookeeper_identity {
         Some(path) => {
             let Account { username, password } = Account::read(Path::new(path))?;
-            Some(url::Credentials { user: username, password })
+            Some(url::Credentials {
+                user: username,
+                password,
+            })
         }
         None => None,
     };
@@ -269,14 +288,25 @@ fn user_defaults() -> Result<Option<String>, ExecutorError> {
     let named = DEFAULTS_FILE_VARIABLES
         .into_iter()
         .find_map(|variable| std::env::var(variable).ok().map(|path| (variable, path)));
-    let Some((variable, path)) = named else { return Ok(None) };
+    let Some((variable, path)) = named else {
+        return Ok(None);
+    };
     std::fs::read_to_string(&path)
         .map(Some)
-        .map_err(|source| ExecutorError::Defaults { variable, path, source })
+        .map_err(|source| ExecutorError::Defaults {
+            variable,
+            path,
+            source,
+        })
 }
 
 fn kill_policy(task: &v1::TaskInfo) -> Option<Duration> {
-    let nanoseconds = task.kill_policy.as_ref()?.grace_period.as_ref()?.nanoseconds;
+    let nanoseconds = task
+        .kill_policy
+        .as_ref()?
+        .grace_period
+        .as_ref()?
+        .nanoseconds;
     Some(Duration::from_nanos(nanoseconds.try_into().ok()?))
 }
 

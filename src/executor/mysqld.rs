@@ -129,9 +129,14 @@ impl Spawner {
     /// # Errors
     /// When the log cannot be opened or the program cannot be executed.
     pub async fn spawn(&self, program: &Program) -> Result<Process, SpawnError> {
-        let log = open_log(&program.log)
-            .map_err(|source| SpawnError::OpenLog { path: program.log.clone(), source })?;
-        let start = |source| SpawnError::Start { program: program.path.clone(), source };
+        let log = open_log(&program.log).map_err(|source| SpawnError::OpenLog {
+            path: program.log.clone(),
+            source,
+        })?;
+        let start = |source| SpawnError::Start {
+            program: program.path.clone(),
+            source,
+        };
         let mut command = Command::new(&program.path);
         command
             .args(&program.arguments)
@@ -181,21 +186,26 @@ impl Process {
         }
         let mut child = command.spawn()?;
         let pid = Pid::from_raw(child.id() as i32);
-        let group = Group { pid: Arc::new(Mutex::new(Some(pid))) };
+        let group = Group {
+            pid: Arc::new(Mutex::new(Some(pid))),
+        };
         let (sender, ended) = watch::channel(None);
         let watched = group.clone();
-        let watcher = thread::Builder::new().name("wait".to_owned()).spawn(move || {
-            // WNOWAIT leaves the process unreaped, so that its number stays taken until nobody can
-            // send it a signal any more.
-            while let Err(Errno::EINTR) =
-                waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
-            {}
-            end_group(pid);
-            *watched.lock() = None;
-            // SIGKILL stands for an end of which nothing is known.
-            let status = child.wait().unwrap_or(ExitStatus::from_raw(libc::SIGKILL));
-            let _ = sender.send(Some(status));
-        });
+        let watcher = thread::Builder::new()
+            .name("wait".to_owned())
+            .spawn(move || {
+                // WNOWAIT leaves the process unreaped, so that its number stays taken until nobody can
+                // send it a signal any more.
+                while let Err(Errno::EINTR) =
+                    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)
+                {
+                }
+                end_group(pid);
+                *watched.lock() = None;
+                // SIGKILL stands for an end of which nothing is known.
+                let status = child.wait().unwrap_or(ExitStatus::from_raw(libc::SIGKILL));
+                let _ = sender.send(Some(status));
+            });
         if let Err(error) = watcher {
             // Without a watcher its end would go unnoticed.
             group.signal(Signal::SIGKILL);
@@ -241,7 +251,9 @@ fn end_group(leader: Pid) {
 /// Whether a process other than its leader is in a group. A process that has ended and waits to be
 /// reaped by its parent does not count.
 fn others_in_group(leader: Pid) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else { return false };
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return false;
+    };
     processes.flatten().any(|process| {
         let name = process.file_name();
         let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
@@ -250,9 +262,15 @@ fn others_in_group(leader: Pid) -> bool {
         if pid == leader.as_raw() {
             return false;
         }
-        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else { return false };
+        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else {
+            return false;
+        };
         // `pid (name) state ppid pgrp ...`; the name may hold anything (proc(5)).
-        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let mut fields = stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace();
         let (state, group) = (fields.next(), fields.nth(1));
         state != Some("Z") && group.and_then(|g| g.parse::<i32>().ok()) == Some(leader.as_raw())
     })
@@ -302,14 +320,24 @@ mod tests {
             if text.ends_with('\n') {
                 return text.trim().to_owned();
             }
-            assert!(begun.elapsed() < Duration::from_secs(10), "nothing was printed");
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "nothing was printed"
+            );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     }
 
     fn runs(pid: i32) -> bool {
-        std::fs::read_to_string(format!("/proc/{pid}/stat"))
-            .is_ok_and(|stat| stat.rsplit(')').next().unwrap_or("").trim_start().chars().next() != Some('Z'))
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+            stat.rsplit(')')
+                .next()
+                .unwrap_or("")
+                .trim_start()
+                .chars()
+                .next()
+                != Some('Z')
+        })
     }
 
     #[tokio::test]
@@ -318,7 +346,11 @@ mod tests {
         let spawner = Spawner::start().unwrap();
         let mut process = spawner.spawn(&shell("exit 3", temp.path())).await.unwrap();
         assert_eq!(process.ended().await.code(), Some(3));
-        assert_eq!(process.group().pid(), None, "no signal may reach its number any more");
+        assert_eq!(
+            process.group().pid(),
+            None,
+            "no signal may reach its number any more"
+        );
     }
 
     /// Goal: a fence leaves nothing of the group, even where the leader has a child of its own that
@@ -357,8 +389,18 @@ mod tests {
         for variable in environment.lines() {
             let name = variable.split('=').next().unwrap();
             assert!(
-                ["PATH", "TZ", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PWD", "SHLVL", "_", "OLDPWD"]
-                    .contains(&name),
+                [
+                    "PATH",
+                    "TZ",
+                    "LANG",
+                    "LC_ALL",
+                    "LD_LIBRARY_PATH",
+                    "PWD",
+                    "SHLVL",
+                    "_",
+                    "OLDPWD"
+                ]
+                .contains(&name),
                 "{variable}"
             );
         }
@@ -368,7 +410,10 @@ mod tests {
     async fn a_program_that_does_not_exist_is_an_error() {
         let temp = tempfile::tempdir().unwrap();
         let spawner = Spawner::start().unwrap();
-        let program = Program { path: "/does/not/exist".into(), ..shell("", temp.path()) };
+        let program = Program {
+            path: "/does/not/exist".into(),
+            ..shell("", temp.path())
+        };
         let error = spawner.spawn(&program).await.unwrap_err();
         assert_eq!(error.to_string(), "/does/not/exist cannot be started");
     }

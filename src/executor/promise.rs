@@ -48,7 +48,9 @@ pub enum PromiseError {
         source: io::Error,
     },
     /// The file holds something else.
-    #[error("{path} holds no promise; without knowing which epoch was promised, no goal can be obeyed")]
+    #[error(
+        "{path} holds no promise; without knowing which epoch was promised, no goal can be obeyed"
+    )]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -78,7 +80,12 @@ pub enum PromiseError {
 impl Promise {
     /// Nothing was promised yet.
     pub fn none(cluster: Uuid) -> Self {
-        Self { format: FORMAT, cluster, epoch: Epoch::default(), data: None }
+        Self {
+            format: FORMAT,
+            cluster,
+            epoch: Epoch::default(),
+            data: None,
+        }
     }
 
     /// The stored promise, or [`Promise::none`] where none was stored yet.
@@ -89,14 +96,30 @@ impl Promise {
     pub fn load(path: &Path, cluster: Uuid) -> Result<Self, PromiseError> {
         let text = match fs::read(path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::none(cluster)),
-            Err(source) => return Err(PromiseError::Read { path: path.to_owned(), source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self::none(cluster));
+            }
+            Err(source) => {
+                return Err(PromiseError::Read {
+                    path: path.to_owned(),
+                    source,
+                });
+            }
         };
-        let promise: Self = serde_json::from_slice(&text)
-            .map_err(|source| PromiseError::Malformed { path: path.to_owned(), source })?;
-        let foreign = |by: String| PromiseError::Foreign { path: path.to_owned(), by };
+        let promise: Self =
+            serde_json::from_slice(&text).map_err(|source| PromiseError::Malformed {
+                path: path.to_owned(),
+                source,
+            })?;
+        let foreign = |by: String| PromiseError::Foreign {
+            path: path.to_owned(),
+            by,
+        };
         if promise.format > FORMAT {
-            return Err(foreign(format!("in format {}, this version knows {FORMAT}", promise.format)));
+            return Err(foreign(format!(
+                "in format {}, this version knows {FORMAT}",
+                promise.format
+            )));
         }
         if promise.cluster != cluster {
             return Err(foreign(format!("for the cluster {}", promise.cluster)));
@@ -110,14 +133,21 @@ impl Promise {
     /// # Errors
     /// When the file system refuses. The old promise then still holds, or already the new one.
     pub fn store(&self, path: &Path) -> Result<(), PromiseError> {
-        self.try_store(path).map_err(|source| PromiseError::Store { path: path.to_owned(), source })
+        self.try_store(path).map_err(|source| PromiseError::Store {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     fn try_store(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(self)?;
         let new = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&new)?;
         file.write_all(&text)?;
         file.sync_all()?;
         fs::rename(&new, path)?;
@@ -143,7 +173,10 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("promise.json");
         let cluster = Uuid::from_u128(1);
-        assert_eq!(Promise::load(&path, cluster).unwrap(), Promise::none(cluster));
+        assert_eq!(
+            Promise::load(&path, cluster).unwrap(),
+            Promise::none(cluster)
+        );
         let promise = Promise {
             epoch: Epoch(7),
             data: Some(DataId(Uuid::from_u128(2))),
@@ -151,7 +184,10 @@ mod tests {
         };
         promise.store(&path).unwrap();
         assert_eq!(Promise::load(&path, cluster).unwrap(), promise);
-        let next = Promise { epoch: Epoch(8), ..promise };
+        let next = Promise {
+            epoch: Epoch(8),
+            ..promise
+        };
         next.store(&path).unwrap();
         assert_eq!(Promise::load(&path, cluster).unwrap(), next);
     }
@@ -178,7 +214,10 @@ mod tests {
     fn a_crash_before_the_rename_leaves_the_old_promise() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("promise.json");
-        let promise = Promise { epoch: Epoch(3), ..Promise::none(Uuid::from_u128(1)) };
+        let promise = Promise {
+            epoch: Epoch(3),
+            ..Promise::none(Uuid::from_u128(1))
+        };
         promise.store(&path).unwrap();
         fs::write(path.with_extension("new"), "{\"form").unwrap();
         assert_eq!(Promise::load(&path, promise.cluster).unwrap(), promise);

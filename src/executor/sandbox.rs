@@ -57,8 +57,10 @@ impl Sandbox {
     /// # Errors
     /// When one of them cannot be made.
     pub fn open(root: &Path) -> Result<Self, SandboxError> {
-        let root = fs::canonicalize(root)
-            .map_err(|source| SandboxError { path: root.to_owned(), source })?;
+        let root = fs::canonicalize(root).map_err(|source| SandboxError {
+            path: root.to_owned(),
+            source,
+        })?;
         for folder in ["run", "tmp", "state", "state/data", "state/quarantine"] {
             let path = root.join(folder);
             DirBuilder::new()
@@ -69,7 +71,10 @@ impl Sandbox {
         }
         let path = root.join("run");
         let run = File::open(&path).map_err(|source| SandboxError { path, source })?;
-        Ok(Self { root, run: Arc::new(run) })
+        Ok(Self {
+            root,
+            run: Arc::new(run),
+        })
     }
 
     /// What the server and its tools print.
@@ -141,7 +146,10 @@ impl Sandbox {
     /// The socket's path for this process, short enough for a socket's address. It is good as long
     /// as any clone of this value lives.
     pub fn socket(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}/mysqld.sock", self.run.as_raw_fd()))
+        PathBuf::from(format!(
+            "/proc/self/fd/{}/mysqld.sock",
+            self.run.as_raw_fd()
+        ))
     }
 
     /// The file with the server's process id.

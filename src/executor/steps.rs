@@ -165,9 +165,9 @@ pub async fn perform(
             raise(step, &context, installed).await
         }
         step => match server {
-            Some(server) => {
-                on_server(step, &context, &server).await.map(|o| (o, Brought::Nothing))
-            }
+            Some(server) => on_server(step, &context, &server)
+                .await
+                .map(|o| (o, Brought::Nothing)),
             None => Err(StepError::NoServer),
         },
     }
@@ -180,10 +180,19 @@ async fn raise(
     context: &Context,
     installed: Option<Installed>,
 ) -> Result<(Outcome, Brought), StepError> {
-    let Context { task, sandbox, spawner, cache, .. } = context;
+    let Context {
+        task,
+        sandbox,
+        spawner,
+        cache,
+        ..
+    } = context;
     let Some(installed) = installed else {
         let installed = install::install(&task.installer, sandbox, cache.as_ref()).await?;
-        return Ok((Outcome::Installed(installed.kind.clone()), Brought::Installed(installed)));
+        return Ok((
+            Outcome::Installed(installed.kind.clone()),
+            Brought::Installed(installed),
+        ));
     };
     match step {
         Step::MakeData { set_aside } => {
@@ -265,9 +274,11 @@ async fn start(
         }),
     };
     match ready {
-        Ok(server) => {
-            Ok(Running { id: ProcessId(Uuid::new_v4()), process, server: Arc::new(server) })
-        }
+        Ok(server) => Ok(Running {
+            id: ProcessId(Uuid::new_v4()),
+            process,
+            server: Arc::new(server),
+        }),
         Err(error) => {
             // The next start needs the directory, the port and the socket.
             process.group().signal(nix::sys::signal::Signal::SIGKILL);
@@ -287,7 +298,14 @@ async fn born(sandbox: &Sandbox, data: DataId, begun: SystemTime) -> Result<(), 
 }
 
 fn settings(context: &Context, installed: &Installed, data: DataId) -> Result<String, StepError> {
-    let Context { task, sandbox, bind_address, host, user_defaults, .. } = context;
+    let Context {
+        task,
+        sandbox,
+        bind_address,
+        host,
+        user_defaults,
+        ..
+    } = context;
     Ok(mycnf::render(&ServerSettings {
         flavour: installed.kind.flavour,
         version: installed.kind.version,
@@ -308,13 +326,20 @@ fn settings(context: &Context, installed: &Installed, data: DataId) -> Result<St
 /// Writes a file that only the framework's user can read.
 fn write(path: &Path, text: &str) -> Result<(), StepError> {
     let write = || {
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(path)?;
         // A file that was there keeps its permissions otherwise.
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.write_all(text.as_bytes())
     };
-    write().map_err(|source| StepError::Write { path: path.to_owned(), source })
+    write().map_err(|source| StepError::Write {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn option(name: &str, value: &Path) -> std::ffi::OsString {
@@ -337,15 +362,32 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
     match step {
         Step::Hold { .. } => return hold(server).await,
         Step::Apply { within, .. } => server.apply_received(Instant::now() + within).await?,
-        Step::Prepare { acknowledgements, .. } => {
+        Step::Prepare {
+            acknowledgements, ..
+        } => {
             server.forget_source().await?;
             server.prepare_source(acknowledgements).await?;
         }
         Step::Mark { epoch } => mark(server, context, epoch).await?,
         Step::Open { user, .. } => open(server, &user).await?,
-        Step::Follow { host, port, acknowledge, .. } => {
+        Step::Follow {
+            host,
+            port,
+            acknowledge,
+            ..
+        } => {
             let Credentials { user, password } = context.admin.clone();
-            server.follow(&Source { host, port, user, password }, acknowledge).await?;
+            server
+                .follow(
+                    &Source {
+                        host,
+                        port,
+                        user,
+                        password,
+                    },
+                    acknowledge,
+                )
+                .await?;
         }
         Step::Admit { marker, .. } => admit(server, &marker).await?,
         Step::Halt { refuse_clients, .. } => {
@@ -373,7 +415,9 @@ async fn hold(server: &Server) -> Result<Outcome, StepError> {
 
 async fn mark(server: &Server, context: &Context, epoch: Epoch) -> Result<(), StepError> {
     let deadline = Instant::now() + MARKER_DEADLINE;
-    Ok(server.write_marker(context.task.uuid, epoch, deadline).await?)
+    Ok(server
+        .write_marker(context.task.uuid, epoch, deadline)
+        .await?)
 }
 
 /// Clients come in last, when everything that they meet is as it must be.
@@ -388,15 +432,21 @@ async fn open(server: &Server, user: &ClusterUser) -> Result<(), StepError> {
             mysql: user.authentication.mysql.clone(),
             mariadb: user.authentication.mariadb.clone(),
         };
-        server.ensure_cluster_user(&user.name, &authentication).await?;
-        server.write_canary(0, Instant::now() + MARKER_DEADLINE).await?;
+        server
+            .ensure_cluster_user(&user.name, &authentication)
+            .await?;
+        server
+            .write_canary(0, Instant::now() + MARKER_DEADLINE)
+            .await?;
     }
     server.admit_clients().await?;
     Ok(())
 }
 
 async fn admit(server: &Server, marker: &Position) -> Result<(), StepError> {
-    server.wait_executed(marker, Instant::now() + ADMIT_DEADLINE).await?;
+    server
+        .wait_executed(marker, Instant::now() + ADMIT_DEADLINE)
+        .await?;
     server.admit_clients().await?;
     Ok(())
 }

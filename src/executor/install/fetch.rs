@@ -115,9 +115,15 @@ pub async fn fetch(
 ) -> Result<Local, FetchError> {
     let path = package.strip_prefix("file://").unwrap_or(package);
     let local = if path.starts_with('/') {
-        Local { path: path.into(), downloaded: false }
+        Local {
+            path: path.into(),
+            downloaded: false,
+        }
     } else if package.starts_with("http://") {
-        Local { path: download.to_owned(), downloaded: true }
+        Local {
+            path: download.to_owned(),
+            downloaded: true,
+        }
     } else {
         return Err(FetchError::Scheme);
     };
@@ -127,9 +133,10 @@ pub async fn fetch(
         (false, None) => return Ok(local),
     };
     match sha256 {
-        Some(expected) if !expected.eq_ignore_ascii_case(&found) => {
-            Err(FetchError::Checksum { expected: expected.to_owned(), found })
-        }
+        Some(expected) if !expected.eq_ignore_ascii_case(&found) => Err(FetchError::Checksum {
+            expected: expected.to_owned(),
+            found,
+        }),
         _ => Ok(local),
     }
 }
@@ -154,17 +161,25 @@ async fn hash_file(path: PathBuf) -> Result<String, FetchError> {
 
 /// Writes what is at `url` into `path` and returns its SHA-256.
 async fn download(url: &str, path: &Path) -> Result<String, FetchError> {
-    let write = |source| FetchError::File { path: path.to_owned(), source };
+    let write = |source| FetchError::File {
+        path: path.to_owned(),
+        source,
+    };
     let mut body = get(url).await?.into_body();
     let mut file = File::create(path).map_err(write)?;
     let mut hasher = Sha256::new();
     let mut length = 0;
-    while let Some(frame) = time::timeout(SILENCE, body.frame())
-        .await
-        .map_err(|_| FetchError::Silent { url: url.to_owned() })?
+    while let Some(frame) =
+        time::timeout(SILENCE, body.frame())
+            .await
+            .map_err(|_| FetchError::Silent {
+                url: url.to_owned(),
+            })?
     {
         let frame = frame.map_err(|source| http_error(url, source))?;
-        let Some(data) = frame.data_ref() else { continue };
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
         length += data.len() as u64;
         if length > MAX_BYTES {
             return Err(FetchError::TooLarge);
@@ -180,7 +195,9 @@ async fn get(url: &str) -> Result<Response<Incoming>, FetchError> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let mut url = url.to_owned();
     for _ in 0..=MAX_REDIRECTS {
-        let uri: Uri = url.parse().map_err(|source: http::uri::InvalidUri| http_error(&url, source))?;
+        let uri: Uri = url
+            .parse()
+            .map_err(|source: http::uri::InvalidUri| http_error(&url, source))?;
         if uri.scheme_str() != Some("http") {
             return Err(FetchError::Scheme);
         }
@@ -195,7 +212,10 @@ async fn get(url: &str) -> Result<Response<Incoming>, FetchError> {
         if status.is_success() {
             return Ok(answer);
         }
-        let location = answer.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+        let location = answer
+            .headers()
+            .get(LOCATION)
+            .and_then(|value| value.to_str().ok());
         match location {
             Some(location) if status.is_redirection() => url = resolve(&url, location),
             _ => return Err(FetchError::Status { url, status }),
@@ -220,7 +240,10 @@ fn http_error(
     url: &str,
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> FetchError {
-    FetchError::Http { url: url.to_owned(), source: source.into() }
+    FetchError::Http {
+        url: url.to_owned(),
+        source: source.into(),
+    }
 }
 
 #[cfg(test)]
@@ -232,8 +255,7 @@ mod tests {
 
     const CONTENT: &str = "the package";
     /// Of something else.
-    const OTHER_SHA256: &str =
-        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    const OTHER_SHA256: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
     fn checksum() -> String {
         hex::encode(Sha256::digest(CONTENT))
@@ -256,8 +278,9 @@ mod tests {
         let to = temp.path().join("download");
         let server = server().await;
         for path in ["package", "moved"] {
-            let local =
-                fetch(&format!("{server}/{path}"), Some(&checksum()), &to).await.unwrap();
+            let local = fetch(&format!("{server}/{path}"), Some(&checksum()), &to)
+                .await
+                .unwrap();
             assert_eq!(fs::read_to_string(local.path()).unwrap(), CONTENT);
             drop(local);
             assert!(!to.exists());
@@ -269,8 +292,13 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("package");
         fs::write(&file, CONTENT).unwrap();
-        for package in [file.display().to_string(), format!("file://{}", file.display())] {
-            let local = fetch(&package, Some(&checksum()), Path::new("/none")).await.unwrap();
+        for package in [
+            file.display().to_string(),
+            format!("file://{}", file.display()),
+        ] {
+            let local = fetch(&package, Some(&checksum()), Path::new("/none"))
+                .await
+                .unwrap();
             assert_eq!(local.path(), file);
         }
         assert!(file.exists());
@@ -288,12 +316,30 @@ mod tests {
             error
         };
         let url = |path: &str| format!("{server}/{path}");
-        assert!(matches!(error(&url("package"), Some(OTHER_SHA256)).await, FetchError::Checksum { .. }));
-        assert!(matches!(error(&url("none"), None).await, FetchError::Status { .. }));
-        assert!(matches!(error(&url("loop"), None).await, FetchError::Redirects { .. }));
-        assert!(matches!(error("http://127.0.0.1:1/x", None).await, FetchError::Http { .. }));
-        assert!(matches!(error("hdfs://a/b", None).await, FetchError::Scheme));
+        assert!(matches!(
+            error(&url("package"), Some(OTHER_SHA256)).await,
+            FetchError::Checksum { .. }
+        ));
+        assert!(matches!(
+            error(&url("none"), None).await,
+            FetchError::Status { .. }
+        ));
+        assert!(matches!(
+            error(&url("loop"), None).await,
+            FetchError::Redirects { .. }
+        ));
+        assert!(matches!(
+            error("http://127.0.0.1:1/x", None).await,
+            FetchError::Http { .. }
+        ));
+        assert!(matches!(
+            error("hdfs://a/b", None).await,
+            FetchError::Scheme
+        ));
         assert!(matches!(error("relative", None).await, FetchError::Scheme));
-        assert!(matches!(error("/does/not/exist", Some(OTHER_SHA256)).await, FetchError::File { .. }));
+        assert!(matches!(
+            error("/does/not/exist", Some(OTHER_SHA256)).await,
+            FetchError::File { .. }
+        ));
     }
 }

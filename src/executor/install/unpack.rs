@@ -48,16 +48,20 @@ impl From<io::Error> for UnpackError {
 /// # Errors
 /// When the package is damaged, too large, or not to be trusted. What was unpacked until then stays.
 pub fn unpack(package: &Path, folder: &Path) -> Result<(), UnpackError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)?;
     let mut file = File::open(package)?;
     let mut start = [0; 4];
     let length = file.read(&mut start)?;
     file.rewind()?;
     match &start[..length] {
         [0x28, 0xb5, 0x2f, 0xfd] => unpack_tar(zstd::stream::read::Decoder::new(file)?, folder),
-        [0x1f, 0x8b, ..] => {
-            unpack_tar(flate2::read::MultiGzDecoder::new(BufReader::new(file)), folder)
-        }
+        [0x1f, 0x8b, ..] => unpack_tar(
+            flate2::read::MultiGzDecoder::new(BufReader::new(file)),
+            folder,
+        ),
         _ => unpack_tar(BufReader::new(file), folder),
     }
 }
@@ -98,7 +102,10 @@ fn unpack_tar(package: impl Read, folder: &Path) -> Result<(), UnpackError> {
 
 /// Whether `path`, read from the folder `from` of the package, never leaves the package.
 fn stays_inside(path: &Path, from: &Path) -> bool {
-    let mut depth = from.components().filter(|c| matches!(c, Component::Normal(_))).count();
+    let mut depth = from
+        .components()
+        .filter(|c| matches!(c, Component::Normal(_)))
+        .count();
     for component in path.components() {
         match component {
             Component::Normal(_) => depth += 1,
@@ -157,7 +164,10 @@ mod tests {
             assert_eq!(fs::read_to_string(&file).unwrap(), "text");
             let mode = fs::metadata(&file).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, 0o755, "no setuid bit is taken over");
-            assert_eq!(fs::metadata(&file).unwrap().uid(), nix::unistd::geteuid().as_raw());
+            assert_eq!(
+                fs::metadata(&file).unwrap().uid(),
+                nix::unistd::geteuid().as_raw()
+            );
         }
     }
 
@@ -176,7 +186,10 @@ mod tests {
             (EntryType::Fifo, "pipe", ""),
         ] {
             let (temp, result) = try_unpack(&tar(kind, name, link, ""));
-            assert!(matches!(result, Err(UnpackError::Escapes { .. })), "{kind:?} {name} {result:?}");
+            assert!(
+                matches!(result, Err(UnpackError::Escapes { .. })),
+                "{kind:?} {name} {result:?}"
+            );
             assert!(!temp.path().join("outside").exists());
             assert!(!Path::new("/tmp/cotton-outside").exists());
         }
@@ -184,7 +197,8 @@ mod tests {
 
     #[test]
     fn links_inside_are_fine() {
-        let (_temp, result) = try_unpack(&tar(EntryType::Symlink, "bin/mysqld", "../sbin/mysqld", ""));
+        let (_temp, result) =
+            try_unpack(&tar(EntryType::Symlink, "bin/mysqld", "../sbin/mysqld", ""));
         result.unwrap();
     }
 
@@ -192,7 +206,11 @@ mod tests {
     fn damaged_packages_are_refused() {
         let good = tar(EntryType::Regular, "bin/mysqld", "", &"text".repeat(1000));
         let cut = zstd::encode_all(&good[..], 1).unwrap();
-        for package in [&b"this is no tar file at all"[..], &good[..700], &cut[..cut.len() / 2]] {
+        for package in [
+            &b"this is no tar file at all"[..],
+            &good[..700],
+            &cut[..cut.len() / 2],
+        ] {
             assert!(try_unpack(package).1.is_err());
         }
     }

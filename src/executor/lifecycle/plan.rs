@@ -78,15 +78,22 @@ pub fn plan(state: &State, now: Timestamp) -> Plan {
 pub(super) fn extras(state: &State) -> Option<Position> {
     let held = state.held.as_ref()?;
     let goal = state.promised_goal()?;
-    let lineage: Vec<(Epoch, Position)> =
-        goal.lineage.iter().map(|l| (l.epoch, l.history.clone())).collect();
+    let lineage: Vec<(Epoch, Position)> = goal
+        .lineage
+        .iter()
+        .map(|l| (l.epoch, l.history.clone()))
+        .collect();
     gtid::extras(&held.position, &lineage, goal.uuid)
 }
 
 /// Whether this process was elected for a history that it does not hold.
 pub(super) fn lacks_history(state: &State) -> bool {
-    let (Role::Held(epoch), Some(held)) = (state.role, &state.held) else { return false };
-    state.my_mastership(epoch).is_some_and(|master| !held.position.contains(&master.history))
+    let (Role::Held(epoch), Some(held)) = (state.role, &state.held) else {
+        return false;
+    };
+    state
+        .my_mastership(epoch)
+        .is_some_and(|master| !held.position.contains(&master.history))
 }
 
 impl Plan {
@@ -100,7 +107,10 @@ impl Plan {
 
     fn begin(&mut self, state: &State, step: Step, reason: &str) {
         self.wait(reason);
-        self.actions.push(Action::Begin { number: state.next_number, step });
+        self.actions.push(Action::Begin {
+            number: state.next_number,
+            step,
+        });
     }
 }
 
@@ -114,7 +124,9 @@ fn end(state: &State, now: Timestamp, plan: &mut Plan) {
     }
     if let Some(lane) = &state.lane {
         // Giving up a start kills what was started.
-        plan.actions.push(Action::Abandon { number: lane.number });
+        plan.actions.push(Action::Abandon {
+            number: lane.number,
+        });
     }
     if state.running().is_some() {
         return stop(state, Some(ending.kill_at), now, plan);
@@ -122,7 +134,9 @@ fn end(state: &State, now: Timestamp, plan: &mut Plan) {
     if !state.told.ended {
         plan.actions.push(Action::Update(match &ending.why {
             Why::Told => TaskUpdate::Killed,
-            Why::Failed(problem) => TaskUpdate::Failed { problem: problem.clone() },
+            Why::Failed(problem) => TaskUpdate::Failed {
+                problem: problem.clone(),
+            },
         }));
     }
     plan.actions.push(Action::Exit);
@@ -135,7 +149,15 @@ fn end(state: &State, now: Timestamp, plan: &mut Plan) {
 /// commits that wait just then, as if they were acknowledged, and there is no moment at which it is certain
 /// that none waits.
 fn stop(state: &State, latest: Option<Timestamp>, now: Timestamp, plan: &mut Plan) {
-    let Process::Up { id, terminated, killed, .. } = state.process else { return };
+    let Process::Up {
+        id,
+        terminated,
+        killed,
+        ..
+    } = state.process
+    else {
+        return;
+    };
     plan.wait("the server is being stopped");
     let kill_at = terminated.unwrap_or(now).plus(TERMINATION);
     let kill_at = latest.map_or(kill_at, |latest| latest.min(kill_at));
@@ -163,7 +185,10 @@ fn keep_promise(state: &State, now: Timestamp, plan: &mut Plan) {
     if state.promised.writing {
         return;
     }
-    let seen = state.goal.as_ref().map_or(state.promised.epoch, |goal| goal.epoch);
+    let seen = state
+        .goal
+        .as_ref()
+        .map_or(state.promised.epoch, |goal| goal.epoch);
     let epoch = seen.max(state.promised.epoch);
     let data = match state.data {
         Data::New(data) if state.running().is_some() => Some(data),
@@ -215,16 +240,26 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
     }
     match state.data {
         Data::None { set_aside } => {
-            plan.begin(state, Step::MakeData { set_aside }, "there is no data directory");
+            plan.begin(
+                state,
+                Step::MakeData { set_aside },
+                "there is no data directory",
+            );
         }
         Data::New(data) | Data::InUse(data) => {
-            let Process::Down { start_at } = state.process else { return };
+            let Process::Down { start_at } = state.process else {
+                return;
+            };
             if now < start_at {
                 plan.wait("the server ended by itself several times; it is started again later");
                 return plan.wake(start_at);
             }
             let birth = state.data == Data::New(data);
-            plan.begin(state, Step::Start { data, birth }, "the server does not run");
+            plan.begin(
+                state,
+                Step::Start { data, birth },
+                "the server does not run",
+            );
         }
     }
 }
@@ -292,7 +327,9 @@ fn release(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
 /// Writes the canary that the goal asks for, as master; reads it, as a member that has to get all of its
 /// data again before it may vote.
 fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
-    let Some(goal) = state.promised_goal() else { return };
+    let Some(goal) = state.promised_goal() else {
+        return;
+    };
     if state.canary.under_way || goal.canary <= state.canary.executed {
         return;
     }
@@ -301,7 +338,10 @@ fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     match state.role {
         Role::Master(epoch) if epoch == goal.epoch => {
             if due {
-                plan.actions.push(Action::WriteCanary { process, number: goal.canary });
+                plan.actions.push(Action::WriteCanary {
+                    process,
+                    number: goal.canary,
+                });
             } else if let Some(at) = again_at {
                 plan.wake(at);
             }
@@ -318,7 +358,9 @@ fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
 }
 
 fn lost_its_data(state: &State, goal: &Goal) -> bool {
-    state.data_in_use().is_some_and(|data| !goal.voters.counts(state.task.member, data))
+    state
+        .data_in_use()
+        .is_some_and(|data| !goal.voters.counts(state.task.member, data))
 }
 
 /// Chooses the next step.
@@ -332,12 +374,17 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
     if let Some(lane) = &state.lane {
         // What else is under way ends soon by itself, and only then is it certain what it has done.
         if lane.step.is_a_wait() && is_pointless(state, &lane.step, goal) {
-            plan.actions.push(Action::Abandon { number: lane.number });
+            plan.actions.push(Action::Abandon {
+                number: lane.number,
+            });
         }
         return plan.wait("a step is under way");
     }
     // What failed waits; a new epoch does not.
-    if let Some(retry) = state.retry.filter(|retry| now < retry.at && retry.epoch == goal.epoch) {
+    if let Some(retry) = state
+        .retry
+        .filter(|retry| now < retry.at && retry.epoch == goal.epoch)
+    {
         plan.wake(retry.at);
         return plan.wait("a step has failed and is tried again later");
     }
@@ -349,7 +396,9 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
         GoalPhase::Unborn => plan.wait("the cluster has no master yet"),
         GoalPhase::Electing => plan.wait("a master is being elected"),
         GoalPhase::Deleting => plan.wait("the cluster is being deleted"),
-        GoalPhase::Elected(_) if state.my_mastership(goal.epoch).is_some() => lead(state, goal, plan),
+        GoalPhase::Elected(_) if state.my_mastership(goal.epoch).is_some() => {
+            lead(state, goal, plan)
+        }
         GoalPhase::Elected(master) if master.member == state.task.member => {
             plan.wait("the server was started again since it was elected; another epoch is needed");
         }
@@ -393,17 +442,31 @@ fn lead(state: &State, goal: &Goal, plan: &mut Plan) {
         }
         Role::Held(_) => {
             let within = MASTER_APPLIES_WITHIN;
-            plan.begin(state, Step::Apply { epoch, within }, "it is elected and applies what it holds");
+            plan.begin(
+                state,
+                Step::Apply { epoch, within },
+                "it is elected and applies what it holds",
+            );
         }
         Role::Applied(_) => {
-            let step = Step::Prepare { epoch, acknowledgements: goal.voters.k_floor };
+            let step = Step::Prepare {
+                epoch,
+                acknowledgements: goal.voters.k_floor,
+            };
             plan.begin(state, step, "it is elected and holds all of the history");
         }
         Role::Prepared(_) => {
-            plan.begin(state, Step::Mark { epoch }, "the epoch begins with its marker");
+            plan.begin(
+                state,
+                Step::Mark { epoch },
+                "the epoch begins with its marker",
+            );
         }
         Role::Marked(_) => {
-            let open = Step::Open { epoch, user: goal.user.clone() };
+            let open = Step::Open {
+                epoch,
+                user: goal.user.clone(),
+            };
             plan.begin(state, open, "the epoch's marker is acknowledged");
         }
         Role::Master(_) => plan.wait("it is the master"),
@@ -420,12 +483,19 @@ fn follow(state: &State, goal: &Goal, master: &MasterGoal, plan: &mut Plan) {
     match state.role {
         // Before anything more is applied, and before it is pointed at the master.
         Role::Held(_) if extras(state).is_some() => {
-            let halt = Step::Halt { epoch, refuse_clients: true };
+            let halt = Step::Halt {
+                epoch,
+                refuse_clients: true,
+            };
             plan.begin(state, halt, "its data is not part of the cluster's history");
         }
         Role::Held(_) => {
             let within = MEMBER_APPLIES_WITHIN;
-            plan.begin(state, Step::Apply { epoch, within }, "it applies what it holds");
+            plan.begin(
+                state,
+                Step::Apply { epoch, within },
+                "it applies what it holds",
+            );
         }
         Role::Applied(_) if is_about_to_vote(state, goal) => {
             plan.wait("its data is about to be stored as that of a voter");
@@ -439,7 +509,9 @@ fn follow(state: &State, goal: &Goal, master: &MasterGoal, plan: &mut Plan) {
             };
             plan.begin(state, step, "another member is master");
         }
-        Role::Following { acknowledge, .. } => keep_following(state, goal, master, acknowledge, plan),
+        Role::Following { acknowledge, .. } => {
+            keep_following(state, goal, master, acknowledge, plan)
+        }
         Role::Quarantined(_) => plan.wait("its data stays until the master accepts writes"),
         Role::Closed
         | Role::Prepared(_)
@@ -460,16 +532,30 @@ fn keep_following(
     let epoch = goal.epoch;
     if state.look.seen.as_ref().and_then(applier_error).is_some() {
         // A receiver goes on acknowledging what will not be applied.
-        let halt = Step::Halt { epoch, refuse_clients: false };
+        let halt = Step::Halt {
+            epoch,
+            refuse_clients: false,
+        };
         return plan.begin(state, halt, "the applier stopped with an error");
     }
     if acknowledge != may_acknowledge(state, goal) {
         let hold = Step::Hold { epoch };
-        return plan.begin(state, hold, "whether it acknowledges is settled when it starts to receive");
+        return plan.begin(
+            state,
+            hold,
+            "whether it acknowledges is settled when it starts to receive",
+        );
     }
-    if !state.serving.is_some_and(|serving| serving.epoch == epoch && serving.admitted) {
+    if !state
+        .serving
+        .is_some_and(|serving| serving.epoch == epoch && serving.admitted)
+    {
         let marker = marker(goal, master);
-        return plan.begin(state, Step::Admit { epoch, marker }, "it is ready when it has the marker");
+        return plan.begin(
+            state,
+            Step::Admit { epoch, marker },
+            "it is ready when it has the marker",
+        );
     }
     plan.wait("it follows the master");
 }
@@ -483,7 +569,9 @@ fn is_about_to_vote(state: &State, goal: &Goal) -> bool {
 }
 
 fn may_acknowledge(state: &State, goal: &Goal) -> bool {
-    state.data_in_use().is_some_and(|data| goal.voters.may_acknowledge(state.task.member, data))
+    state
+        .data_in_use()
+        .is_some_and(|data| goal.voters.may_acknowledge(state.task.member, data))
 }
 
 fn marker(goal: &Goal, master: &MasterGoal) -> Position {

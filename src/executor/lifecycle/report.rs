@@ -38,27 +38,40 @@ fn member_state(state: &State) -> MemberState {
     }
     if matches!(state.process, Process::Down { .. }) || !matches!(state.data, Data::InUse(_)) {
         // Once it ran, its end is news; before, it is being made.
-        return if state.told.running { MemberState::Dead } else { MemberState::Provisioning };
+        return if state.told.running {
+            MemberState::Dead
+        } else {
+            MemberState::Provisioning
+        };
     }
-    let becoming = |epoch: Epoch| MemberState::Master { epoch, writable: false };
+    let becoming = |epoch: Epoch| MemberState::Master {
+        epoch,
+        writable: false,
+    };
     match state.role {
         Role::Held(epoch) if lacks_history(state) => MemberState::Refused { epoch },
         Role::Closed | Role::Held(_) | Role::Applied(_) => match state.serving {
             // A slave goes on serving readers while its next master is found.
-            Some(serving) => {
-                MemberState::Following { epoch: serving.epoch, ready: serving.ready }
-            }
+            Some(serving) => MemberState::Following {
+                epoch: serving.epoch,
+                ready: serving.ready,
+            },
             None => match state.mastership() {
                 Some(epoch) => becoming(epoch),
                 None => MemberState::Closed,
             },
         },
         Role::Prepared(epoch) | Role::Marked(epoch) => becoming(epoch),
-        Role::Master(epoch) => MemberState::Master { epoch, writable: true },
+        Role::Master(epoch) => MemberState::Master {
+            epoch,
+            writable: true,
+        },
         Role::Refused(epoch) | Role::Spoilt(epoch) => MemberState::Refused { epoch },
         Role::Following { epoch, .. } => MemberState::Following {
             epoch,
-            ready: state.serving.is_some_and(|serving| serving.epoch == epoch && serving.ready),
+            ready: state
+                .serving
+                .is_some_and(|serving| serving.epoch == epoch && serving.ready),
         },
         Role::Quarantined(_) => MemberState::Quarantined,
     }
@@ -94,7 +107,10 @@ fn seen_problem(state: &State) -> Option<String> {
     match state.role {
         Role::Following { .. } => {
             let receiver = seen.replication.as_ref().and_then(|replication| {
-                let error = replication.receiver_error.as_ref().filter(|_| !replication.receiving)?;
+                let error = replication
+                    .receiver_error
+                    .as_ref()
+                    .filter(|_| !replication.receiving)?;
                 Some(format!("it cannot receive from the master: {error}"))
             });
             applier_error(seen).or(receiver)

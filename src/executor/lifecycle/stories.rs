@@ -12,9 +12,7 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     cluster::{
-        control::{
-            self, Authentication, ClusterUser, Installer, Lineage, MemberState, ServerKind,
-        },
+        control::{self, Authentication, ClusterUser, Installer, Lineage, MemberState, ServerKind},
         flavour::{Flavour, ServerVersion},
         gtid::Position,
         id::{MemberId, TaskId},
@@ -40,12 +38,21 @@ fn position(text: &str) -> Position {
 }
 
 fn user() -> ClusterUser {
-    let authentication = Authentication { mysql: "m".into(), mariadb: "d".into() };
-    ClusterUser { name: "u".into(), authentication }
+    let authentication = Authentication {
+        mysql: "m".into(),
+        mariadb: "d".into(),
+    };
+    ClusterUser {
+        name: "u".into(),
+        authentication,
+    }
 }
 
 fn server() -> ServerKind {
-    ServerKind { flavour: Flavour::Mariadb, version: ServerVersion::new(10, 11, 19) }
+    ServerKind {
+        flavour: Flavour::Mariadb,
+        version: ServerVersion::new(10, 11, 19),
+    }
 }
 
 fn task() -> TaskData {
@@ -74,7 +81,11 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
         phase,
         voters: Voters {
             version: 1,
-            members: BTreeMap::from([(ME, Some(data(1))), (OTHER, Some(data(9))), (MemberId(2), None)]),
+            members: BTreeMap::from([
+                (ME, Some(data(1))),
+                (OTHER, Some(data(9))),
+                (MemberId(2), None),
+            ]),
             k_floor: 1,
         },
         canary: 0,
@@ -95,7 +106,10 @@ fn elected(epoch: u64, member: MemberId, incarnation: u128, history: &str) -> Go
         opened: false,
     };
     let mut goal = goal(epoch, GoalPhase::Elected(master));
-    goal.lineage = vec![Lineage { epoch: Epoch(epoch), history: position(history) }];
+    goal.lineage = vec![Lineage {
+        epoch: Epoch(epoch),
+        history: position(history),
+    }];
     goal
 }
 
@@ -107,7 +121,10 @@ fn opened(mut goal: Goal) -> Goal {
 }
 
 fn held(held: &str, executed: &str) -> Outcome {
-    Outcome::Held { position: position(held), executed: position(executed) }
+    Outcome::Held {
+        position: position(held),
+        executed: position(executed),
+    }
 }
 
 fn seen(receiving: bool, applier_error: Option<&str>) -> Observation {
@@ -138,7 +155,10 @@ struct Story {
 impl Story {
     fn new() -> Self {
         let now = Timestamp::from_millis(1_000_000);
-        Self { state: State::new(task(), Epoch(0), None, now), now }
+        Self {
+            state: State::new(task(), Epoch(0), None, now),
+            now,
+        }
     }
 
     /// A member that runs, closed, with data 1 and process 1.
@@ -148,7 +168,10 @@ impl Story {
         story.done(Outcome::Installed(server()));
         story.done(Outcome::DataMade(data(1)));
         story.done(Outcome::Started(process(1)));
-        story.event(Event::Promised { epoch: Epoch(0), data: Some(data(1)) });
+        story.event(Event::Promised {
+            epoch: Epoch(0),
+            data: Some(data(1)),
+        });
         story
     }
 
@@ -160,7 +183,13 @@ impl Story {
         for _ in ["apply", "prepare", "mark", "open"] {
             story.done(Outcome::Finished);
         }
-        assert_eq!(story.member_state(), MemberState::Master { epoch: Epoch(epoch), writable: true });
+        assert_eq!(
+            story.member_state(),
+            MemberState::Master {
+                epoch: Epoch(epoch),
+                writable: true
+            }
+        );
         story
     }
 
@@ -172,8 +201,17 @@ impl Story {
         for _ in ["apply", "follow", "admit"] {
             story.done(Outcome::Finished);
         }
-        assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(epoch), ready: true });
-        story.event(Event::Observed { process: process(1), seen: Ok(Box::new(seen(true, None))) });
+        assert_eq!(
+            story.member_state(),
+            MemberState::Following {
+                epoch: Epoch(epoch),
+                ready: true
+            }
+        );
+        story.event(Event::Observed {
+            process: process(1),
+            seen: Ok(Box::new(seen(true, None))),
+        });
         story
     }
 
@@ -212,7 +250,11 @@ impl Story {
         }
         let data = self.state.promised.data;
         let second = self.event(Event::Promised { epoch, data });
-        if second.is_empty() { first } else { format!("{first}; {second}") }
+        if second.is_empty() {
+            first
+        } else {
+            format!("{first}; {second}")
+        }
     }
 
     fn outcome(&mut self, outcome: Result<Outcome, String>) -> String {
@@ -229,7 +271,10 @@ impl Story {
     }
 
     fn exited(&mut self, n: u128) -> String {
-        self.event(Event::Exited { process: process(n), how: "ended with signal 9".into() })
+        self.event(Event::Exited {
+            process: process(n),
+            how: "ended with signal 9".into(),
+        })
     }
 
     fn after(&mut self, seconds: u64) -> String {
@@ -243,29 +288,58 @@ impl Story {
         if let Action::Begin { step, .. } = action {
             assert!(state.lane.is_none(), "two steps at once");
             if let Some(epoch) = step.epoch() {
-                assert_eq!(epoch, state.promised.epoch, "a step of an epoch that is not promised");
-                assert!(state.data_in_use().is_some(), "a step on data that is not promised");
+                assert_eq!(
+                    epoch, state.promised.epoch,
+                    "a step of an epoch that is not promised"
+                );
+                assert!(
+                    state.data_in_use().is_some(),
+                    "a step on data that is not promised"
+                );
             }
             if step.is_masters() {
                 let epoch = step.epoch().unwrap();
-                assert!(state.my_mastership(epoch).is_some(), "only the elected process may lead");
+                assert!(
+                    state.my_mastership(epoch).is_some(),
+                    "only the elected process may lead"
+                );
                 assert!(!plan::lacks_history(state));
             }
             if let Step::Open { epoch, .. } = step {
-                assert_eq!(state.role, Role::Marked(*epoch), "opened without the marker");
+                assert_eq!(
+                    state.role,
+                    Role::Marked(*epoch),
+                    "opened without the marker"
+                );
             }
             if let Step::Follow { .. } = step {
-                assert!(state.held.is_some() && plan::extras(state).is_none(), "pointed unseen");
+                assert!(
+                    state.held.is_some() && plan::extras(state).is_none(),
+                    "pointed unseen"
+                );
             }
             if let Step::MakeData { set_aside: Some(_) } = step {
                 let goal = state.goal.as_ref().unwrap();
-                let GoalPhase::Elected(master) = &goal.phase else { panic!("set aside too early") };
-                assert!(master.opened, "set aside before the marker was acknowledged");
+                let GoalPhase::Elected(master) = &goal.phase else {
+                    panic!("set aside too early")
+                };
+                assert!(
+                    master.opened,
+                    "set aside before the marker was acknowledged"
+                );
             }
         }
         if let Action::Report(report) = action {
-            assert_eq!(report.promised, state.promised.epoch, "reported before it was promised");
-            assert!(report.held.as_ref().is_none_or(|held| held.epoch <= report.promised));
+            assert_eq!(
+                report.promised, state.promised.epoch,
+                "reported before it was promised"
+            );
+            assert!(
+                report
+                    .held
+                    .as_ref()
+                    .is_none_or(|held| held.epoch <= report.promised)
+            );
         }
     }
 }
@@ -279,19 +353,32 @@ fn text(action: &Action) -> Option<String> {
         Action::Begin { step, .. } => match step {
             Step::Install => "install".into(),
             Step::MakeData { set_aside: None } => "make data".into(),
-            Step::MakeData { set_aside: Some(old) } => format!("make data for {}", old.0.as_u128()),
+            Step::MakeData {
+                set_aside: Some(old),
+            } => format!("make data for {}", old.0.as_u128()),
             Step::Start { data, birth: true } => format!("first start on {}", data.0.as_u128()),
             Step::Start { data, birth: false } => format!("start on {}", data.0.as_u128()),
             Step::Hold { epoch } => format!("hold {epoch}"),
             Step::Apply { epoch, .. } => format!("apply {epoch}"),
-            Step::Prepare { epoch, acknowledgements } => format!("prepare {epoch} k={acknowledgements}"),
+            Step::Prepare {
+                epoch,
+                acknowledgements,
+            } => format!("prepare {epoch} k={acknowledgements}"),
             Step::Mark { epoch } => format!("mark {epoch}"),
             Step::Open { epoch, .. } => format!("open {epoch}"),
-            Step::Follow { epoch, host, port, acknowledge } => {
+            Step::Follow {
+                epoch,
+                host,
+                port,
+                acknowledge,
+            } => {
                 format!("follow {host}:{port} {epoch} acknowledge={acknowledge}")
             }
             Step::Admit { epoch, marker } => format!("admit {epoch} at {marker}"),
-            Step::Halt { epoch, refuse_clients } => format!("halt {epoch} refuse={refuse_clients}"),
+            Step::Halt {
+                epoch,
+                refuse_clients,
+            } => format!("halt {epoch} refuse={refuse_clients}"),
         },
         Action::Abandon { .. } => "abandon".into(),
         Action::Kill { process } => format!("KILL {}", process.0.as_u128()),
@@ -313,8 +400,18 @@ fn an_instance_comes_up_closed() {
     assert_eq!(story.done(Outcome::Installed(server())), "make data");
     assert_eq!(story.done(Outcome::DataMade(data(1))), "first start on 1");
     assert_eq!(story.done(Outcome::Started(process(1))), "promise 0 on 1");
-    assert_eq!(report::report(&story.state).data, None, "not before it is promised");
-    assert_eq!(story.event(Event::Promised { epoch: Epoch(0), data: Some(data(1)) }), "Running");
+    assert_eq!(
+        report::report(&story.state).data,
+        None,
+        "not before it is promised"
+    );
+    assert_eq!(
+        story.event(Event::Promised {
+            epoch: Epoch(0),
+            data: Some(data(1))
+        }),
+        "Running"
+    );
     assert_eq!(story.member_state(), MemberState::Closed);
     assert_eq!(story.goal(goal(0, GoalPhase::Unborn)), "hold 0");
     assert_eq!(story.done(held("", "")), "");
@@ -327,12 +424,30 @@ fn the_elected_member_opens_after_its_marker() {
     assert_eq!(story.goal(elected(1, ME, 1, "")), "promise 1 on 1; hold 1");
     assert_eq!(story.done(held("", "")), "apply 1");
     assert_eq!(story.done(Outcome::Finished), "prepare 1 k=1");
-    assert_eq!(story.member_state(), MemberState::Master { epoch: Epoch(1), writable: false });
+    assert_eq!(
+        story.member_state(),
+        MemberState::Master {
+            epoch: Epoch(1),
+            writable: false
+        }
+    );
     assert_eq!(story.done(Outcome::Finished), "mark 1");
     assert_eq!(story.done(Outcome::Finished), "open 1");
-    assert_eq!(story.member_state(), MemberState::Master { epoch: Epoch(1), writable: false });
+    assert_eq!(
+        story.member_state(),
+        MemberState::Master {
+            epoch: Epoch(1),
+            writable: false
+        }
+    );
     assert_eq!(story.done(Outcome::Finished), "");
-    assert_eq!(story.member_state(), MemberState::Master { epoch: Epoch(1), writable: true });
+    assert_eq!(
+        story.member_state(),
+        MemberState::Master {
+            epoch: Epoch(1),
+            writable: true
+        }
+    );
 }
 
 #[test]
@@ -344,7 +459,11 @@ fn only_the_elected_incarnations_become_master() {
             master.data = data(data_number);
         }
         assert_eq!(story.goal(goal), "promise 1 on 1; hold 1");
-        assert_eq!(story.done(held("", "")), "", "it stays closed and has reported what it holds");
+        assert_eq!(
+            story.done(held("", "")),
+            "",
+            "it stays closed and has reported what it holds"
+        );
         assert_eq!(story.member_state(), MemberState::Closed);
         assert_eq!(report::report(&story.state).held.unwrap().epoch, Epoch(1));
     }
@@ -355,7 +474,10 @@ fn a_winner_without_the_history_refuses() {
     let mut story = Story::running();
     story.goal(elected(1, ME, 1, "0-1-7"));
     assert_eq!(story.done(held("0-1-6", "0-1-6")), "");
-    assert_eq!(story.member_state(), MemberState::Refused { epoch: Epoch(1) });
+    assert_eq!(
+        story.member_state(),
+        MemberState::Refused { epoch: Epoch(1) }
+    );
     assert!(report::report(&story.state).problem.is_some());
 }
 
@@ -365,8 +487,14 @@ fn a_winner_that_cannot_apply_refuses_and_helps_in_the_next_epoch() {
     story.goal(elected(1, ME, 1, "0-1-7"));
     assert_eq!(story.done(held("0-1-7", "0-1-3")), "apply 1");
     assert_eq!(story.failed(), "");
-    assert_eq!(story.member_state(), MemberState::Refused { epoch: Epoch(1) });
-    assert_eq!(story.goal(goal(2, GoalPhase::Electing)), "promise 2 on 1; hold 2");
+    assert_eq!(
+        story.member_state(),
+        MemberState::Refused { epoch: Epoch(1) }
+    );
+    assert_eq!(
+        story.goal(goal(2, GoalPhase::Electing)),
+        "promise 2 on 1; hold 2"
+    );
 }
 
 #[test]
@@ -374,7 +502,11 @@ fn a_master_is_killed_when_another_epoch_begins() {
     for phase in [goal(2, GoalPhase::Electing), elected(2, OTHER, 1, "")] {
         let mut story = Story::master(1);
         assert_eq!(story.goal(phase), "promise 2 on 1; KILL 1");
-        assert_eq!(report::report(&story.state).held, None, "killed but not read does not count");
+        assert_eq!(
+            report::report(&story.state).held,
+            None,
+            "killed but not read does not count"
+        );
         assert_eq!(story.exited(1), "start on 1");
         assert_eq!(story.member_state(), MemberState::Dead);
         assert_eq!(story.done(Outcome::Started(process(2))), "hold 2");
@@ -412,18 +544,29 @@ fn a_step_that_fails_half_way_to_mastership_ends_the_process() {
         assert_eq!(story.failed(), "KILL 1");
         assert_eq!(story.exited(1), "start on 1");
         assert_eq!(story.done(Outcome::Started(process(2))), "hold 1");
-        assert_eq!(story.done(held("", "")), "", "it was elected as another process");
+        assert_eq!(
+            story.done(held("", "")),
+            "",
+            "it was elected as another process"
+        );
     }
 }
 
 #[test]
 fn a_deposed_master_is_killed_though_the_promise_cannot_be_stored() {
     let mut story = Story::master(1);
-    assert_eq!(story.event(Event::Goal(Box::new(goal(2, GoalPhase::Electing)))), "promise 2 on 1");
+    assert_eq!(
+        story.event(Event::Goal(Box::new(goal(2, GoalPhase::Electing)))),
+        "promise 2 on 1"
+    );
     let problem = "the disk is full".to_owned();
     assert_eq!(story.event(Event::PromiseFailed { problem }), "KILL 1");
     assert_eq!(story.exited(1), "start on 1");
-    assert_eq!(story.done(Outcome::Started(process(2))), "", "nothing is done for the epoch");
+    assert_eq!(
+        story.done(Outcome::Started(process(2))),
+        "",
+        "nothing is done for the epoch"
+    );
     assert_eq!(report::report(&story.state).promised, Epoch(1));
     assert_eq!(story.after(1), "promise 2 on 1");
 }
@@ -431,30 +574,80 @@ fn a_deposed_master_is_killed_though_the_promise_cannot_be_stored() {
 #[test]
 fn a_follower_compares_applies_and_then_points() {
     let mut story = Story::running();
-    assert_eq!(story.goal(elected(1, OTHER, 1, "")), "promise 1 on 1; hold 1");
+    assert_eq!(
+        story.goal(elected(1, OTHER, 1, "")),
+        "promise 1 on 1; hold 1"
+    );
     assert_eq!(story.done(held("", "")), "apply 1");
-    assert_eq!(story.done(Outcome::Finished), "follow other:3307 1 acknowledge=true");
-    assert_eq!(story.done(Outcome::Finished), format!("admit 1 at {}", marker(1)));
-    assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(1), ready: false });
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 1 acknowledge=true"
+    );
+    assert_eq!(
+        story.done(Outcome::Finished),
+        format!("admit 1 at {}", marker(1))
+    );
+    assert_eq!(
+        story.member_state(),
+        MemberState::Following {
+            epoch: Epoch(1),
+            ready: false
+        }
+    );
     assert_eq!(story.done(Outcome::Finished), "");
-    assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(1), ready: true });
+    assert_eq!(
+        story.member_state(),
+        MemberState::Following {
+            epoch: Epoch(1),
+            ready: true
+        }
+    );
 }
 
 fn marker(epoch: u64) -> Position {
-    Position::marker(Flavour::Mariadb, CLUSTER, Epoch(epoch), data(9).server_id(OTHER))
+    Position::marker(
+        Flavour::Mariadb,
+        CLUSTER,
+        Epoch(epoch),
+        data(9).server_id(OTHER),
+    )
 }
 
 #[test]
 fn a_slave_serves_readers_while_a_master_is_elected() {
     let mut story = Story::follower(1);
-    assert_eq!(story.goal(goal(2, GoalPhase::Electing)), "promise 2 on 1; hold 2");
-    assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(1), ready: true });
+    assert_eq!(
+        story.goal(goal(2, GoalPhase::Electing)),
+        "promise 2 on 1; hold 2"
+    );
+    assert_eq!(
+        story.member_state(),
+        MemberState::Following {
+            epoch: Epoch(1),
+            ready: true
+        }
+    );
     assert_eq!(story.done(held("0-2-5", "0-2-5")), "");
-    assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(1), ready: true });
-    assert_eq!(report::report(&story.state).held.unwrap().position, position("0-2-5"));
+    assert_eq!(
+        story.member_state(),
+        MemberState::Following {
+            epoch: Epoch(1),
+            ready: true
+        }
+    );
+    assert_eq!(
+        report::report(&story.state).held.unwrap().position,
+        position("0-2-5")
+    );
     assert_eq!(story.goal(elected(2, OTHER, 2, "0-2-5")), "apply 2");
-    assert_eq!(story.done(Outcome::Finished), "follow other:3307 2 acknowledge=true");
-    assert_eq!(report::report(&story.state).held.map(|h| h.epoch), Some(Epoch(2)));
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 2 acknowledge=true"
+    );
+    assert_eq!(
+        report::report(&story.state).held.map(|h| h.epoch),
+        Some(Epoch(2))
+    );
     story.done(Outcome::Finished);
     assert_eq!(report::report(&story.state).held, None, "it receives again");
 }
@@ -476,8 +669,17 @@ fn late_news_of_an_abandoned_step_changes_nothing() {
     story.goal(elected(1, OTHER, 1, ""));
     story.done(held("", ""));
     let number = story.state.step_under_way().unwrap();
-    assert_eq!(story.goal(goal(2, GoalPhase::Electing)), "promise 2 on 1; abandon; hold 2");
-    assert_eq!(story.event(Event::Done { number, outcome: Ok(Outcome::Finished) }), "");
+    assert_eq!(
+        story.goal(goal(2, GoalPhase::Electing)),
+        "promise 2 on 1; abandon; hold 2"
+    );
+    assert_eq!(
+        story.event(Event::Done {
+            number,
+            outcome: Ok(Outcome::Finished)
+        }),
+        ""
+    );
     assert_eq!(story.state.role, Role::Held(Epoch(1)));
 }
 
@@ -489,18 +691,29 @@ fn data_outside_of_the_history_is_quarantined_and_replaced_once_the_master_has_o
     assert_eq!(story.done(held("0-1-6", "0-1-6")), "halt 2 refuse=true");
     assert_eq!(story.done(Outcome::Finished), "");
     assert_eq!(story.member_state(), MemberState::Quarantined);
-    assert!(report::report(&story.state).problem.unwrap().contains("0-1-6"));
+    assert!(
+        report::report(&story.state)
+            .problem
+            .unwrap()
+            .contains("0-1-6")
+    );
     assert_eq!(story.goal(opened(goal)), "KILL 1");
     assert_eq!(story.exited(1), "make data for 1");
     assert_eq!(story.done(Outcome::DataMade(data(2))), "first start on 2");
     assert_eq!(story.done(Outcome::Started(process(2))), "promise 2 on 2");
     assert_eq!(report::report(&story.state).data, None);
-    let answer = story.event(Event::Promised { epoch: Epoch(2), data: Some(data(2)) });
+    let answer = story.event(Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(2)),
+    });
     assert_eq!(answer, "hold 2");
     assert_eq!(report::report(&story.state).data, Some(data(2)));
     assert_eq!(story.done(held("", "")), "apply 2");
     // Its new data does not vote yet.
-    assert_eq!(story.done(Outcome::Finished), "follow other:3307 2 acknowledge=false");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 2 acknowledge=false"
+    );
 }
 
 #[test]
@@ -513,7 +726,10 @@ fn quarantined_data_is_kept_when_another_epoch_begins_first() {
     assert_eq!(story.goal(opened(over)), "KILL 1");
     // Between the kill and its effect.
     story.event(Event::Goal(Box::new(goal(3, GoalPhase::Electing))));
-    story.event(Event::Promised { epoch: Epoch(3), data: Some(data(1)) });
+    story.event(Event::Promised {
+        epoch: Epoch(3),
+        data: Some(data(1)),
+    });
     assert_eq!(story.exited(1), "start on 1");
 }
 
@@ -527,10 +743,23 @@ fn a_member_that_lost_its_data_reads_the_canary_until_it_has_it() {
     assert_eq!(story.goal(goal), "read canary; hold 1");
     story.done(held(&marker(1).to_string(), ""));
     story.done(Outcome::Finished);
-    assert_eq!(story.done(Outcome::Finished), "", "once admitted, always admitted in this epoch");
-    assert_eq!(story.event(Event::Canary { process: process(1), number: Ok(2) }), "");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "",
+        "once admitted, always admitted in this epoch"
+    );
+    assert_eq!(
+        story.event(Event::Canary {
+            process: process(1),
+            number: Ok(2)
+        }),
+        ""
+    );
     assert_eq!(story.after(1), "read canary");
-    story.event(Event::Canary { process: process(1), number: Ok(3) });
+    story.event(Event::Canary {
+        process: process(1),
+        number: Ok(3),
+    });
     assert_eq!(report::report(&story.state).canary, 3);
     assert_eq!(story.after(1), "");
 }
@@ -542,11 +771,17 @@ fn a_master_writes_each_canary_once() {
     goal.canary = 2;
     assert_eq!(story.goal(goal.clone()), "write canary 2");
     assert_eq!(story.after(1), "", "it waits for acknowledgements");
-    story.event(Event::Canary { process: process(1), number: Ok(2) });
+    story.event(Event::Canary {
+        process: process(1),
+        number: Ok(2),
+    });
     assert_eq!(story.after(1), "");
     goal.canary = 3;
     assert_eq!(story.goal(goal), "write canary 3");
-    story.event(Event::Canary { process: process(1), number: Err("deadline".into()) });
+    story.event(Event::Canary {
+        process: process(1),
+        number: Err("deadline".into()),
+    });
     assert_eq!(story.after(1), "write canary 3");
 }
 
@@ -557,14 +792,26 @@ fn a_voter_begins_to_acknowledge_when_its_data_is_stored() {
     first.voters.members.remove(&ME);
     story.goal(first);
     story.done(held("", ""));
-    assert_eq!(story.done(Outcome::Finished), "follow other:3307 1 acknowledge=false");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 1 acknowledge=false"
+    );
     story.done(Outcome::Finished);
     story.done(Outcome::Finished);
     assert_eq!(story.goal(elected(1, OTHER, 1, "")), "hold 1");
     assert_eq!(story.done(held(&marker(1).to_string(), "")), "apply 1");
-    assert_eq!(story.done(Outcome::Finished), "follow other:3307 1 acknowledge=true");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 1 acknowledge=true"
+    );
     assert_eq!(story.done(Outcome::Finished), "");
-    assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(1), ready: true });
+    assert_eq!(
+        story.member_state(),
+        MemberState::Following {
+            epoch: Epoch(1),
+            ready: true
+        }
+    );
 }
 
 /// Goal: no member waits for a marker that waits for its acknowledgement.
@@ -576,7 +823,10 @@ fn a_voter_that_waits_for_the_marker_begins_to_acknowledge_at_once() {
     story.goal(first);
     story.done(held("", ""));
     story.done(Outcome::Finished);
-    assert_eq!(story.done(Outcome::Finished), format!("admit 1 at {}", marker(1)));
+    assert_eq!(
+        story.done(Outcome::Finished),
+        format!("admit 1 at {}", marker(1))
+    );
     assert_eq!(story.goal(elected(1, OTHER, 1, "")), "abandon; hold 1");
 }
 
@@ -600,22 +850,40 @@ fn commits_whose_acknowledgement_was_lost_are_released_by_another_commit() {
     let mut story = Story::master(1);
     let look = |story: &mut Story, executed: &str, clients| {
         let executed = position(executed);
-        let waiting = Observation { waiting_sessions: 1, clients, executed, ..seen(false, None) };
-        let answer =
-            story.event(Event::Observed { process: process(1), seen: Ok(Box::new(waiting)) });
+        let waiting = Observation {
+            waiting_sessions: 1,
+            clients,
+            executed,
+            ..seen(false, None)
+        };
+        let answer = story.event(Event::Observed {
+            process: process(1),
+            seen: Ok(Box::new(waiting)),
+        });
         story.after(1);
         answer
     };
     for n in 0..9 {
-        assert_eq!(look(&mut story, &format!("0-1-{n}"), 1), "", "a busy master");
+        assert_eq!(
+            look(&mut story, &format!("0-1-{n}"), 1),
+            "",
+            "a busy master"
+        );
     }
     for _ in 0..9 {
         assert_eq!(look(&mut story, "0-1-9", 0), "", "nobody could acknowledge");
     }
-    assert!(report::report(&story.state).problem.unwrap().contains("no commit gets"));
+    assert!(
+        report::report(&story.state)
+            .problem
+            .unwrap()
+            .contains("no commit gets")
+    );
     assert_eq!(look(&mut story, "0-1-9", 1), "prove");
     assert_eq!(look(&mut story, "0-1-9", 1), "", "one is under way");
-    story.event(Event::Proved { process: process(1) });
+    story.event(Event::Proved {
+        process: process(1),
+    });
     assert_eq!(look(&mut story, "0-1-10", 1), "", "it goes on");
     assert_eq!(report::report(&story.state).problem, None);
 }
@@ -624,11 +892,25 @@ fn commits_whose_acknowledgement_was_lost_are_released_by_another_commit() {
 fn an_applier_that_stops_takes_the_receiver_with_it() {
     let mut story = Story::follower(1);
     let broken = Box::new(seen(true, Some("duplicate key")));
-    let answer = story.event(Event::Observed { process: process(1), seen: Ok(broken) });
+    let answer = story.event(Event::Observed {
+        process: process(1),
+        seen: Ok(broken),
+    });
     assert_eq!(answer, "halt 1 refuse=false");
     assert_eq!(story.done(Outcome::Finished), "");
-    assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(1), ready: false });
-    assert!(report::report(&story.state).problem.unwrap().contains("duplicate key"));
+    assert_eq!(
+        story.member_state(),
+        MemberState::Following {
+            epoch: Epoch(1),
+            ready: false
+        }
+    );
+    assert!(
+        report::report(&story.state)
+            .problem
+            .unwrap()
+            .contains("duplicate key")
+    );
     assert_eq!(story.after(29), "");
     assert_eq!(story.after(1), "hold 1");
 }
@@ -637,18 +919,44 @@ fn an_applier_that_stops_takes_the_receiver_with_it() {
 fn a_receiver_without_its_master_is_told_and_left_alone() {
     let mut story = Story::follower(1);
     let alone = Box::new(seen(false, None));
-    assert_eq!(story.event(Event::Observed { process: process(1), seen: Ok(alone) }), "");
-    assert_eq!(story.member_state(), MemberState::Following { epoch: Epoch(1), ready: false });
-    assert!(report::report(&story.state).problem.unwrap().contains("no route"));
+    assert_eq!(
+        story.event(Event::Observed {
+            process: process(1),
+            seen: Ok(alone)
+        }),
+        ""
+    );
+    assert_eq!(
+        story.member_state(),
+        MemberState::Following {
+            epoch: Epoch(1),
+            ready: false
+        }
+    );
+    assert!(
+        report::report(&story.state)
+            .problem
+            .unwrap()
+            .contains("no route")
+    );
 }
 
 #[test]
 fn goals_of_the_past_or_of_another_cluster_are_ignored() {
     let mut story = Story::master(3);
     assert_eq!(story.goal(goal(2, GoalPhase::Electing)), "");
-    let stranger = Goal { uuid: Uuid::from_u128(5), ..goal(9, GoalPhase::Electing) };
+    let stranger = Goal {
+        uuid: Uuid::from_u128(5),
+        ..goal(9, GoalPhase::Electing)
+    };
     assert_eq!(story.goal(stranger), "");
-    assert_eq!(story.member_state(), MemberState::Master { epoch: Epoch(3), writable: true });
+    assert_eq!(
+        story.member_state(),
+        MemberState::Master {
+            epoch: Epoch(3),
+            writable: true
+        }
+    );
 }
 
 #[test]
@@ -677,7 +985,10 @@ fn a_server_that_keeps_ending_is_given_up() {
         story.done(Outcome::Started(process(n + 1)));
     }
     let answer = story.exited(u128::from(ENDS_IN_A_ROW));
-    assert_eq!(answer, "Failed { problem: \"the server ended with signal 9\" }; exit");
+    assert_eq!(
+        answer,
+        "Failed { problem: \"the server ended with signal 9\" }; exit"
+    );
     assert!(waited > 30, "the pauses grow");
 }
 
@@ -696,7 +1007,10 @@ fn what_fails_before_the_first_start_ends_the_task() {
     for steps in 0..3 {
         let mut story = Story::new();
         story.quiet();
-        for outcome in [Outcome::Installed(server()), Outcome::DataMade(data(1))].into_iter().take(steps) {
+        for outcome in [Outcome::Installed(server()), Outcome::DataMade(data(1))]
+            .into_iter()
+            .take(steps)
+        {
             story.done(outcome);
         }
         assert_eq!(story.failed(), "Failed { problem: \"it broke\" }; exit");
@@ -717,7 +1031,9 @@ fn a_task_is_stopped_with_term_and_then_kill() {
 #[test]
 fn the_grace_period_of_mesos_is_kept() {
     let mut story = Story::follower(1);
-    story.event(Event::Kill { grace: Duration::from_secs(5) });
+    story.event(Event::Kill {
+        grace: Duration::from_secs(5),
+    });
     assert_eq!(story.after(3), "");
     assert_eq!(story.after(1), "KILL 1");
 }
@@ -725,7 +1041,9 @@ fn the_grace_period_of_mesos_is_kept() {
 #[test]
 fn a_master_whose_commits_may_wait_is_killed_at_once() {
     let mut story = Story::master(1);
-    let kill = Event::Kill { grace: Duration::from_secs(15) };
+    let kill = Event::Kill {
+        grace: Duration::from_secs(15),
+    };
     assert_eq!(story.event(kill), "Killing; KILL 1");
 }
 
@@ -733,7 +1051,9 @@ fn a_master_whose_commits_may_wait_is_killed_at_once() {
 fn a_task_that_is_killed_while_it_is_made_ready_ends() {
     let mut story = Story::new();
     story.quiet();
-    let kill = Event::Kill { grace: Duration::from_secs(15) };
+    let kill = Event::Kill {
+        grace: Duration::from_secs(15),
+    };
     assert_eq!(story.event(kill), "Killing; abandon; Killed; exit");
 }
 
@@ -744,7 +1064,9 @@ fn a_deleted_cluster_stops_serving_and_waits_for_mesos() {
     assert_eq!(story.after(10), "KILL 1");
     assert_eq!(story.exited(1), "");
     assert_eq!(story.member_state(), MemberState::Stopping);
-    let kill = Event::Kill { grace: Duration::from_secs(15) };
+    let kill = Event::Kill {
+        grace: Duration::from_secs(15),
+    };
     assert_eq!(story.event(kill), "Killing; Killed; exit");
 }
 
@@ -752,7 +1074,10 @@ fn a_deleted_cluster_stops_serving_and_waits_for_mesos() {
 #[test]
 fn a_promise_that_was_found_is_kept() {
     let now = Timestamp::from_millis(1);
-    let mut story = Story { state: State::new(task(), Epoch(4), Some(data(1)), now), now };
+    let mut story = Story {
+        state: State::new(task(), Epoch(4), Some(data(1)), now),
+        now,
+    };
     assert_eq!(story.quiet(), "Starting; install");
     assert_eq!(story.done(Outcome::Installed(server())), "start on 1");
     assert_eq!(story.done(Outcome::Started(process(1))), "Running");

@@ -50,13 +50,21 @@ struct Seen {
 impl Agent {
     /// Listens, to launch `task` on whoever subscribes.
     pub async fn start(task: v1::TaskInfo) -> Self {
-        let shared = Arc::new(Shared { task, seen: Mutex::default() });
-        let routes =
-            Router::new().route("/api/v1/executor", post(answer)).with_state(Arc::clone(&shared));
+        let shared = Arc::new(Shared {
+            task,
+            seen: Mutex::default(),
+        });
+        let routes = Router::new()
+            .route("/api/v1/executor", post(answer))
+            .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { address, shared, server }
+        Self {
+            address,
+            shared,
+            server,
+        }
     }
 
     /// When the executor subscribed.
@@ -67,14 +75,25 @@ impl Agent {
     /// The states that were told so far, and the last message.
     pub fn states(&self) -> (Vec<v1::TaskState>, Option<String>) {
         let seen = self.shared.seen.lock().unwrap();
-        let states = seen.updates.iter().map(|u| v1::TaskState::try_from(u.state).unwrap());
-        (states.collect(), seen.updates.last().and_then(|update| update.message.clone()))
+        let states = seen
+            .updates
+            .iter()
+            .map(|u| v1::TaskState::try_from(u.state).unwrap());
+        (
+            states.collect(),
+            seen.updates
+                .last()
+                .and_then(|update| update.message.clone()),
+        )
     }
 
     /// Waits for a state.
     pub async fn told(&self, state: v1::TaskState) {
         let what = format!("{state:?}");
-        eventually(&what, DEADLINE, async || self.states().0.contains(&state).then_some(())).await;
+        eventually(&what, DEADLINE, async || {
+            self.states().0.contains(&state).then_some(())
+        })
+        .await;
     }
 
     /// Kills the task.
@@ -82,10 +101,15 @@ impl Agent {
         let kill = event::Kill {
             task_id: self.shared.task.task_id.clone(),
             kill_policy: Some(v1::KillPolicy {
-                grace_period: Some(v1::DurationInfo { nanoseconds: grace.as_nanos() as i64 }),
+                grace_period: Some(v1::DurationInfo {
+                    nanoseconds: grace.as_nanos() as i64,
+                }),
             }),
         };
-        self.send(&Event { kill: Some(kill), ..event_of(Type::Kill) });
+        self.send(&Event {
+            kill: Some(kill),
+            ..event_of(Type::Kill)
+        });
     }
 
     fn send(&self, event: &Event) {
@@ -111,7 +135,10 @@ impl Shared {
 }
 
 fn event_of(kind: Type) -> Event {
-    Event { r#type: Some(kind as i32), ..Event::default() }
+    Event {
+        r#type: Some(kind as i32),
+        ..Event::default()
+    }
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
@@ -125,7 +152,10 @@ async fn answer(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
                 uuid: status.uuid.clone().unwrap(),
             };
             shared.seen.lock().unwrap().updates.push(status);
-            shared.send(&Event { acknowledged: Some(acknowledged), ..event_of(Type::Acknowledged) });
+            shared.send(&Event {
+                acknowledged: Some(acknowledged),
+                ..event_of(Type::Acknowledged)
+            });
             StatusCode::ACCEPTED.into_response()
         }
         _ => StatusCode::ACCEPTED.into_response(),
@@ -139,16 +169,32 @@ fn subscribe(shared: &Shared) -> Response {
         seen.subscribed_at = Some(Instant::now());
         seen.stream = Some(sender);
     }
-    let agent_info = v1::AgentInfo { hostname: "127.0.0.1".into(), ..Default::default() };
-    let subscribed = event::Subscribed { agent_info, ..Default::default() };
-    shared.send(&Event { subscribed: Some(subscribed), ..event_of(Type::Subscribed) });
-    let launch = event::Launch { task: shared.task.clone() };
-    shared.send(&Event { launch: Some(launch), ..event_of(Type::Launch) });
+    let agent_info = v1::AgentInfo {
+        hostname: "127.0.0.1".into(),
+        ..Default::default()
+    };
+    let subscribed = event::Subscribed {
+        agent_info,
+        ..Default::default()
+    };
+    shared.send(&Event {
+        subscribed: Some(subscribed),
+        ..event_of(Type::Subscribed)
+    });
+    let launch = event::Launch {
+        task: shared.task.clone(),
+    };
+    shared.send(&Event {
+        launch: Some(launch),
+        ..event_of(Type::Launch)
+    });
     let frames = stream::unfold(receiver, async |mut receiver| {
         let bytes = receiver.recv().await?;
         Some((Ok::<_, Infallible>(bytes), receiver))
     });
     let mut response = Response::new(Body::from_stream(frames));
-    response.headers_mut().insert("Content-Type", "application/x-protobuf".parse().unwrap());
+    response
+        .headers_mut()
+        .insert("Content-Type", "application/x-protobuf".parse().unwrap());
     response
 }

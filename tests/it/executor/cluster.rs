@@ -22,13 +22,21 @@ use super::world::{Member, World};
 async fn born(flavour: Flavour) -> (World, Vec<Member>) {
     let mut world = World::new(flavour).await;
     let members = world.members(3).await;
-    world.set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority).await;
+    world
+        .set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority)
+        .await;
     world.elect(&members[0]).await;
     world.opened(&members[0]).await;
     world.note_opened().await;
     members[0].execute("CREATE DATABASE d").await.unwrap();
-    members[0].execute("CREATE TABLE d.t (n BIGINT PRIMARY KEY)").await.unwrap();
-    members[0].execute("INSERT INTO d.t VALUES (1)").await.unwrap();
+    members[0]
+        .execute("CREATE TABLE d.t (n BIGINT PRIMARY KEY)")
+        .await
+        .unwrap();
+    members[0]
+        .execute("INSERT INTO d.t VALUES (1)")
+        .await
+        .unwrap();
     for member in &members[1..] {
         world.ready(member).await;
         has(member, &[1]).await;
@@ -42,7 +50,11 @@ async fn has(member: &Member, numbers: &[i64]) {
     let mut last = None;
     let begun = Instant::now();
     while last.as_deref() != Some(numbers) {
-        assert!(begun.elapsed() < DEADLINE, "{what}, not {last:?}:\n{}", member.log());
+        assert!(
+            begun.elapsed() < DEADLINE,
+            "{what}, not {last:?}:\n{}",
+            member.log()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
         last = member.numbers().await.ok();
     }
@@ -50,7 +62,9 @@ async fn has(member: &Member, numbers: &[i64]) {
 
 fn is_greater(a: &Report, b: &Report, world: &World) -> bool {
     let position = |report: &Report| report.held.clone().unwrap().position;
-    Position::more_complete(&position(a), &position(b), world.uuid).unwrap().is_ge()
+    Position::more_complete(&position(a), &position(b), world.uuid)
+        .unwrap()
+        .is_ge()
 }
 
 /// Goal: three members are born, lose their master's server, elect another in the next epoch, and the old one
@@ -59,7 +73,9 @@ async fn a_failover(flavour: Flavour) {
     let (mut world, members) = born(flavour).await;
     let killed = Instant::now();
     members[0].kill_mysqld();
-    world.reported(&members[0], "dead", |r| r.process.is_none()).await;
+    world
+        .reported(&members[0], "dead", |r| r.process.is_none())
+        .await;
     world.begin_election().await;
     let (first, second) = (world.held(&members[1]).await, world.held(&members[2]).await);
     assert!(
@@ -67,16 +83,26 @@ async fn a_failover(flavour: Flavour) {
         "slaves go on serving readers: {first:?}"
     );
     members[1].numbers().await.unwrap();
-    let (winner, loser) = if is_greater(&first, &second, &world) { (1, 2) } else { (2, 1) };
+    let (winner, loser) = if is_greater(&first, &second, &world) {
+        (1, 2)
+    } else {
+        (2, 1)
+    };
     world.elect(&members[winner]).await;
     world.opened(&members[winner]).await;
     eprintln!("{flavour}: writable again after {:?}", killed.elapsed());
     world.note_opened().await;
-    members[winner].execute("INSERT INTO d.t VALUES (2)").await.unwrap();
+    members[winner]
+        .execute("INSERT INTO d.t VALUES (2)")
+        .await
+        .unwrap();
     for member in [&members[loser], &members[0]] {
         world.ready(member).await;
         has(member, &[1, 2]).await;
-        assert!(member.execute("INSERT INTO d.t VALUES (9)").await.is_err(), "a slave is read-only");
+        assert!(
+            member.execute("INSERT INTO d.t VALUES (9)").await.is_err(),
+            "a slave is read-only"
+        );
     }
 }
 
@@ -101,11 +127,16 @@ async fn a_deposed_master_with_a_tail_is_quarantined(flavour: Flavour) {
     }
     let mut connection = members[0].connect().await.unwrap();
     let write = tokio::spawn(async move {
-        sqlx::raw_sql("INSERT INTO d.t VALUES (7)").execute(&mut connection).await.map(|_| ())
+        sqlx::raw_sql("INSERT INTO d.t VALUES (7)")
+            .execute(&mut connection)
+            .await
+            .map(|_| ())
     });
     world
         .reported(&members[0], "commits that wait", |r| {
-            r.problem.as_ref().is_some_and(|problem| problem.contains("no commit gets"))
+            r.problem
+                .as_ref()
+                .is_some_and(|problem| problem.contains("no commit gets"))
         })
         .await;
     assert!(!write.is_finished(), "nobody has acknowledged it");
@@ -126,27 +157,48 @@ async fn a_deposed_master_with_a_tail_is_quarantined(flavour: Flavour) {
     world.elect(&members[1]).await;
     world.opened(&members[1]).await;
     let quarantined = world
-        .reported(&members[0], "quarantined", |r| r.state == MemberState::Quarantined)
+        .reported(&members[0], "quarantined", |r| {
+            r.state == MemberState::Quarantined
+        })
         .await;
-    assert_eq!(quarantined.data, old.data, "its data stays until the marker is acknowledged");
-    assert!(quarantined.problem.unwrap().contains("not in the cluster's history"));
+    assert_eq!(
+        quarantined.data, old.data,
+        "its data stays until the marker is acknowledged"
+    );
+    assert!(
+        quarantined
+            .problem
+            .unwrap()
+            .contains("not in the cluster's history")
+    );
     world.note_opened().await;
     let new = world.ready(&members[0]).await;
     assert_ne!(new.data, old.data);
     has(&members[0], &[1]).await;
-    let aside = members[0].sandbox.path().join("state/quarantine").join(old.data.unwrap().to_string());
+    let aside = members[0]
+        .sandbox
+        .path()
+        .join("state/quarantine")
+        .join(old.data.unwrap().to_string());
     assert!(aside.is_dir(), "nothing is deleted");
 
     // Its new data does not vote; the canary takes it back.
     world.goal.canary = 1;
     world.write_goal().await;
-    world.reported(&members[1], "the canary", |r| r.canary == 1).await;
-    world.reported(&members[0], "the canary", |r| r.canary == 1).await;
+    world
+        .reported(&members[1], "the canary", |r| r.canary == 1)
+        .await;
+    world
+        .reported(&members[0], "the canary", |r| r.canary == 1)
+        .await;
     world.goal.voters.members.insert(members[0].id, new.data);
     world.write_goal().await;
     // Alone with the master it must acknowledge now.
     kill(Pid::from_raw(members[2].mysqld().unwrap()), Signal::SIGSTOP).unwrap();
-    members[1].execute("INSERT INTO d.t VALUES (2)").await.unwrap();
+    members[1]
+        .execute("INSERT INTO d.t VALUES (2)")
+        .await
+        .unwrap();
     has(&members[0], &[1, 2]).await;
 }
 
@@ -166,19 +218,33 @@ async fn a_deposed_mysql_master_with_a_tail_is_quarantined() {
 async fn a_master_waits_for_the_acknowledgement_of_its_marker() {
     let mut world = World::new(Flavour::Mariadb).await;
     let members = world.members(3).await;
-    world.set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority).await;
+    world
+        .set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority)
+        .await;
     let stored = world.goal.voters.members.clone();
     for member in &members[1..] {
-        world.goal.voters.members.insert(member.id, Some(DataId(Uuid::new_v4())));
+        world
+            .goal
+            .voters
+            .members
+            .insert(member.id, Some(DataId(Uuid::new_v4())));
     }
     world.elect(&members[0]).await;
     let waiting = world
         .reported(&members[0], "commits that wait", |r| {
-            r.problem.as_ref().is_some_and(|problem| problem.contains("no commit gets"))
+            r.problem
+                .as_ref()
+                .is_some_and(|problem| problem.contains("no commit gets"))
         })
         .await;
     let epoch = world.goal.epoch;
-    assert_eq!(waiting.state, MemberState::Master { epoch, writable: false });
+    assert_eq!(
+        waiting.state,
+        MemberState::Master {
+            epoch,
+            writable: false
+        }
+    );
     assert!(members[0].connect().await.is_err());
     world.goal.voters.members = stored;
     world.write_goal().await;
@@ -190,22 +256,33 @@ async fn a_master_waits_for_the_acknowledgement_of_its_marker() {
 #[tokio::test]
 async fn an_outage_of_zookeeper_changes_nothing() {
     let (mut world, members) = born(Flavour::Mariadb).await;
-    let pids: Vec<_> = members.iter().map(|member| member.mysqld().unwrap()).collect();
+    let pids: Vec<_> = members
+        .iter()
+        .map(|member| member.mysqld().unwrap())
+        .collect();
     world.zookeeper.stop();
     let outage = Instant::now();
     let mut n = 1;
     while outage.elapsed() < Duration::from_secs(7) {
         n += 1;
-        members[0].execute(&format!("INSERT INTO d.t VALUES ({n})")).await.unwrap();
+        members[0]
+            .execute(&format!("INSERT INTO d.t VALUES ({n})"))
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     world.zookeeper.restart();
     let epoch = world.goal.epoch;
     for (member, pid) in members.iter().zip(pids) {
-        let report = world.reported(member, "its state", |r| r.promised == epoch).await;
+        let report = world
+            .reported(member, "its state", |r| r.promised == epoch)
+            .await;
         assert_eq!(member.mysqld(), Some(pid), "{report:?}");
     }
-    members[0].execute("INSERT INTO d.t VALUES (1000)").await.unwrap();
+    members[0]
+        .execute("INSERT INTO d.t VALUES (1000)")
+        .await
+        .unwrap();
     // And goals are heard again.
     world.begin_election().await;
     for member in &members {
@@ -217,7 +294,10 @@ async fn an_outage_of_zookeeper_changes_nothing() {
 async fn a_follower_that_crashes_follows_again(flavour: Flavour) {
     let (world, members) = born(flavour).await;
     for n in 2..20 {
-        members[0].execute(&format!("INSERT INTO d.t VALUES ({n})")).await.unwrap();
+        members[0]
+            .execute(&format!("INSERT INTO d.t VALUES ({n})"))
+            .await
+            .unwrap();
         if n == 10 {
             members[1].kill_mysqld();
         }

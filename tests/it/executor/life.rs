@@ -20,16 +20,24 @@ async fn one_instance_lives_and_ends(flavour: Flavour) {
     let mut world = World::new(flavour).await;
     let mut member = world.launch(0).await;
     member.agent.told(TaskState::TaskRunning).await;
-    let report = world.reported(&member, "closed", |r| r.state == MemberState::Closed).await;
+    let report = world
+        .reported(&member, "closed", |r| r.state == MemberState::Closed)
+        .await;
     assert_eq!(report.server.unwrap().flavour, flavour);
-    assert!(member.connect().await.is_err(), "a closed instance lets no client in");
+    assert!(
+        member.connect().await.is_err(),
+        "a closed instance lets no client in"
+    );
     assert!(!member.sandbox.path().join("birth.sql").exists());
 
     world.set_voters(&[&member], Durability::Async).await;
     world.elect(&member).await;
     world.opened(&member).await;
     member.execute("CREATE DATABASE d").await.unwrap();
-    member.execute("CREATE TABLE d.t (n BIGINT PRIMARY KEY)").await.unwrap();
+    member
+        .execute("CREATE TABLE d.t (n BIGINT PRIMARY KEY)")
+        .await
+        .unwrap();
     member.execute("INSERT INTO d.t VALUES (1)").await.unwrap();
     assert_eq!(member.numbers().await.unwrap(), [1]);
 
@@ -62,19 +70,33 @@ async fn one_mysql_from_a_package_lives_and_ends() {
 async fn a_crashed_master_comes_back_closed(flavour: Flavour) {
     let mut world = World::new(flavour).await;
     let member = world.launch(0).await;
-    world.reported(&member, "closed", |r| r.state == MemberState::Closed).await;
+    world
+        .reported(&member, "closed", |r| r.state == MemberState::Closed)
+        .await;
     world.set_voters(&[&member], Durability::Async).await;
     world.elect(&member).await;
     let before = world.opened(&member).await;
     member.execute("CREATE DATABASE d").await.unwrap();
-    member.execute("CREATE TABLE d.t (n BIGINT PRIMARY KEY)").await.unwrap();
+    member
+        .execute("CREATE TABLE d.t (n BIGINT PRIMARY KEY)")
+        .await
+        .unwrap();
     member.execute("INSERT INTO d.t VALUES (1)").await.unwrap();
     member.kill_mysqld();
-    world.reported(&member, "dead", |r| r.process.is_none() && r.state == MemberState::Dead).await;
-    let after = world.reported(&member, "closed", |r| r.state == MemberState::Closed).await;
+    world
+        .reported(&member, "dead", |r| {
+            r.process.is_none() && r.state == MemberState::Dead
+        })
+        .await;
+    let after = world
+        .reported(&member, "closed", |r| r.state == MemberState::Closed)
+        .await;
     assert_eq!(after.data, before.data);
     assert_ne!(after.process, before.process);
-    assert!(member.connect().await.is_err(), "it was elected as another process");
+    assert!(
+        member.connect().await.is_err(),
+        "it was elected as another process"
+    );
 
     world.begin_election().await;
     world.held(&member).await;
@@ -111,15 +133,22 @@ async fn the_server_dies_with_its_executor() {
 async fn a_task_that_cannot_run_says_why() {
     for (installer, sentence) in [
         (
-            Installer::Installed { mysqld: "/does/not/exist".into() },
+            Installer::Installed {
+                mysqld: "/does/not/exist".into(),
+            },
             "/does/not/exist --version cannot be run: No such file or directory",
         ),
         (
-            Installer::Package { package: "/does/not/exist.tar".into(), sha256: None },
+            Installer::Package {
+                package: "/does/not/exist.tar".into(),
+                sha256: None,
+            },
             "the package /does/not/exist.tar cannot be unpacked",
         ),
         (
-            Installer::Installed { mysqld: "/bin/true".into() },
+            Installer::Installed {
+                mysqld: "/bin/true".into(),
+            },
             "/bin/true does not say what it is",
         ),
     ] {
@@ -141,12 +170,20 @@ async fn an_executor_is_small_and_subscribes_at_once() {
     let world = World::new(Flavour::Mariadb).await;
     let member = world.launch(0).await;
     member.agent.told(TaskState::TaskRunning).await;
-    world.reported(&member, "closed", |r| r.state == MemberState::Closed).await;
+    world
+        .reported(&member, "closed", |r| r.state == MemberState::Closed)
+        .await;
     let subscribed = member.agent.subscribed_at().unwrap() - member.begun;
-    assert!(subscribed < Duration::from_secs(2), "subscribed after {subscribed:?}");
+    assert!(
+        subscribed < Duration::from_secs(2),
+        "subscribed after {subscribed:?}"
+    );
     let status = format!("/proc/{}/status", member.executor.id());
     let status = std::fs::read_to_string(status).unwrap();
-    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
     let resident: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
     eprintln!("subscribed after {subscribed:?}, {resident} kB resident");
     assert!(resident < 40_000, "{resident} kB are resident");

@@ -71,11 +71,16 @@ impl Drop for Member {
 impl World {
     pub async fn new(flavour: Flavour) -> Self {
         let installer = match flavour {
-            Flavour::Mariadb => Installer::Installed { mysqld: "/usr/sbin/mariadbd".into() },
+            Flavour::Mariadb => Installer::Installed {
+                mysqld: "/usr/sbin/mariadbd".into(),
+            },
             Flavour::Mysql => {
                 let package = mysqld::mysql_package_file();
                 let checksum = sha256(&package);
-                Installer::Package { package: package.display().to_string(), sha256: Some(checksum) }
+                Installer::Package {
+                    package: package.display().to_string(),
+                    sha256: Some(checksum),
+                }
             }
         };
         Self::with(flavour, installer).await
@@ -95,7 +100,10 @@ impl World {
         let cluster: ClusterName = "c1".parse().unwrap();
         let uuid = Uuid::new_v4();
         let hashed = authentication::Authentication::of(&Secret::new(PASSWORD), [3; 20]);
-        let authentication = Authentication { mysql: hashed.mysql, mariadb: hashed.mariadb };
+        let authentication = Authentication {
+            mysql: hashed.mysql,
+            mariadb: hashed.mariadb,
+        };
         let goal = Goal {
             format: control::FORMAT,
             uuid,
@@ -104,16 +112,32 @@ impl World {
             voters: Voters::default(),
             canary: 0,
             lineage: Vec::new(),
-            user: ClusterUser { name: USER.into(), authentication },
+            user: ClusterUser {
+                name: USER.into(),
+                authentication,
+            },
         };
         let connection = session.connected(DEADLINE).await.unwrap();
         let acl = Acls::open().control;
         for path in [paths::control(&cluster), paths::members(&cluster)] {
             connection.ensure_path(&path, &acl).await.unwrap();
         }
-        let create = Op::create(paths::goal(&cluster), serde_json::to_vec(&goal).unwrap(), &acl);
+        let create = Op::create(
+            paths::goal(&cluster),
+            serde_json::to_vec(&goal).unwrap(),
+            &acl,
+        );
         connection.transact(&[create]).await.unwrap();
-        Self { zookeeper, session, cluster, uuid, flavour, installer, keys, goal }
+        Self {
+            zookeeper,
+            session,
+            cluster,
+            uuid,
+            flavour,
+            installer,
+            keys,
+            goal,
+        }
     }
 
     /// Starts an executor and launches the member's task on it.
@@ -137,23 +161,38 @@ impl World {
         };
         let agent = Agent::start(v1::TaskInfo {
             name: "mysqld".into(),
-            task_id: v1::TaskId { value: task_id.as_str().to_owned() },
+            task_id: v1::TaskId {
+                value: task_id.as_str().to_owned(),
+            },
             data: Some(serde_json::to_vec(&data).unwrap()),
             ..Default::default()
         })
         .await;
-        let sandbox = tempfile::Builder::new().prefix("cotton-sandbox-").tempdir().unwrap();
+        let sandbox = tempfile::Builder::new()
+            .prefix("cotton-sandbox-")
+            .tempdir()
+            .unwrap();
         let begun = Instant::now();
         let executor = spawn_executor(&agent, &sandbox);
-        Member { id, agent, port, task_id, sandbox, executor, begun }
+        Member {
+            id,
+            agent,
+            port,
+            task_id,
+            sandbox,
+            executor,
+            begun,
+        }
     }
 
     /// Launches `n` members and waits until they run, closed.
     pub async fn members(&self, n: u32) -> Vec<Member> {
         let members = futures::future::join_all((0..n).map(|number| self.launch(number))).await;
         for member in &members {
-            self.reported(member, "closed", |r| r.state == MemberState::Closed && r.held.is_some())
-                .await;
+            self.reported(member, "closed", |r| {
+                r.state == MemberState::Closed && r.held.is_some()
+            })
+            .await;
         }
         members
     }
@@ -162,7 +201,11 @@ impl World {
     pub async fn write_goal(&self) {
         let connection = self.session.connected(DEADLINE).await.unwrap();
         let data = serde_json::to_vec(&self.goal).unwrap();
-        let set = Op::Set { path: paths::goal(&self.cluster), data, version: None };
+        let set = Op::Set {
+            path: paths::goal(&self.cluster),
+            data,
+            version: None,
+        };
         connection.transact(&[set]).await.unwrap();
     }
 
@@ -225,7 +268,10 @@ impl World {
         let report = self.report(member).await.unwrap();
         let empty = Position::empty(self.flavour);
         let history = report.held.map_or(empty, |held| held.position);
-        self.goal.lineage.push(Lineage { epoch: self.goal.epoch, history: history.clone() });
+        self.goal.lineage.push(Lineage {
+            epoch: self.goal.epoch,
+            history: history.clone(),
+        });
         self.goal.phase = GoalPhase::Elected(MasterGoal {
             member: member.id,
             data: report.data.unwrap(),
@@ -248,14 +294,22 @@ impl World {
 
     /// Waits until a member is the master of the current epoch and accepts writes.
     pub async fn opened(&self, member: &Member) -> Report {
-        let state = MemberState::Master { epoch: self.goal.epoch, writable: true };
-        self.reported(member, "writable", |report| report.state == state).await
+        let state = MemberState::Master {
+            epoch: self.goal.epoch,
+            writable: true,
+        };
+        self.reported(member, "writable", |report| report.state == state)
+            .await
     }
 
     /// Waits until a member follows in the current epoch and is ready.
     pub async fn ready(&self, member: &Member) -> Report {
-        let state = MemberState::Following { epoch: self.goal.epoch, ready: true };
-        self.reported(member, "ready", |report| report.state == state).await
+        let state = MemberState::Following {
+            epoch: self.goal.epoch,
+            ready: true,
+        };
+        self.reported(member, "ready", |report| report.state == state)
+            .await
     }
 
     /// Waits until a member has reported what it holds in the current epoch.
@@ -329,7 +383,9 @@ impl Member {
             .no_engine_substitution(false)
             .timezone(None)
             .disable_statement_logging();
-        timeout(DEADLINE, options.connect()).await.expect("an answer comes")
+        timeout(DEADLINE, options.connect())
+            .await
+            .expect("an answer comes")
     }
 
     /// Runs a statement as the cluster's user.
@@ -337,14 +393,22 @@ impl Member {
         let mut connection = self.connect().await?;
         let statement = sqlx::AssertSqlSafe(statement.to_owned());
         let work = sqlx::raw_sql(statement).execute(&mut connection);
-        timeout(DEADLINE, work).await.expect("an answer comes").map(|_| ())
+        timeout(DEADLINE, work)
+            .await
+            .expect("an answer comes")
+            .map(|_| ())
     }
 
     /// The numbers in the table `d.t`.
     pub async fn numbers(&self) -> Result<Vec<i64>, sqlx::Error> {
         let mut connection = self.connect().await?;
-        let rows = sqlx::raw_sql("SELECT n FROM d.t ORDER BY n").fetch_all(&mut connection).await?;
-        Ok(rows.iter().map(|row| row.get_unchecked::<i64, _>(0)).collect())
+        let rows = sqlx::raw_sql("SELECT n FROM d.t ORDER BY n")
+            .fetch_all(&mut connection)
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| row.get_unchecked::<i64, _>(0))
+            .collect())
     }
 
     /// Waits until the executor's process has ended.
@@ -364,17 +428,24 @@ impl Member {
 /// Whether a process runs.
 pub fn runs(pid: i32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        stat.rsplit(')').next().unwrap_or_default().split_whitespace().next() != Some("Z")
+        stat.rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .split_whitespace()
+            .next()
+            != Some("Z")
     })
 }
 
 /// Waits until a process does not run any more.
 pub async fn is_gone(pid: i32) {
-    eventually("the process is gone", DEADLINE, async || (!runs(pid)).then_some(())).await;
+    eventually("the process is gone", DEADLINE, async || {
+        (!runs(pid)).then_some(())
+    })
+    .await;
 }
 
 fn sha256(file: &PathBuf) -> String {
     use sha2::{Digest as _, Sha256};
     hex::encode(Sha256::digest(std::fs::read(file).unwrap()))
 }
-
