@@ -56,8 +56,9 @@ const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(30);
 /// which another agent, or an operator, can use better.
 const ENDS_IN_A_ROW: u32 = 8;
 
-/// A server that ran for so long has not ended "in a row" with the time before.
-const STEADY_AFTER: Duration = Duration::from_secs(300);
+/// A server that ran for so long has not ended "in a row" with the time before. What cannot run at all, for
+/// want of memory or for a broken file, ends within seconds of its start.
+const STEADY_AFTER: Duration = Duration::from_secs(10);
 
 /// The wait before a step that failed is tried again.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
