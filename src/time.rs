@@ -29,7 +29,10 @@ impl Timestamp {
     }
 
     /// What the machine's clock says. Not for code that decides.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that asks the clock")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that asks the clock"
+    )]
     pub fn now() -> Self {
         // A clock before 1970 is read as 1970: durations then are wrong, but nothing panics.
         let since = SystemTime::now()

@@ -174,8 +174,9 @@ impl ClusterRecord {
         user: ClusterUser,
         now: Timestamp,
     ) -> Self {
-        let members =
-            (0..spec.num_nodes).map(|n| (MemberId(n), MemberRecord::default())).collect();
+        let members = (0..spec.num_nodes)
+            .map(|n| (MemberId(n), MemberRecord::default()))
+            .collect();
         Self {
             format: FORMAT,
             uuid,
@@ -234,7 +235,10 @@ impl ClusterRecord {
         let instance = |member: &MemberId| {
             let task = self.task(*member)?;
             let server_id = self.server_id(*member);
-            Some((*member, ServiceInstance::alive(task.host.clone(), task.port, server_id)))
+            Some((
+                *member,
+                ServiceInstance::alive(task.host.clone(), task.port, server_id),
+            ))
         };
         Discovery {
             master: self.published.master.as_ref().and_then(instance),

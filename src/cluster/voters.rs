@@ -28,7 +28,11 @@ impl Durability {
     /// `majority` from three nodes on, `async` below: two nodes of which both must answer would
     /// stop for every fault of either.
     pub fn default_for(num_nodes: u32) -> Self {
-        if num_nodes >= 3 { Self::Majority } else { Self::Async }
+        if num_nodes >= 3 {
+            Self::Majority
+        } else {
+            Self::Async
+        }
     }
 
     /// The word in the API and in stored data.
@@ -81,13 +85,20 @@ impl Voters {
             Durability::Majority => Self::limit(flavour),
             Durability::Async => usize::MAX,
         };
-        let members: BTreeMap<_, _> =
-            std::iter::once(first).chain(rest).take(limit).map(|m| (m, None)).collect();
+        let members: BTreeMap<_, _> = std::iter::once(first)
+            .chain(rest)
+            .take(limit)
+            .map(|m| (m, None))
+            .collect();
         let k_floor = match durability {
             Durability::Majority => members.len() as u32 / 2,
             Durability::Async => 0,
         };
-        Self { version: 1, members, k_floor }
+        Self {
+            version: 1,
+            members,
+            k_floor,
+        }
     }
 
     /// How many voters must report before a master can be elected: `q = |V| - k_floor`.
@@ -97,7 +108,9 @@ impl Voters {
 
     /// Whether `member` is a voter and `data` is what its acknowledgements and reports count for.
     pub fn counts(&self, member: MemberId, data: DataId) -> bool {
-        self.members.get(&member).is_some_and(|known| known.is_none_or(|known| known == data))
+        self.members
+            .get(&member)
+            .is_some_and(|known| known.is_none_or(|known| known == data))
     }
 
     /// Whether `member` may acknowledge commits from `data`. Unlike a report, an acknowledgement
@@ -145,7 +158,10 @@ mod tests {
             Durability::Majority,
             Flavour::Mariadb,
         );
-        assert!(first.members.contains_key(&MemberId(4)), "the first master votes");
+        assert!(
+            first.members.contains_key(&MemberId(4)),
+            "the first master votes"
+        );
     }
 
     #[test]
@@ -162,7 +178,10 @@ mod tests {
         assert!(!voters.may_acknowledge(MemberId(1), old));
         voters.members.insert(MemberId(1), Some(old));
         assert!(voters.may_acknowledge(MemberId(1), old));
-        assert!(!voters.counts(MemberId(1), new), "a wiped voter does not count");
+        assert!(
+            !voters.counts(MemberId(1), new),
+            "a wiped voter does not count"
+        );
         assert!(!voters.counts(MemberId(9), old), "nor does a stranger");
     }
 }

@@ -39,7 +39,12 @@ pub struct Look {
 impl Look {
     /// A look at a cluster that has found nothing yet.
     pub fn at(cluster: ClusterName) -> Self {
-        Self { cluster, awaited: Awaited::default(), again_at: None, notes: Vec::new() }
+        Self {
+            cluster,
+            awaited: Awaited::default(),
+            again_at: None,
+            notes: Vec::new(),
+        }
     }
 
     /// Asks for another look at `time`, if no earlier one is due.

@@ -27,33 +27,43 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
     let mut violations = Vec::new();
     for action in &plan.actions {
         match action {
-            Action::Persist { record, expected, .. } => {
+            Action::Persist {
+                record, expected, ..
+            } => {
                 let before = state.clusters.get(record.name());
                 let rules = match before {
                     Some(before) => broken_by_change(&before.record, record),
                     None => broken_by_birth(record, expected.is_some()),
                 };
                 let broken = rules.into_iter().filter(|(_, broken)| *broken);
-                violations.extend(
-                    broken.map(|(rule, _)| Violation { cluster: record.name().clone(), rule }),
-                );
+                violations.extend(broken.map(|(rule, _)| Violation {
+                    cluster: record.name().clone(),
+                    rule,
+                }));
             }
             Action::Remove { cluster, .. } => {
                 let ended = state.clusters.get(cluster).is_some_and(|known| {
                     known.record.deleting
-                        && known.record.members.values().all(|member| member.task.is_none())
+                        && known
+                            .record
+                            .members
+                            .values()
+                            .all(|member| member.task.is_none())
                 });
                 if !ended {
                     let rule = "only a deleted cluster whose tasks have all ended is removed";
-                    violations.push(Violation { cluster: cluster.clone(), rule });
+                    violations.push(Violation {
+                        cluster: cluster.clone(),
+                        rule,
+                    });
                 }
             }
             Action::Launch(launches) => {
                 for launch in launches {
                     let name = launch.task.task_id.cluster();
                     let stored = name.as_ref().and_then(|name| state.clusters.get(name));
-                    let stored = stored
-                        .is_some_and(|c| c.record.member_of(&launch.task.task_id).is_some());
+                    let stored =
+                        stored.is_some_and(|c| c.record.member_of(&launch.task.task_id).is_some());
                     if let (Some(cluster), false) = (name, stored) {
                         let rule = "only a task that is in the stored record is launched";
                         violations.push(Violation { cluster, rule });
@@ -78,7 +88,10 @@ fn broken_by_birth(record: &ClusterRecord, replaces: bool) -> Rules {
     vec![
         ("a new cluster replaces nothing", replaces),
         ("a new cluster has no epoch yet", record.epoch.0 != 0),
-        ("a new cluster is not in discovery", record.published.master.is_some()),
+        (
+            "a new cluster is not in discovery",
+            record.published.master.is_some(),
+        ),
     ]
 }
 
@@ -86,13 +99,28 @@ fn broken_by_change(before: &ClusterRecord, after: &ClusterRecord) -> Rules {
     let shrinks = after.voters.quorum() < before.voters.quorum() && before.epoch.0 != 0;
     vec![
         ("a cluster keeps its incarnation", before.uuid != after.uuid),
-        ("a deletion is never taken back", before.deleting && !after.deleting),
+        (
+            "a deletion is never taken back",
+            before.deleting && !after.deleting,
+        ),
         ("an epoch only grows", after.epoch < before.epoch),
-        ("an epoch has one master", one_epoch_two_choices(before, after)),
-        ("a master is elected by a stored election", elected_out_of_nothing(before, after)),
-        ("no vote changes in an election", before.epoch != after.epoch && votes_change(before, after)),
+        (
+            "an epoch has one master",
+            one_epoch_two_choices(before, after),
+        ),
+        (
+            "a master is elected by a stored election",
+            elected_out_of_nothing(before, after),
+        ),
+        (
+            "no vote changes in an election",
+            before.epoch != after.epoch && votes_change(before, after),
+        ),
         ("the quorum does not shrink by itself", shrinks),
-        ("discovery names only an opened master", names_unopened_master(after)),
+        (
+            "discovery names only an opened master",
+            names_unopened_master(after),
+        ),
         ("discovery names one master", names_master_as_slave(after)),
     ]
 }
@@ -132,5 +160,8 @@ fn names_unopened_master(after: &ClusterRecord) -> bool {
 }
 
 fn names_master_as_slave(after: &ClusterRecord) -> bool {
-    after.published.master.is_some_and(|master| after.published.slaves.contains(&master))
+    after
+        .published
+        .master
+        .is_some_and(|master| after.published.slaves.contains(&master))
 }

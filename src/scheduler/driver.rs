@@ -131,8 +131,12 @@ impl Driver {
     fn show(&mut self, due: &[ClusterName]) {
         let connected = self.state.mesos.connected;
         let before = self.views.borrow().clone();
-        let gone: Vec<ClusterName> =
-            before.clusters.keys().filter(|n| !self.state.clusters.contains_key(n)).cloned().collect();
+        let gone: Vec<ClusterName> = before
+            .clusters
+            .keys()
+            .filter(|n| !self.state.clusters.contains_key(n))
+            .cloned()
+            .collect();
         if before.loaded && due.is_empty() && gone.is_empty() && before.connected == connected {
             return;
         }
@@ -149,7 +153,11 @@ impl Driver {
             }
         }
         self.measure(connected);
-        self.views.send_replace(Arc::new(Views { loaded: true, connected, clusters }));
+        self.views.send_replace(Arc::new(Views {
+            loaded: true,
+            connected,
+            clusters,
+        }));
     }
 
     fn measure(&self, connected: bool) {
@@ -203,9 +211,9 @@ fn refuse_violations(plan: &mut Plan, violations: &[Violation]) {
     plan.actions.retain(|action| match action {
         Action::Persist { record, .. } => !refused(record.name()),
         Action::Remove { cluster, .. } => !refused(cluster),
-        Action::Launch(launches) => {
-            launches.iter().all(|l| !l.task.task_id.cluster().is_some_and(|name| refused(&name)))
-        }
+        Action::Launch(launches) => launches
+            .iter()
+            .all(|l| !l.task.task_id.cluster().is_some_and(|name| refused(&name))),
         Action::StoreFramework { .. }
         | Action::Decline { .. }
         | Action::Suppress

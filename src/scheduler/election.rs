@@ -123,12 +123,21 @@ fn candidate<'a>(
         return Err(Missing::DataLost);
     }
     let held = held_in(report, record.epoch).ok_or(Missing::NotRead)?;
-    Ok(Candidate { member, task_id: &task.task_id, data, process, held })
+    Ok(Candidate {
+        member,
+        task_id: &task.task_id,
+        data,
+        process,
+        held,
+    })
 }
 
 /// What the report says is held, if it was read after the promise of this epoch.
 fn held_in(report: &Report, epoch: Epoch) -> Option<&Held> {
-    report.held.as_ref().filter(|held| held.epoch == epoch && report.promised == epoch)
+    report
+        .held
+        .as_ref()
+        .filter(|held| held.epoch == epoch && report.promised == epoch)
 }
 
 /// The greater of two candidates is the better master.

@@ -111,7 +111,13 @@ impl Hands {
     pub fn perform(&mut self, action: Action, state: &State) {
         match action {
             Action::StoreFramework { framework_id } => self.store_framework(framework_id),
-            Action::Persist { record, expected, password: _, launches: _, replies: _ } => {
+            Action::Persist {
+                record,
+                expected,
+                password: _,
+                launches: _,
+                replies: _,
+            } => {
                 let persist = persist(self.store.clone(), *record, expected);
                 self.report(persist);
             }
@@ -119,9 +125,15 @@ impl Hands {
                 self.report(remove(self.store.clone(), cluster, expected));
             }
             Action::Launch(launches) => self.launch(launches, state),
-            Action::Decline { offers, refuse_seconds } => {
+            Action::Decline {
+                offers,
+                refuse_seconds,
+            } => {
                 self.metrics.offers_unused.inc_by(offers.len() as u64);
-                self.call(calls::decline(offers, Duration::from_secs_f64(refuse_seconds)));
+                self.call(calls::decline(
+                    offers,
+                    Duration::from_secs_f64(refuse_seconds),
+                ));
             }
             Action::Suppress => self.call(calls::suppress()),
             Action::Revive => self.call(calls::revive()),
@@ -133,7 +145,9 @@ impl Hands {
             Action::Reconcile { tasks } => {
                 // The tasks that are known, each by name; and, once, all that the master knows.
                 if !tasks.is_empty() {
-                    let named = tasks.into_iter().map(|(task, agent)| (task.to_string(), Some(agent)));
+                    let named = tasks
+                        .into_iter()
+                        .map(|(task, agent)| (task.to_string(), Some(agent)));
                     self.call(calls::reconcile(named));
                 }
             }
@@ -160,13 +174,20 @@ impl Hands {
             info!(task_id = %launch.task.task_id, agent = %launch.task.agent_id, host = %launch.task.host, port = launch.task.port, "task launched");
             self.metrics.tasks_launched.inc();
             let operation = calls::launch(vec![task]);
-            self.call(calls::accept([launch.offer.id], vec![operation], Duration::ZERO));
+            self.call(calls::accept(
+                [launch.offer.id],
+                vec![operation],
+                Duration::ZERO,
+            ));
         }
     }
 
     fn store_framework(&self, framework_id: String) {
         let (store, expected) = (self.store.clone(), self.framework_version);
-        let record = FrameworkRecord { format: FRAMEWORK_FORMAT, framework_id };
+        let record = FrameworkRecord {
+            format: FRAMEWORK_FORMAT,
+            framework_id,
+        };
         self.report(async move {
             loop {
                 match store.set_framework(&record, expected).await {
@@ -202,15 +223,22 @@ impl Hands {
 
     fn reply(&mut self, token: RequestToken, reply: Reply) {
         let url = |name: &ClusterName| format!("{}/{name}", self.discovery_root);
-        let Some(waiting) = self.waiting.remove(&token) else { return };
+        let Some(waiting) = self.waiting.remove(&token) else {
+            return;
+        };
         // A client that has gone away needs no answer.
         match (waiting, reply) {
             (Waiting::Create(sender), Reply::Created { name, password }) => {
-                let created = Created { cluster_password: password, cluster_url: url(&name) };
+                let created = Created {
+                    cluster_password: password,
+                    cluster_url: url(&name),
+                };
                 let _ = sender.send(Ok(created));
             }
             (Waiting::Delete(sender), Reply::Deleting { name }) => {
-                let _ = sender.send(Ok(Deleted { cluster_url: url(&name) }));
+                let _ = sender.send(Ok(Deleted {
+                    cluster_url: url(&name),
+                }));
             }
             (Waiting::Create(sender), Reply::Refused(refusal)) => {
                 let _ = sender.send(Err(api_error(refusal)));

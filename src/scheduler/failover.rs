@@ -102,35 +102,55 @@ fn begin_term(next: &mut ClusterRecord, elected: Elected, now: Timestamp) {
         next.epoch_since = now;
     }
     // The master's own data votes from the start: its commits are the first acknowledgement.
-    next.voters.members.insert(elected.member, Some(elected.data));
-    next.lineage.push(Lineage { epoch: next.epoch, history: elected.history.clone() });
+    next.voters
+        .members
+        .insert(elected.member, Some(elected.data));
+    next.lineage.push(Lineage {
+        epoch: next.epoch,
+        history: elected.history.clone(),
+    });
     next.mastership = Mastership::Elected(elected);
 }
 
 /// Elects once enough reports count.
 fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
-    let elected =
-        match election::decide(next, view.observed, view.policy.election_timeout, view.now) {
-            Verdict::Elected(winner) => Elected {
-                member: winner.member,
-                task_id: winner.task_id.clone(),
-                data: winner.data,
-                process: winner.process,
-                history: winner.held.position.clone(),
-                opened: false,
-            },
-            Verdict::Waiting { counted, quorum, missing, until } => {
-                let missing: Vec<String> =
-                    missing.iter().map(|(member, why)| format!("member {member}: {why}")).collect();
-                let reason = format!(
-                    "electing in epoch {}: {} of the {quorum} voters that are needed have reported ({})",
-                    next.epoch,
-                    counted.len(),
-                    missing.join("; "),
-                );
-                return Awaited { reason, until, blocked: true };
-            }
-        };
+    let elected = match election::decide(
+        next,
+        view.observed,
+        view.policy.election_timeout,
+        view.now,
+    ) {
+        Verdict::Elected(winner) => Elected {
+            member: winner.member,
+            task_id: winner.task_id.clone(),
+            data: winner.data,
+            process: winner.process,
+            history: winner.held.position.clone(),
+            opened: false,
+        },
+        Verdict::Waiting {
+            counted,
+            quorum,
+            missing,
+            until,
+        } => {
+            let missing: Vec<String> = missing
+                .iter()
+                .map(|(member, why)| format!("member {member}: {why}"))
+                .collect();
+            let reason = format!(
+                "electing in epoch {}: {} of the {quorum} voters that are needed have reported ({})",
+                next.epoch,
+                counted.len(),
+                missing.join("; "),
+            );
+            return Awaited {
+                reason,
+                until,
+                blocked: true,
+            };
+        }
+    };
     begin_term(next, elected, view.now);
     Awaited::default()
 }
@@ -150,10 +170,20 @@ fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> 
             begin_election(next, view.now);
             Awaited::default()
         }
-        MasterHealth::Silent { reason, until } => Awaited { reason, until, blocked: false },
+        MasterHealth::Silent { reason, until } => Awaited {
+            reason,
+            until,
+            blocked: false,
+        },
         MasterHealth::Fine => {
-            let writable = MemberState::Master { epoch: next.epoch, writable: true };
-            let reported = view.observed.live(next, elected.member).map(|report| report.state);
+            let writable = MemberState::Master {
+                epoch: next.epoch,
+                writable: true,
+            };
+            let reported = view
+                .observed
+                .live(next, elected.member)
+                .map(|report| report.state);
             if let Mastership::Elected(chosen) = &mut next.mastership
                 && reported == Some(writable)
             {

@@ -45,21 +45,35 @@ pub fn master_health(
     let member = elected.member;
     match record.task(member) {
         Some(task) if task.task_id == elected.task_id => {}
-        _ => return MasterHealth::Ended(format!("the task of the master, member {member}, has ended")),
+        _ => {
+            return MasterHealth::Ended(format!(
+                "the task of the master, member {member}, has ended"
+            ));
+        }
     }
     let silent_since = match observed.presence(record, member) {
         Presence::Live(report) => return reported_health(record, elected, report),
         Presence::Gone(since) => since,
         Presence::Unknown => listening_since,
     };
-    silence(record, member, observed, listening_since, silent_since, session_timeout, now)
+    silence(
+        record,
+        member,
+        observed,
+        listening_since,
+        silent_since,
+        session_timeout,
+        now,
+    )
 }
 
 /// What a standing report says of the master.
 fn reported_health(record: &ClusterRecord, elected: &Elected, report: &Report) -> MasterHealth {
     let member = elected.member;
     if report.data != Some(elected.data) || report.process != Some(elected.process) {
-        return MasterHealth::Ended(format!("the server of the master, member {member}, has ended"));
+        return MasterHealth::Ended(format!(
+            "the server of the master, member {member}, has ended"
+        ));
     }
     match report.state {
         MemberState::Refused { epoch } if epoch == record.epoch => MasterHealth::Ended(format!(
@@ -103,7 +117,10 @@ fn silence(
     };
     if now < counts_from {
         let reason = format!("nothing is heard of the master, member {member}");
-        return MasterHealth::Silent { reason, until: Some(counts_from) };
+        return MasterHealth::Silent {
+            reason,
+            until: Some(counts_from),
+        };
     }
     let in_sight = voters_in_sight(record, observed, member);
     let needed = match record.spec.durability {
@@ -133,7 +150,8 @@ fn voters_in_sight(record: &ClusterRecord, observed: &Observed, except: MemberId
             *member != except
                 && report.process.is_some()
                 && report.data.is_some_and(|data| {
-                    record.voters.members.contains_key(member) && record.voters.counts(*member, data)
+                    record.voters.members.contains_key(member)
+                        && record.voters.counts(*member, data)
                 })
         })
         .count()

@@ -44,8 +44,13 @@ pub fn forget_ended(next: &mut ClusterRecord, observed: &Observed, now: Timestam
     let mut ended = Vec::new();
     for (id, member) in &mut next.members {
         let Some(task) = &member.task else { continue };
-        let Some(why) = ending(task, observed, now) else { continue };
-        ended.push(format!("task {} of member {id} has ended: {why}", task.task_id));
+        let Some(why) = ending(task, observed, now) else {
+            continue;
+        };
+        ended.push(format!(
+            "task {} of member {id} has ended: {why}",
+            task.task_id
+        ));
         let task_id = task.task_id.clone();
         member.task = None;
         let served = next.published.slaves.remove(id) | (next.published.master == Some(*id));
@@ -53,10 +58,17 @@ pub fn forget_ended(next: &mut ClusterRecord, observed: &Observed, now: Timestam
             next.published.master = None;
         }
         if !served && has_run(&task_id, observed) {
-            let times = member.failing.as_ref().map_or(1, |failing| failing.times + 1);
+            let times = member
+                .failing
+                .as_ref()
+                .map_or(1, |failing| failing.times + 1);
             let delay = FIRST_RELAUNCH_DELAY * (1 << times.saturating_sub(1).min(16));
             let retry_at = now.plus(delay.min(LONGEST_RELAUNCH_DELAY));
-            member.failing = Some(Failing { times, message: why, retry_at });
+            member.failing = Some(Failing {
+                times,
+                message: why,
+                retry_at,
+            });
         }
     }
     ended
@@ -64,19 +76,22 @@ pub fn forget_ended(next: &mut ClusterRecord, observed: &Observed, now: Timestam
 
 /// Whether an ended task was carried out at all. A launch that got lost is no failure of the member.
 fn has_run(task_id: &TaskId, observed: &Observed) -> bool {
-    observed.tasks.get(task_id).is_some_and(|task| match task.state {
-        TaskState::Finished | TaskState::Failed | TaskState::Killed | TaskState::Error => true,
-        TaskState::Staging
-        | TaskState::Starting
-        | TaskState::Running
-        | TaskState::Killing
-        | TaskState::Dropped
-        | TaskState::Gone
-        | TaskState::GoneByOperator
-        | TaskState::Unreachable
-        | TaskState::Unknown
-        | TaskState::Lost => false,
-    })
+    observed
+        .tasks
+        .get(task_id)
+        .is_some_and(|task| match task.state {
+            TaskState::Finished | TaskState::Failed | TaskState::Killed | TaskState::Error => true,
+            TaskState::Staging
+            | TaskState::Starting
+            | TaskState::Running
+            | TaskState::Killing
+            | TaskState::Dropped
+            | TaskState::Gone
+            | TaskState::GoneByOperator
+            | TaskState::Unreachable
+            | TaskState::Unknown
+            | TaskState::Lost => false,
+        })
 }
 
 /// A member that serves clients is no longer failing.
@@ -112,16 +127,27 @@ pub fn unconfirmed(
     look: &mut Look,
 ) -> Vec<(TaskId, String)> {
     let mut overdue = Vec::new();
-    for task in record.members.values().filter_map(|member| member.task.as_ref()) {
+    for task in record
+        .members
+        .values()
+        .filter_map(|member| member.task.as_ref())
+    {
         if observed.reports.contains_key(&task.task_id) {
             continue;
         }
-        let asked = observed.tasks.get(&task.task_id).and_then(|task| task.asked);
+        let asked = observed
+            .tasks
+            .get(&task.task_id)
+            .and_then(|task| task.asked);
         let due = asked.unwrap_or(task.launched_at).plus(LAUNCH_DEADLINE);
         if due <= now {
             overdue.push((task.task_id.clone(), task.agent_id.clone()));
         }
-        look.wake_by(if due <= now { now.plus(LAUNCH_DEADLINE) } else { due });
+        look.wake_by(if due <= now {
+            now.plus(LAUNCH_DEADLINE)
+        } else {
+            due
+        });
     }
     overdue
 }
@@ -153,7 +179,9 @@ pub fn place_missing<'a>(
             .filter_map(|m| m.task.as_ref())
             .map(|task| task.agent_id.as_str())
             .collect();
-        let free = offers.clone().filter(|o| launches.iter().all(|l| l.offer.id != o.id));
+        let free = offers
+            .clone()
+            .filter(|o| launches.iter().all(|l| l.offer.id != o.id));
         let launch = next.members[&id].launches + 1;
         let task_id = TaskId::new(next.name(), next.uuid, id, launch);
         let since = next.created_at.max(next.epoch_since);
@@ -167,7 +195,11 @@ pub fn place_missing<'a>(
                     port,
                     launched_at: now,
                 };
-                launches.push(Launch { offer: offer.clone(), task: task.clone(), size: next.spec.size });
+                launches.push(Launch {
+                    offer: offer.clone(),
+                    task: task.clone(),
+                    size: next.spec.size,
+                });
                 if let Some(member) = next.members.get_mut(&id) {
                     member.launches = launch;
                     member.task = Some(task);
@@ -203,8 +235,13 @@ fn kill(
     look: &mut Look,
 ) -> Option<Action> {
     let asked = observed.tasks.get(task_id).and_then(|task| task.kill_asked);
-    let again = asked.map(|at| at.plus(KILL_RETRY)).filter(|again| *again > now);
+    let again = asked
+        .map(|at| at.plus(KILL_RETRY))
+        .filter(|again| *again > now);
     look.wake_by(again.unwrap_or(now.plus(KILL_RETRY)));
-    let kill = Action::Kill { task_id: task_id.clone(), agent_id: agent_id.cloned() };
+    let kill = Action::Kill {
+        task_id: task_id.clone(),
+        agent_id: agent_id.cloned(),
+    };
     again.is_none().then_some(kill)
 }

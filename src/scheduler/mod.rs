@@ -22,7 +22,7 @@ pub mod report;
 pub mod requests;
 pub mod start;
 pub mod state;
-pub mod voting;
-pub mod wire;
 #[cfg(test)]
 mod tests;
+pub mod voting;
+pub mod wire;

@@ -60,10 +60,18 @@ pub enum Presence<'a> {
 impl Observed {
     /// Whether the member's current task is in sight.
     pub fn presence(&self, record: &ClusterRecord, member: MemberId) -> Presence<'_> {
-        let observed = record.task(member).and_then(|task| self.reports.get(&task.task_id));
+        let observed = record
+            .task(member)
+            .and_then(|task| self.reports.get(&task.task_id));
         match observed {
-            Some(ReportObservation { report, gone_since: None }) => Presence::Live(report),
-            Some(ReportObservation { gone_since: Some(since), .. }) => Presence::Gone(*since),
+            Some(ReportObservation {
+                report,
+                gone_since: None,
+            }) => Presence::Live(report),
+            Some(ReportObservation {
+                gone_since: Some(since),
+                ..
+            }) => Presence::Gone(*since),
             None => Presence::Unknown,
         }
     }
@@ -81,7 +89,10 @@ impl Observed {
         &'a self,
         record: &'a ClusterRecord,
     ) -> impl Iterator<Item = (MemberId, &'a Report)> {
-        record.members.keys().filter_map(|m| self.live(record, *m).map(|r| (*m, r)))
+        record
+            .members
+            .keys()
+            .filter_map(|m| self.live(record, *m).map(|r| (*m, r)))
     }
 }
 

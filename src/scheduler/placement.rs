@@ -53,7 +53,11 @@ impl Offer {
     /// A port of the offer. Which one is spread by `hint`, so that a port that was just freed, and
     /// which clients of another cluster may still try, is not taken at once.
     fn port(&self, hint: u32) -> Option<u16> {
-        let total: u32 = self.ports.iter().map(|(b, e)| u32::from(*e) - u32::from(*b) + 1).sum();
+        let total: u32 = self
+            .ports
+            .iter()
+            .map(|(b, e)| u32::from(*e) - u32::from(*b) + 1)
+            .sum();
         let mut index = hint.checked_rem(total)?;
         for (begin, end) in &self.ports {
             let length = u32::from(*end) - u32::from(*begin) + 1;
@@ -123,8 +127,12 @@ pub fn place<'a>(
         memory_left_mib: (offer.mem_mib - size.mem_mib() as f64).max(0.0) as u64,
         offer_id: offer.id.clone(),
     };
-    let best = offers.filter(|o| o.has_room_for(size)).min_by_key(|o| preference(o));
-    let Some(offer) = best else { return Placement::NoRoom };
+    let best = offers
+        .filter(|o| o.has_room_for(size))
+        .min_by_key(|o| preference(o));
+    let Some(offer) = best else {
+        return Placement::NoRoom;
+    };
     let must_wait = shares_at.is_none_or(|at| now < at);
     if occupied.contains(offer.agent_id.as_str()) && must_wait {
         return Placement::WaitForSpread { until: shares_at };
@@ -137,9 +145,9 @@ pub fn place<'a>(
 
 /// A number that differs between tasks and is the same for one (FNV-1a).
 fn port_hint(task: &TaskId) -> u32 {
-    task.as_str()
-        .bytes()
-        .fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    task.as_str().bytes().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]
@@ -169,7 +177,14 @@ mod tests {
 
     fn chosen(offers: &[Offer], occupied: &[&str], now: Timestamp) -> Option<String> {
         let occupied = occupied.iter().copied().collect();
-        match place(offers.iter(), &size(), &occupied, &TaskId::from_wire("t"), Some(at(30)), now) {
+        match place(
+            offers.iter(),
+            &size(),
+            &occupied,
+            &TaskId::from_wire("t"),
+            Some(at(30)),
+            now,
+        ) {
             Placement::Use { offer, .. } => Some(offer.id.clone()),
             Placement::WaitForSpread { .. } | Placement::NoRoom => None,
         }
@@ -177,7 +192,11 @@ mod tests {
 
     #[test]
     fn the_tightest_fit_wins() {
-        let offers = [offer("o1", "a1", 4096.0), offer("o2", "a2", 600.0), offer("o3", "a3", 100.0)];
+        let offers = [
+            offer("o1", "a1", 4096.0),
+            offer("o2", "a2", 600.0),
+            offer("o3", "a3", 100.0),
+        ];
         assert_eq!(chosen(&offers, &[], at(0)).as_deref(), Some("o2"));
     }
 
@@ -197,10 +216,22 @@ mod tests {
     #[test]
     fn too_small_is_no_room() {
         for lacking in [
-            Offer { cpus: 0.5, ..offer("o", "a", 4096.0) },
-            Offer { mem_mib: 511.0, ..offer("o", "a", 4096.0) },
-            Offer { disk_mib: 1.0, ..offer("o", "a", 4096.0) },
-            Offer { ports: vec![], ..offer("o", "a", 4096.0) },
+            Offer {
+                cpus: 0.5,
+                ..offer("o", "a", 4096.0)
+            },
+            Offer {
+                mem_mib: 511.0,
+                ..offer("o", "a", 4096.0)
+            },
+            Offer {
+                disk_mib: 1.0,
+                ..offer("o", "a", 4096.0)
+            },
+            Offer {
+                ports: vec![],
+                ..offer("o", "a", 4096.0)
+            },
         ] {
             assert_eq!(chosen(&[lacking], &[], at(0)), None);
         }

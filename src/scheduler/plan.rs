@@ -34,13 +34,19 @@ pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     plan_framework(state, &mut plan);
     plan.actions.extend(
-        state.answers.iter().map(|(token, reply)| Action::Reply(*token, reply.clone())),
+        state
+            .answers
+            .iter()
+            .map(|(token, reply)| Action::Reply(*token, reply.clone())),
     );
     let decided = requests::decide(state, now);
     let being_written: Vec<ClusterName> = decided.iter().filter_map(written_cluster).collect();
     plan.actions.extend(decided);
-    let mut pool: BTreeMap<&str, &Offer> =
-        state.offers.iter().map(|(id, offer)| (id.as_str(), offer)).collect();
+    let mut pool: BTreeMap<&str, &Offer> = state
+        .offers
+        .iter()
+        .map(|(id, offer)| (id.as_str(), offer))
+        .collect();
     for name in due {
         match state.clusters.get(name) {
             Some(cluster) if !being_written.contains(name) => {
@@ -62,12 +68,19 @@ fn written_cluster(action: &Action) -> Option<ClusterName> {
 
 /// What concerns the framework as a whole.
 fn plan_framework(state: &State, plan: &mut Plan) {
-    let Some(framework_id) = &state.mesos.framework_id else { return };
+    let Some(framework_id) = &state.mesos.framework_id else {
+        return;
+    };
     if state.mesos.stored == FrameworkStored::No {
-        plan.actions.push(Action::StoreFramework { framework_id: framework_id.clone() });
+        plan.actions.push(Action::StoreFramework {
+            framework_id: framework_id.clone(),
+        });
     }
     if state.mesos.connected && state.mesos.reconcile {
-        let tasks = state.clusters.values().flat_map(|cluster| cluster.record.members.values());
+        let tasks = state
+            .clusters
+            .values()
+            .flat_map(|cluster| cluster.record.members.values());
         let tasks = tasks
             .filter_map(|member| member.task.as_ref())
             .map(|task| (task.task_id.clone(), task.agent_id.clone()))
@@ -150,12 +163,16 @@ fn plan_deletion(
     plan: &mut Plan,
 ) {
     if next.members.values().any(|member| member.task.is_some()) {
-        plan.actions.extend(members::kill_all(next, &cluster.observed, now, look));
+        plan.actions
+            .extend(members::kill_all(next, &cluster.observed, now, look));
         return;
     }
     // Only a record that already says so is removed: the ends of the tasks are stored first.
     if let (Some(expected), true) = (cluster.version, *next == cluster.record) {
-        plan.actions.push(Action::Remove { cluster: next.name().clone(), expected });
+        plan.actions.push(Action::Remove {
+            cluster: next.name().clone(),
+            expected,
+        });
     }
 }
 
@@ -188,14 +205,28 @@ fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, plan: &mut Plan) {
     if !state.mesos.connected {
         return;
     }
-    let writing = plan.actions.iter().any(|action| matches!(action, Action::Persist { .. }));
+    let writing = plan
+        .actions
+        .iter()
+        .any(|action| matches!(action, Action::Persist { .. }));
     let wanted = writing || state.wants_offers();
     if !pool.is_empty() {
-        let refuse_seconds = if wanted { REFUSE_UNFIT_SECONDS } else { REFUSE_UNWANTED_SECONDS };
+        let refuse_seconds = if wanted {
+            REFUSE_UNFIT_SECONDS
+        } else {
+            REFUSE_UNWANTED_SECONDS
+        };
         let offers = pool.keys().map(|id| (*id).to_owned()).collect();
-        plan.actions.push(Action::Decline { offers, refuse_seconds });
+        plan.actions.push(Action::Decline {
+            offers,
+            refuse_seconds,
+        });
     }
     if wanted == state.mesos.suppressed {
-        plan.actions.push(if wanted { Action::Revive } else { Action::Suppress });
+        plan.actions.push(if wanted {
+            Action::Revive
+        } else {
+            Action::Suppress
+        });
     }
 }

@@ -16,7 +16,10 @@ use crate::cluster::{
 /// that starts the epoch. Slaves stay while an election lasts: they serve readers. A member of
 /// which nothing was heard yet stays as it is, so that a new scheduler changes nothing by coming.
 pub fn advance(next: &mut ClusterRecord, view: View<'_>) {
-    let master = next.elected().filter(|elected| elected.opened).map(|elected| elected.member);
+    let master = next
+        .elected()
+        .filter(|elected| elected.opened)
+        .map(|elected| elected.member);
     let slaves = next
         .members
         .keys()
@@ -29,7 +32,12 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>) {
 
 /// Notes the data that published members serve from: their `server_id` in discovery follows from it.
 fn note_data(next: &mut ClusterRecord, view: View<'_>) {
-    let published = next.published.slaves.iter().copied().chain(next.published.master);
+    let published = next
+        .published
+        .slaves
+        .iter()
+        .copied()
+        .chain(next.published.master);
     let reported: Vec<(MemberId, DataId)> = published
         .filter_map(|member| Some((member, view.observed.live(next, member)?.data?)))
         .collect();

@@ -15,8 +15,11 @@ use crate::cluster::{
 /// The cluster as the API shows it. `discovery_root` is the URL under which clusters are found.
 pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
     let record = &cluster.record;
-    let members: Vec<MemberView> =
-        record.members.keys().map(|id| member_view(record, &cluster.observed, *id)).collect();
+    let members: Vec<MemberView> = record
+        .members
+        .keys()
+        .map(|id| member_view(record, &cluster.observed, *id))
+        .collect();
     let (state, reason) = state_and_reason(cluster, &members);
     ClusterView {
         name: record.name().clone(),
@@ -24,7 +27,10 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
         num_nodes: record.spec.num_nodes,
         size: record.spec.size,
         flavour: record.server.as_ref().map(|server| server.flavour),
-        version: record.server.as_ref().map(|server| server.version.to_string()),
+        version: record
+            .server
+            .as_ref()
+            .map(|server| server.version.to_string()),
         durability: record.spec.durability,
         state,
         reason,
@@ -38,16 +44,31 @@ fn state_and_reason(cluster: &Cluster, members: &[MemberView]) -> (ClusterState,
     let record = &cluster.record;
     let awaited = cluster.awaited.reason.clone();
     if record.deleting {
-        let left = members.iter().filter(|member| member.task_id.is_some()).count();
-        return (ClusterState::Deleting, format!("{left} tasks have not ended yet"));
+        let left = members
+            .iter()
+            .filter(|member| member.task_id.is_some())
+            .count();
+        return (
+            ClusterState::Deleting,
+            format!("{left} tasks have not ended yet"),
+        );
     }
     match &record.mastership {
         Mastership::Unborn => (ClusterState::Creating, creating(record, members)),
-        Mastership::Electing if cluster.awaited.until.is_some() => (ClusterState::Electing, awaited),
+        Mastership::Electing if cluster.awaited.until.is_some() => {
+            (ClusterState::Electing, awaited)
+        }
         Mastership::Electing => (ClusterState::Waiting, awaited),
         Mastership::Elected(elected) if !elected.opened => {
             let first = record.epoch.0 == 1;
-            (if first { ClusterState::Creating } else { ClusterState::Electing }, awaited)
+            (
+                if first {
+                    ClusterState::Creating
+                } else {
+                    ClusterState::Electing
+                },
+                awaited,
+            )
         }
         Mastership::Elected(elected) => opened(record, elected.member, members, awaited, cluster),
     }
@@ -57,10 +78,16 @@ fn creating(record: &ClusterRecord, members: &[MemberView]) -> String {
     if let Some(failing) = failing(record) {
         return failing;
     }
-    let placed = members.iter().filter(|member| member.task_id.is_some()).count();
+    let placed = members
+        .iter()
+        .filter(|member| member.task_id.is_some())
+        .count();
     let waiting = members.len() - placed;
     if waiting > 0 {
-        format!("{waiting} of {} members wait for an offer with enough room", members.len())
+        format!(
+            "{waiting} of {} members wait for an offer with enough room",
+            members.len()
+        )
     } else {
         format!("the servers of {placed} members are being made ready")
     }
@@ -68,13 +95,19 @@ fn creating(record: &ClusterRecord, members: &[MemberView]) -> String {
 
 /// The member whose tasks come to nothing most often, if there is one.
 fn failing(record: &ClusterRecord) -> Option<String> {
-    let failing = record.members.iter().filter_map(|(id, m)| Some((id, m.failing.as_ref()?)));
+    let failing = record
+        .members
+        .iter()
+        .filter_map(|(id, m)| Some((id, m.failing.as_ref()?)));
     let (id, worst) = failing.max_by_key(|(_, failing)| failing.times)?;
     let times = match worst.times {
         1 => "once".to_owned(),
         times => format!("{times} times in a row"),
     };
-    Some(format!("member {id} has failed {times} and is tried again: {}", worst.message))
+    Some(format!(
+        "member {id} has failed {times} and is tried again: {}",
+        worst.message
+    ))
 }
 
 fn opened(
@@ -84,26 +117,35 @@ fn opened(
     awaited: String,
     cluster: &Cluster,
 ) -> (ClusterState, String) {
-    let unready: Vec<&MemberView> =
-        members.iter().filter(|member| member.role == MemberRole::None).collect();
+    let unready: Vec<&MemberView> = members
+        .iter()
+        .filter(|member| member.role == MemberRole::None)
+        .collect();
     if !awaited.is_empty() {
         return (ClusterState::Degraded, awaited);
     }
     if unready.is_empty() {
-        return (ClusterState::Running, format!("member {master} is the master"));
+        return (
+            ClusterState::Running,
+            format!("member {master} is the master"),
+        );
     }
     let why: Vec<String> = unready
         .iter()
-        .map(|member| match problem(record, &cluster.observed, MemberId(member.id)) {
-            Some(problem) => format!("member {}: {problem}", member.id),
-            None => {
-                let failing = record.members.get(&MemberId(member.id));
-                match failing.and_then(|member| member.failing.as_ref()) {
-                    Some(failing) => format!("member {} failed: {}", member.id, failing.message),
-                    None => format!("member {} is not ready", member.id),
+        .map(
+            |member| match problem(record, &cluster.observed, MemberId(member.id)) {
+                Some(problem) => format!("member {}: {problem}", member.id),
+                None => {
+                    let failing = record.members.get(&MemberId(member.id));
+                    match failing.and_then(|member| member.failing.as_ref()) {
+                        Some(failing) => {
+                            format!("member {} failed: {}", member.id, failing.message)
+                        }
+                        None => format!("member {} is not ready", member.id),
+                    }
                 }
-            }
-        })
+            },
+        )
         .collect();
     let reason = format!("member {master} is the master; {}", why.join("; "));
     (ClusterState::Degraded, reason)
@@ -140,7 +182,9 @@ fn member_view(record: &ClusterRecord, observed: &Observed, id: MemberId) -> Mem
 }
 
 fn member_state(record: &ClusterRecord, observed: &Observed, id: MemberId) -> MemberViewState {
-    let Some(task) = record.task(id) else { return MemberViewState::Launching };
+    let Some(task) = record.task(id) else {
+        return MemberViewState::Launching;
+    };
     match observed.presence(record, id) {
         Presence::Live(report) => reported_state(report),
         Presence::Gone(_) => MemberViewState::Lost,

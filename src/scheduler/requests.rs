@@ -6,11 +6,7 @@ use super::{
     state::{Cluster, Request, State},
 };
 use crate::{
-    cluster::{
-        control::ClusterUser,
-        id::ClusterName,
-        record::ClusterRecord,
-    },
+    cluster::{control::ClusterUser, id::ClusterName, record::ClusterRecord},
     secret::Secret,
     time::Timestamp,
 };
@@ -25,16 +21,21 @@ pub fn decide(state: &State, now: Timestamp) -> Vec<Action> {
             Request::Create(create) => &create.spec.name,
             Request::Delete { name, .. } => name,
         };
-        let busy = state.clusters.get(name).is_some_and(|cluster| cluster.pending.is_some());
+        let busy = state
+            .clusters
+            .get(name)
+            .is_some_and(|cluster| cluster.pending.is_some());
         if busy || taken.contains(&name) {
             continue;
         }
         taken.push(name);
         actions.push(match request {
             Request::Create(create) => decide_create(state, create, now),
-            Request::Delete { token, name, password } => {
-                decide_delete(state, *token, name, password.as_ref())
-            }
+            Request::Delete {
+                token,
+                name,
+                password,
+            } => decide_delete(state, *token, name, password.as_ref()),
         });
     }
     actions
@@ -67,7 +68,10 @@ fn decide_create(state: &State, create: &CreateRequest, now: Timestamp) -> Actio
         now,
     );
     let password = create.fresh.password.clone();
-    let reply = Reply::Created { name: name.clone(), password: password.clone() };
+    let reply = Reply::Created {
+        name: name.clone(),
+        password: password.clone(),
+    };
     Action::Persist {
         record: Box::new(record),
         expected: None,
@@ -84,8 +88,10 @@ fn answer_existing(cluster: &Cluster, create: &CreateRequest) -> Action {
     if cluster.record.deleting {
         return refuse(create.token, Refusal::BeingDeleted(name));
     }
-    let same_password =
-        create.given_password.as_ref().is_none_or(|given| *given == cluster.password);
+    let same_password = create
+        .given_password
+        .as_ref()
+        .is_none_or(|given| *given == cluster.password);
     if same_password && cluster.record.spec == create.spec {
         let password = cluster.password.clone();
         return Action::Reply(create.token, Reply::Created { name, password });

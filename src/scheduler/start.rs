@@ -3,11 +3,7 @@
 //! The API listens first, so that a page can say what is being waited for, and Mesos comes last: no
 //! offer arrives before everything that is stored has been read.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{
@@ -84,7 +80,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         views,
         metrics: metrics.clone(),
         executor: executor.clone(),
-        rules: Arc::new(Rules { admin_user: settings.admin.username.clone() }),
+        rules: Arc::new(Rules {
+            admin_user: settings.admin.username.clone(),
+        }),
     };
     let http = tokio::spawn(serve(listener, router(port), stop.clone()));
     info!(port = settings.port, advertise = %settings.advertise, "the API listens");
@@ -95,15 +93,26 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         .map_err(|fault| anyhow!("use the key of --scheduler-keypath: {fault}"))?;
     let framework = store.framework().await.context("read the framework id")?;
     let (clusters, unusable) = load(&store, &key).await?;
-    info!(clusters = clusters.len(), unusable = unusable.len(), "state loaded");
+    info!(
+        clusters = clusters.len(),
+        unusable = unusable.len(),
+        "state loaded"
+    );
 
     let (inputs, receiver) = mpsc::channel(MAX_WAITING_INPUTS);
     feed_requests(api, inputs.clone());
     feed_reports(ReportWatch::start(session.clone()), inputs.clone());
-    let framework_id = framework.as_ref().map(|(record, _)| record.framework_id.clone());
+    let framework_id = framework
+        .as_ref()
+        .map(|(record, _)| record.framework_id.clone());
     let config = mesos_config(&settings);
     let (handle, events) = mesos::start(config, framework_id.clone(), stop.clone());
-    feed_mesos(events, inputs.clone(), settings.framework_role.clone(), metrics.clone());
+    feed_mesos(
+        events,
+        inputs.clone(),
+        settings.framework_role.clone(),
+        metrics.clone(),
+    );
 
     let discovery_root = discovery_root(&settings);
     let template = task_template(&settings, executor.as_deref());
@@ -162,12 +171,18 @@ async fn connect_zookeeper(
     let acls = acls(settings);
     let session = Session::connect(SessionConfig {
         url: settings.zk_url.clone(),
-        identities: settings.executor_zk.iter().map(|id| id.credentials.clone()).collect(),
+        identities: settings
+            .executor_zk
+            .iter()
+            .map(|id| id.credentials.clone())
+            .collect(),
         timeout: SESSION_TIMEOUT,
         root_acl: Some(acls.root),
     });
     loop {
-        let connected = stop.run_until_cancelled(session.connected(ZOOKEEPER_PATIENCE)).await;
+        let connected = stop
+            .run_until_cancelled(session.connected(ZOOKEEPER_PATIENCE))
+            .await;
         match connected {
             None => return Err(anyhow!("stopped before ZooKeeper was reached")),
             Some(Ok(_)) => return Ok(session),
@@ -194,7 +209,9 @@ async fn open_store(settings: &Settings, session: &Session) -> anyhow::Result<St
         StateStorage::ZooKeeper => store::StateStorage::Zk,
         StateStorage::Local => store::StateStorage::Local(settings.work_dir.join("state")),
     };
-    Store::open(session.clone(), acls(settings), storage).await.context("open the state")
+    Store::open(session.clone(), acls(settings), storage)
+        .await
+        .context("open the state")
 }
 
 /// Reads all clusters. One that cannot be read is told of and left alone; it does not keep the
@@ -202,7 +219,10 @@ async fn open_store(settings: &Settings, session: &Session) -> anyhow::Result<St
 async fn load(
     store: &Store,
     key: &Key,
-) -> anyhow::Result<(Vec<StoredCluster>, BTreeSet<crate::cluster::id::ClusterName>)> {
+) -> anyhow::Result<(
+    Vec<StoredCluster>,
+    BTreeSet<crate::cluster::id::ClusterName>,
+)> {
     let mut clusters = Vec::new();
     let mut unusable = BTreeSet::new();
     for loaded in store.load_all().await.context("load the clusters")? {
@@ -232,7 +252,11 @@ async fn load(
                 .await
                 .with_context(|| format!("publish the goal of {name} again"))?
         };
-        clusters.push(StoredCluster { record: loaded.record, version, password });
+        clusters.push(StoredCluster {
+            record: loaded.record,
+            version,
+            password,
+        });
     }
     Ok((clusters, unusable))
 }
@@ -252,9 +276,10 @@ fn feed_reports(mut reports: ReportWatch, inputs: mpsc::Sender<Input>) {
         loop {
             let event = match reports.next().await {
                 ReportEvent::Changed { cluster, report } => Event::Reported { cluster, report },
-                ReportEvent::Gone { cluster, task, .. } => {
-                    Event::ReportGone { cluster, task_id: task }
-                }
+                ReportEvent::Gone { cluster, task, .. } => Event::ReportGone {
+                    cluster,
+                    task_id: task,
+                },
                 ReportEvent::Synced => Event::ControlRestored,
                 ReportEvent::Suspended => Event::ControlLost,
                 ReportEvent::Unreadable { path, fault } => {
@@ -277,7 +302,9 @@ fn feed_mesos(
 ) {
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
-            let Some(input) = mesos_input(event, &role, &metrics) else { continue };
+            let Some(input) = mesos_input(event, &role, &metrics) else {
+                continue;
+            };
             if inputs.send(input).await.is_err() {
                 return;
             }
@@ -288,7 +315,10 @@ fn feed_mesos(
 /// What a message of Mesos means for the loop, if anything.
 fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<Input> {
     let event = match event {
-        SchedulerEvent::Subscribed { framework_id, master } => {
+        SchedulerEvent::Subscribed {
+            framework_id,
+            master,
+        } => {
             info!(framework_id, master, "registered with Mesos");
             Event::Subscribed { framework_id }
         }
@@ -298,16 +328,29 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
         }
         SchedulerEvent::Offers(offers) => {
             metrics.resource_offers.inc_by(offers.len() as u64);
-            let usable: Vec<_> =
-                offers.iter().filter_map(|offer| wire::offer(offer, role)).collect();
-            metrics.offers_incompatible_role.inc_by((offers.len() - usable.len()) as u64);
+            let usable: Vec<_> = offers
+                .iter()
+                .filter_map(|offer| wire::offer(offer, role))
+                .collect();
+            metrics
+                .offers_incompatible_role
+                .inc_by((offers.len() - usable.len()) as u64);
             Event::Offers(usable)
         }
         SchedulerEvent::Rescind(offer) => Event::Rescinded(offer),
         SchedulerEvent::Update(status) => return Some(Input::Status(Box::new(status))),
         SchedulerEvent::Fatal { message } => return Some(Input::Fatal(message)),
-        SchedulerEvent::Failure { agent_id, executor_id, status } => {
-            info!(?agent_id, ?executor_id, ?status, "Mesos reports a failure; the task's own update says what it means");
+        SchedulerEvent::Failure {
+            agent_id,
+            executor_id,
+            status,
+        } => {
+            info!(
+                ?agent_id,
+                ?executor_id,
+                ?status,
+                "Mesos reports a failure; the task's own update says what it means"
+            );
             return None;
         }
         // Executors report through ZooKeeper. Operations and maintenance are not used.
@@ -322,7 +365,11 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
 /// Draws what is random in a request.
 fn door(key: Key) -> Door {
     Box::new(move |token, request| match request {
-        ApiRequest::Create { spec, password, reply } => {
+        ApiRequest::Create {
+            spec,
+            password,
+            reply,
+        } => {
             let given_password = password;
             let password = given_password.clone().unwrap_or_else(new_password);
             let fresh = FreshCluster {
@@ -331,12 +378,26 @@ fn door(key: Key) -> Door {
                 authentication: Authentication::of(&password, rand::random()),
                 password,
             };
-            let create = CreateRequest { token, spec, given_password, fresh };
+            let create = CreateRequest {
+                token,
+                spec,
+                given_password,
+                fresh,
+            };
             (Event::Create(Box::new(create)), Waiting::Create(reply))
         }
-        ApiRequest::Delete { name, password, reply } => {
-            (Event::Delete { token, name, password }, Waiting::Delete(reply))
-        }
+        ApiRequest::Delete {
+            name,
+            password,
+            reply,
+        } => (
+            Event::Delete {
+                token,
+                name,
+                password,
+            },
+            Waiting::Delete(reply),
+        ),
     })
 }
 
@@ -348,7 +409,9 @@ fn new_password() -> Secret {
 
 fn mesos_config(settings: &Settings) -> SchedulerConfig {
     use v1::framework_info::capability::Type;
-    let capability = |kind: Type| v1::framework_info::Capability { r#type: Some(kind as i32) };
+    let capability = |kind: Type| v1::framework_info::Capability {
+        r#type: Some(kind as i32),
+    };
     let capabilities = [
         Type::PartitionAware,
         Type::TaskKillingState,
@@ -363,7 +426,10 @@ fn mesos_config(settings: &Settings) -> SchedulerConfig {
             name: "cotton".to_owned(),
             failover_timeout: Some(settings.framework_failover_timeout.as_secs_f64()),
             checkpoint: Some(true),
-            hostname: settings.advertise.rsplit_once(':').map(|(host, _)| host.to_owned()),
+            hostname: settings
+                .advertise
+                .rsplit_once(':')
+                .map(|(host, _)| host.to_owned()),
             webui_url: Some(format!("http://{}/", settings.advertise)),
             principal: principal.map(|principal| principal.principal.clone()),
             roles: vec![settings.framework_role.clone()],
@@ -385,13 +451,19 @@ fn discovery_root(settings: &Settings) -> String {
 }
 
 fn task_template(settings: &Settings, executor: Option<&ExecutorBinary>) -> TaskTemplate {
-    let own_uri = executor
-        .map(|binary| format!("http://{}{}", settings.advertise, binary.url_path()));
+    let own_uri =
+        executor.map(|binary| format!("http://{}{}", settings.advertise, binary.url_path()));
     let uri = settings.executor_uri.clone().or(own_uri);
     // Mesos saves what it fetches under the last part of its path.
-    let fetched = uri.as_ref().and_then(|uri| uri.rsplit('/').next()).map(str::to_owned);
+    let fetched = uri
+        .as_ref()
+        .and_then(|uri| uri.rsplit('/').next())
+        .map(str::to_owned);
     let command = settings.executor_cmd.clone().unwrap_or_else(|| {
-        format!("exec ./{} executor", fetched.unwrap_or_else(|| "cotton".to_owned()))
+        format!(
+            "exec ./{} executor",
+            fetched.unwrap_or_else(|| "cotton".to_owned())
+        )
     });
     TaskTemplate {
         role: settings.framework_role.clone(),

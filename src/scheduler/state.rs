@@ -12,9 +12,7 @@ use std::{
 
 use super::{
     action::{Action, Plan, Reply},
-    event::{
-        CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version,
-    },
+    event::{CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version},
     failover::Awaited,
     observed::{Observed, ReportObservation, TaskObservation},
     placement::{Launch, Offer},
@@ -164,13 +162,22 @@ impl State {
         unusable: BTreeSet<ClusterName>,
     ) -> Self {
         let mesos = MesosState {
-            stored: if framework_id.is_some() { FrameworkStored::Yes } else { FrameworkStored::No },
+            stored: if framework_id.is_some() {
+                FrameworkStored::Yes
+            } else {
+                FrameworkStored::No
+            },
             framework_id,
             ..MesosState::default()
         };
         let clusters: BTreeMap<_, _> = stored
             .into_iter()
-            .map(|s| (s.record.name().clone(), Cluster::new(s.record, Some(s.version), s.password)))
+            .map(|s| {
+                (
+                    s.record.name().clone(),
+                    Cluster::new(s.record, Some(s.version), s.password),
+                )
+            })
             .collect();
         let mut state = Self {
             policy,
@@ -202,7 +209,8 @@ impl State {
             }
             Event::FrameworkStored => self.mesos.stored = FrameworkStored::Yes,
             Event::Offers(offers) => {
-                self.offers.extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
+                self.offers
+                    .extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
                 self.touch_unplaced();
             }
             Event::Rescinded(offer) => {
@@ -210,8 +218,16 @@ impl State {
             }
             Event::Task(update) => self.task_updated(update),
             Event::Create(request) => self.requests.push(Request::Create(request)),
-            Event::Delete { token, name, password } => {
-                self.requests.push(Request::Delete { token, name, password });
+            Event::Delete {
+                token,
+                name,
+                password,
+            } => {
+                self.requests.push(Request::Delete {
+                    token,
+                    name,
+                    password,
+                });
             }
             Event::Reported { cluster, report } => self.reported(cluster, *report),
             Event::ReportGone { cluster, task_id } => self.report_gone(cluster, &task_id, now),
@@ -242,8 +258,12 @@ impl State {
     }
 
     fn task_updated(&mut self, update: TaskUpdate) {
-        let Some(name) = update.task_id.cluster() else { return };
-        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        let Some(name) = update.task_id.cluster() else {
+            return;
+        };
+        let Some(cluster) = self.clusters.get_mut(&name) else {
+            return;
+        };
         let known = cluster.observed.tasks.entry(update.task_id);
         let known = known.or_insert_with(|| TaskObservation {
             state: update.state,
@@ -260,18 +280,28 @@ impl State {
     }
 
     fn reported(&mut self, name: ClusterName, report: Report) {
-        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        let Some(cluster) = self.clusters.get_mut(&name) else {
+            return;
+        };
         // A report of an earlier cluster of the same name says nothing about this one.
         if report.uuid != cluster.record.uuid {
             return;
         }
         let task_id = report.task_id.clone();
-        cluster.observed.reports.insert(task_id, ReportObservation { report, gone_since: None });
+        cluster.observed.reports.insert(
+            task_id,
+            ReportObservation {
+                report,
+                gone_since: None,
+            },
+        );
         self.touched.insert(name);
     }
 
     fn report_gone(&mut self, name: ClusterName, task_id: &TaskId, now: Timestamp) {
-        let Some(cluster) = self.clusters.get_mut(&name) else { return };
+        let Some(cluster) = self.clusters.get_mut(&name) else {
+            return;
+        };
         if let Some(observation) = cluster.observed.reports.get_mut(task_id) {
             observation.gone_since.get_or_insert(now);
             self.touched.insert(name);
@@ -279,8 +309,15 @@ impl State {
     }
 
     fn stored(&mut self, name: ClusterName, version: Version) {
-        let Some(cluster) = self.clusters.get_mut(&name) else { return };
-        if let Some(Pending::Persist { record, launches, replies }) = cluster.pending.take() {
+        let Some(cluster) = self.clusters.get_mut(&name) else {
+            return;
+        };
+        if let Some(Pending::Persist {
+            record,
+            launches,
+            replies,
+        }) = cluster.pending.take()
+        {
             cluster.record = *record;
             cluster.version = Some(version);
             cluster.launches.extend(launches);
@@ -302,7 +339,13 @@ impl State {
         for action in &plan.actions {
             match action {
                 Action::StoreFramework { .. } => self.mesos.stored = FrameworkStored::Underway,
-                Action::Persist { record, launches, replies, password, .. } => {
+                Action::Persist {
+                    record,
+                    launches,
+                    replies,
+                    password,
+                    ..
+                } => {
                     self.begin_persist(record, launches, replies, password.as_ref());
                 }
                 Action::Remove { cluster, .. } => {
@@ -342,7 +385,8 @@ impl State {
         for launch in launches {
             self.offers.remove(&launch.offer.id);
         }
-        self.requests.retain(|request| replies.iter().all(|(token, _)| *token != request.token()));
+        self.requests
+            .retain(|request| replies.iter().all(|(token, _)| *token != request.token()));
         if let Some(password) = password {
             let cluster = Cluster::new(record.clone(), None, password.clone());
             self.clusters.insert(record.name().clone(), cluster);
@@ -360,21 +404,31 @@ impl State {
         for launch in launches {
             let name = launch.task.task_id.cluster();
             if let Some(cluster) = name.and_then(|name| self.clusters.get_mut(&name)) {
-                cluster.launches.retain(|l| l.task.task_id != launch.task.task_id);
+                cluster
+                    .launches
+                    .retain(|l| l.task.task_id != launch.task.task_id);
             }
         }
     }
 
     /// Notes something about a task, whether Mesos has told of it yet or not.
     fn note_task(&mut self, task_id: &TaskId, note: impl FnOnce(&mut TaskObservation)) {
-        let cluster = task_id.cluster().and_then(|name| self.clusters.get_mut(&name));
+        let cluster = task_id
+            .cluster()
+            .and_then(|name| self.clusters.get_mut(&name));
         let Some(cluster) = cluster else { return };
-        note(cluster.observed.tasks.entry(task_id.clone()).or_insert(TaskObservation {
-            state: TaskState::Staging,
-            message: String::new(),
-            kill_asked: None,
-            asked: None,
-        }));
+        note(
+            cluster
+                .observed
+                .tasks
+                .entry(task_id.clone())
+                .or_insert(TaskObservation {
+                    state: TaskState::Staging,
+                    message: String::new(),
+                    kill_asked: None,
+                    asked: None,
+                }),
+        );
     }
 
     fn answered(&mut self, token: RequestToken) {
@@ -384,8 +438,12 @@ impl State {
 
     /// The clusters to plan now, in the order in which they were asked for. They are taken out.
     pub fn take_due(&mut self, now: Timestamp) -> Vec<ClusterName> {
-        let due: Vec<ClusterName> =
-            self.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        let due: Vec<ClusterName> = self
+            .due
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
         for name in due {
             self.due.remove(&name);
             self.touched.insert(name);
@@ -414,7 +472,8 @@ impl State {
     }
 
     fn touch_unplaced(&mut self) {
-        self.touched.extend(self.unplaced.iter().map(|(_, name)| name.clone()));
+        self.touched
+            .extend(self.unplaced.iter().map(|(_, name)| name.clone()));
     }
 
     /// Keeps [`State::unplaced`] true for one cluster.
@@ -423,7 +482,8 @@ impl State {
         if let Some(cluster) = self.clusters.get(name)
             && cluster.wants_offers()
         {
-            self.unplaced.insert((cluster.record.created_at, name.clone()));
+            self.unplaced
+                .insert((cluster.record.created_at, name.clone()));
         }
     }
 }
@@ -449,7 +509,11 @@ impl Cluster {
     fn forget_past_tasks(&mut self) {
         let record = &self.record;
         let past = |task_id: &TaskId| record.member_of(task_id).is_none();
-        self.observed.tasks.retain(|id, task| !past(id) || !task.state.is_terminal());
-        self.observed.reports.retain(|id, r| !past(id) || r.gone_since.is_none());
+        self.observed
+            .tasks
+            .retain(|id, task| !past(id) || !task.state.is_terminal());
+        self.observed
+            .reports
+            .retain(|id, r| !past(id) || r.gone_since.is_none());
     }
 }

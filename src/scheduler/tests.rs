@@ -18,7 +18,8 @@ use super::{
     action::{Action, Refusal, Reply},
     check::check,
     event::{
-        CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState, TaskUpdate, Version,
+        CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState, TaskUpdate,
+        Version,
     },
     placement::Offer,
     plan::plan,
@@ -107,7 +108,9 @@ impl World {
             cut: false,
         };
         world.tell(Event::ControlRestored);
-        world.tell(Event::Subscribed { framework_id: "f".into() });
+        world.tell(Event::Subscribed {
+            framework_id: "f".into(),
+        });
         world
     }
 
@@ -135,7 +138,10 @@ impl World {
             self.state.begin(&plan, self.now);
             let again = super::plan::plan(&self.state, &[], self.now);
             let writes = |a: &Action| matches!(a, Action::Persist { .. } | Action::Remove { .. });
-            assert!(!again.actions.iter().any(writes), "planned again while in flight");
+            assert!(
+                !again.actions.iter().any(writes),
+                "planned again while in flight"
+            );
             if plan.actions.is_empty() && due.is_empty() {
                 return;
             }
@@ -155,11 +161,20 @@ impl World {
             Action::StoreFramework { .. } => self.state.apply(Event::FrameworkStored, self.now),
             Action::Persist { record, .. } => {
                 let name = record.name().clone();
-                let version = self.records.get(&name).map_or(Version(0), |(_, version)| Version(version.0 + 1));
+                let version = self
+                    .records
+                    .get(&name)
+                    .map_or(Version(0), |(_, version)| Version(version.0 + 1));
                 self.records.insert(name.clone(), (*record, version));
                 self.cut = self.cut_after == Some(0);
                 self.cut_after = self.cut_after.and_then(|n| n.checked_sub(1));
-                self.state.apply(Event::Stored { cluster: name, version }, self.now);
+                self.state.apply(
+                    Event::Stored {
+                        cluster: name,
+                        version,
+                    },
+                    self.now,
+                );
             }
             Action::Remove { cluster, .. } => {
                 self.records.remove(&cluster);
@@ -225,14 +240,27 @@ impl World {
     }
 
     fn replace_scheduler(&mut self) {
-        let stored = self.records.values().map(|(record, version)| StoredCluster {
-            record: record.clone(),
-            version: *version,
-            password: Secret::new(PASSWORD),
-        });
-        self.state = State::new(policy(), Some("f".into()), stored.collect(), BTreeSet::new());
+        let stored = self
+            .records
+            .values()
+            .map(|(record, version)| StoredCluster {
+                record: record.clone(),
+                version: *version,
+                password: Secret::new(PASSWORD),
+            });
+        self.state = State::new(
+            policy(),
+            Some("f".into()),
+            stored.collect(),
+            BTreeSet::new(),
+        );
         self.state.apply(Event::ControlRestored, self.now);
-        self.state.apply(Event::Subscribed { framework_id: "f".into() }, self.now);
+        self.state.apply(
+            Event::Subscribed {
+                framework_id: "f".into(),
+            },
+            self.now,
+        );
         self.offer();
         // Reconciliation: tasks that run are known, launches that were never sent are not.
         let tasks: Vec<TaskId> = self
@@ -243,7 +271,14 @@ impl World {
             .collect();
         for task in tasks {
             let there = self.instances.contains_key(&task);
-            self.task(&task, if there { TaskState::Running } else { TaskState::Gone });
+            self.task(
+                &task,
+                if there {
+                    TaskState::Running
+                } else {
+                    TaskState::Gone
+                },
+            );
         }
     }
 
@@ -252,17 +287,29 @@ impl World {
             uuid: self.id(),
             password: Secret::new(PASSWORD),
             sealed_password: "sealed".into(),
-            authentication: Authentication { mysql: "m".into(), mariadb: "*".into() },
+            authentication: Authentication {
+                mysql: "m".into(),
+                mariadb: "*".into(),
+            },
         };
         let token = RequestToken(1);
-        let create = CreateRequest { token, spec, given_password: None, fresh };
+        let create = CreateRequest {
+            token,
+            spec,
+            given_password: None,
+            fresh,
+        };
         self.tell(Event::Create(Box::new(create)));
         self.replies.pop()
     }
 
     fn delete(&mut self, password: Option<&str>) -> Option<Reply> {
         let password = password.map(Secret::new);
-        self.tell(Event::Delete { token: RequestToken(2), name: name(), password });
+        self.tell(Event::Delete {
+            token: RequestToken(2),
+            name: name(),
+            password,
+        });
         self.replies.pop()
     }
 
@@ -271,7 +318,11 @@ impl World {
     }
 
     fn task_of(&self, member: u32) -> TaskId {
-        self.record().task(MemberId(member)).unwrap().task_id.clone()
+        self.record()
+            .task(MemberId(member))
+            .unwrap()
+            .task_id
+            .clone()
     }
 
     fn instance(&mut self, member: u32) -> &mut Instance {
@@ -296,10 +347,18 @@ impl World {
 
     /// What an executor does and reports under the stored goal.
     fn report(&mut self, task: &TaskId) {
-        let Some((record, _)) = self.records.get(&name()) else { return };
+        let Some((record, _)) = self.records.get(&name()) else {
+            return;
+        };
         let goal = record.goal();
-        let live = self.instances.values().filter(|i| i.process.is_some() && !i.silent).count();
-        let Some(instance) = self.instances.get_mut(task) else { return };
+        let live = self
+            .instances
+            .values()
+            .filter(|i| i.process.is_some() && !i.silent)
+            .count();
+        let Some(instance) = self.instances.get_mut(task) else {
+            return;
+        };
         if instance.silent || record.task(instance.member).map(|t| &t.task_id) != Some(task) {
             return;
         }
@@ -312,14 +371,20 @@ impl World {
             (GoalPhase::Elected(master), Some(process)) if master.member == instance.member => {
                 if master.process == process && master.data == instance.data {
                     let acknowledged = live as u32 > goal.voters.k_floor;
-                    MemberState::Master { epoch: goal.epoch, writable: acknowledged }
+                    MemberState::Master {
+                        epoch: goal.epoch,
+                        writable: acknowledged,
+                    }
                 } else {
                     MemberState::Closed
                 }
             }
             (GoalPhase::Elected(_), Some(_)) => {
                 canary = goal.canary;
-                MemberState::Following { epoch: goal.epoch, ready: true }
+                MemberState::Following {
+                    epoch: goal.epoch,
+                    ready: true,
+                }
             }
             (GoalPhase::Electing, Some(_)) => {
                 held = Some(Held {
@@ -348,7 +413,10 @@ impl World {
             canary,
             problem: None,
         };
-        self.tell(Event::Reported { cluster: name(), report: Box::new(report) });
+        self.tell(Event::Reported {
+            cluster: name(),
+            report: Box::new(report),
+        });
     }
 
     fn state(&self) -> ClusterState {
@@ -357,7 +425,10 @@ impl World {
 
     fn running(num_nodes: u32, durability: Durability) -> Self {
         let mut world = Self::new(num_nodes);
-        assert!(matches!(world.create(spec(num_nodes, durability)), Some(Reply::Created { .. })));
+        assert!(matches!(
+            world.create(spec(num_nodes, durability)),
+            Some(Reply::Created { .. })
+        ));
         world.converge();
         assert_eq!(world.state(), ClusterState::Running);
         world
@@ -372,8 +443,11 @@ fn a_cluster_is_born_and_published() {
     assert_eq!(record.published.master, Some(MemberId(0)));
     assert_eq!(record.published.slaves.len(), 2);
     assert_eq!((record.voters.k_floor, record.voters.quorum()), (1, 2));
-    let agents: BTreeSet<_> =
-        record.members.values().map(|m| m.task.as_ref().unwrap().agent_id.clone()).collect();
+    let agents: BTreeSet<_> = record
+        .members
+        .values()
+        .map(|m| m.task.as_ref().unwrap().agent_id.clone())
+        .collect();
     assert_eq!(agents.len(), 3, "members are on different agents");
 }
 
@@ -389,7 +463,10 @@ fn nothing_is_accepted_before_registration() {
 #[test]
 fn a_repeated_request_gets_the_same_answer_and_another_one_a_refusal() {
     let mut world = World::running(1, Durability::Async);
-    let first = Reply::Created { name: name(), password: Secret::new(PASSWORD) };
+    let first = Reply::Created {
+        name: name(),
+        password: Secret::new(PASSWORD),
+    };
     assert_eq!(world.create(spec(1, Durability::Async)), Some(first));
     let refused = Some(Reply::Refused(Refusal::Exists(name())));
     assert_eq!(world.create(spec(2, Durability::Async)), refused);
@@ -398,13 +475,25 @@ fn a_repeated_request_gets_the_same_answer_and_another_one_a_refusal() {
 #[test]
 fn deletion_needs_the_password_and_ends_with_the_last_task() {
     let mut world = World::running(3, Durability::Majority);
-    assert_eq!(world.delete(None), Some(Reply::Refused(Refusal::PasswordMissing)));
-    assert_eq!(world.delete(Some("x")), Some(Reply::Refused(Refusal::PasswordWrong)));
+    assert_eq!(
+        world.delete(None),
+        Some(Reply::Refused(Refusal::PasswordMissing))
+    );
+    assert_eq!(
+        world.delete(Some("x")),
+        Some(Reply::Refused(Refusal::PasswordWrong))
+    );
     assert_eq!(world.state(), ClusterState::Running);
-    assert_eq!(world.delete(Some(PASSWORD)), Some(Reply::Deleting { name: name() }));
+    assert_eq!(
+        world.delete(Some(PASSWORD)),
+        Some(Reply::Deleting { name: name() })
+    );
     assert_eq!(world.killed.len(), 3);
     assert!(world.records.is_empty());
-    assert_eq!(world.delete(Some(PASSWORD)), Some(Reply::Refused(Refusal::Unknown(name()))));
+    assert_eq!(
+        world.delete(Some(PASSWORD)),
+        Some(Reply::Refused(Refusal::Unknown(name())))
+    );
 }
 
 #[test]
@@ -416,11 +505,19 @@ fn the_most_advanced_voter_replaces_a_dead_master() {
     world.instance(0).process = None;
     let old = world.task_of(0);
     world.report(&old);
-    assert_eq!(world.record().published.master, None, "the old master leaves discovery at once");
+    assert_eq!(
+        world.record().published.master,
+        None,
+        "the old master leaves discovery at once"
+    );
     world.converge();
     let record = world.record();
     assert_eq!(record.epoch, Epoch(2));
-    assert_eq!(record.published.master, Some(MemberId(2)), "1000 is more than 999");
+    assert_eq!(
+        record.published.master,
+        Some(MemberId(2)),
+        "1000 is more than 999"
+    );
 }
 
 #[test]
@@ -445,18 +542,38 @@ fn a_silent_master_is_replaced_only_when_silence_counts_and_a_quorum_is_in_sight
     let master = world.task_of(0);
     world.instance(1).silent = true;
     let other = world.task_of(1);
-    world.tell(Event::ReportGone { cluster: name(), task_id: other });
-    world.tell(Event::ReportGone { cluster: name(), task_id: master });
+    world.tell(Event::ReportGone {
+        cluster: name(),
+        task_id: other,
+    });
+    world.tell(Event::ReportGone {
+        cluster: name(),
+        task_id: master,
+    });
     world.converge();
-    assert_eq!(world.record().epoch, Epoch(1), "two at once may be an outage of ZooKeeper");
+    assert_eq!(
+        world.record().epoch,
+        Epoch(1),
+        "two at once may be an outage of ZooKeeper"
+    );
     world.pass(Duration::from_secs(30));
-    assert_eq!(world.record().epoch, Epoch(1), "one voter in sight is no quorum");
+    assert_eq!(
+        world.record().epoch,
+        Epoch(1),
+        "one voter in sight is no quorum"
+    );
     world.instance(1).silent = false;
     world.converge();
     world.pass(Duration::from_secs(30));
     world.converge();
     assert_eq!(world.record().epoch, Epoch(2));
-    assert!(world.record().published.master.is_some_and(|master| master != MemberId(0)));
+    assert!(
+        world
+            .record()
+            .published
+            .master
+            .is_some_and(|master| master != MemberId(0))
+    );
 }
 
 #[test]
@@ -486,7 +603,11 @@ fn a_relaunched_member_votes_again_only_after_a_canary() {
     world.report(&relaunched);
     let record = world.record();
     assert_eq!(record.canary, 1, "a canary is asked for");
-    assert_eq!(record.voters.members[&MemberId(2)], Some(old), "and until then it does not count");
+    assert_eq!(
+        record.voters.members[&MemberId(2)],
+        Some(old),
+        "and until then it does not count"
+    );
     world.converge();
     assert_eq!(world.record().voters.members[&MemberId(2)], Some(new));
 }
@@ -500,7 +621,10 @@ fn a_member_that_fails_again_and_again_is_launched_more_and_more_seldom() {
         world.instances.remove(&task);
         world.task(&task, TaskState::Failed);
         world.settle();
-        assert!(world.record().task(MemberId(0)).is_none(), "not launched again at once");
+        assert!(
+            world.record().task(MemberId(0)).is_none(),
+            "not launched again at once"
+        );
         let view = view(&world.state.clusters[&name()], "zk://h/discover");
         assert!(view.reason.contains("as told"), "{}", view.reason);
         let delay = Duration::from_secs(1 << (times - 1)).min(Duration::from_secs(60));
@@ -540,7 +664,14 @@ fn the_story_survives_a_new_scheduler_after_every_write() {
         assert_eq!(world.state(), ClusterState::Running, "cut after {cut}");
         world.instance(0).process = None;
         world.converge();
-        assert!(world.record().published.master.is_some_and(|m| m != MemberId(0)), "cut {cut}");
+        assert!(
+            world
+                .record()
+                .published
+                .master
+                .is_some_and(|m| m != MemberId(0)),
+            "cut {cut}"
+        );
         world.delete(Some(PASSWORD));
         assert!(world.records.is_empty(), "cut after {cut}");
     }

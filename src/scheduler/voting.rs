@@ -17,10 +17,16 @@ pub fn advance(next: &mut ClusterRecord, observed: &Observed) {
         // No change during an election: its quorum is counted by the stored voters.
         return;
     }
-    let voters: Vec<(MemberId, Option<DataId>)> =
-        next.voters.members.iter().map(|(member, data)| (*member, *data)).collect();
+    let voters: Vec<(MemberId, Option<DataId>)> = next
+        .voters
+        .members
+        .iter()
+        .map(|(member, data)| (*member, *data))
+        .collect();
     for (member, known) in voters {
-        let Some(report) = observed.live(next, member) else { continue };
+        let Some(report) = observed.live(next, member) else {
+            continue;
+        };
         let Some(data) = report.data else { continue };
         match known {
             // It has never had any data, so it cannot have lost an acknowledgement.
@@ -41,14 +47,24 @@ fn take_in(next: &mut ClusterRecord, member: MemberId, data: DataId) {
 /// loss was seen: everything that it may ever have acknowledged lies before that canary in the
 /// master's history, so it has all of it again.
 fn rejoin(next: &mut ClusterRecord, member: MemberId, data: DataId, report: &Report) {
-    let follows = matches!(report.state, MemberState::Following { epoch, .. } if epoch == next.epoch);
+    let follows =
+        matches!(report.state, MemberState::Following { epoch, .. } if epoch == next.epoch);
     let opened = next.elected().is_some_and(|elected| elected.opened);
-    let asked_for = next.rejoining.get(&member).filter(|rejoining| rejoining.data == data);
+    let asked_for = next
+        .rejoining
+        .get(&member)
+        .filter(|rejoining| rejoining.data == data);
     match asked_for.map(|rejoining| rejoining.canary) {
         Some(canary) if follows && report.canary >= canary => take_in(next, member, data),
         None if follows && opened => {
             next.canary += 1;
-            next.rejoining.insert(member, Rejoining { data, canary: next.canary });
+            next.rejoining.insert(
+                member,
+                Rejoining {
+                    data,
+                    canary: next.canary,
+                },
+            );
         }
         Some(_) | None => {}
     }

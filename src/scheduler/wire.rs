@@ -43,11 +43,17 @@ pub struct TaskTemplate {
 /// An offer in the scheduler's words, or `None` if it holds nothing for `role`: then all of it was
 /// allocated to, or is reserved for, another role.
 pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
-    let allocated = message.allocation_info.as_ref().and_then(|info| info.role.as_deref());
+    let allocated = message
+        .allocation_info
+        .as_ref()
+        .and_then(|info| info.role.as_deref());
     if allocated.is_some_and(|allocated| allocated != role) {
         return None;
     }
-    let usable = message.resources.iter().filter(|resource| is_unreserved(resource));
+    let usable = message
+        .resources
+        .iter()
+        .filter(|resource| is_unreserved(resource));
     let mut offer = Offer {
         id: message.id.value.clone(),
         agent_id: message.agent_id.value.clone(),
@@ -83,14 +89,22 @@ fn port_ranges(resource: &v1::Resource) -> Vec<(u16, u16)> {
     let ranges = resource.ranges.iter().flat_map(|ranges| &ranges.range);
     // A number that is no port is nothing that a server could listen on.
     let range = |range: &v1::value::Range| {
-        Some((u16::try_from(range.begin).ok()?.max(1), u16::try_from(range.end).ok()?))
+        Some((
+            u16::try_from(range.begin).ok()?.max(1),
+            u16::try_from(range.end).ok()?,
+        ))
     };
-    ranges.filter_map(range).filter(|(begin, end)| begin <= end).collect()
+    ranges
+        .filter_map(range)
+        .filter(|(begin, end)| begin <= end)
+        .collect()
 }
 
 /// A status update in the scheduler's words.
 pub fn task_update(status: &v1::TaskStatus) -> TaskUpdate {
-    let reason = status.reason.and_then(|reason| v1::task_status::Reason::try_from(reason).ok());
+    let reason = status
+        .reason
+        .and_then(|reason| v1::task_status::Reason::try_from(reason).ok());
     let mut message = status.message.clone().unwrap_or_default();
     if message.is_empty() {
         message = reason.map_or_else(String::new, |reason| reason.as_str_name().to_owned());
@@ -146,21 +160,32 @@ pub fn task_info(
         installer: template.installer.clone(),
     };
     let id = launch.task.task_id.to_string();
-    let prefix = template.source_prefix.as_deref().map(|prefix| format!("{prefix}."));
-    let source =
-        format!("{}{}.{}", prefix.unwrap_or_default(), record.name(), member.server_id());
+    let prefix = template
+        .source_prefix
+        .as_deref()
+        .map(|prefix| format!("{prefix}."));
+    let source = format!(
+        "{}{}.{}",
+        prefix.unwrap_or_default(),
+        record.name(),
+        member.server_id()
+    );
     let mut resources = scalars(&launch.size.server_share(), &template.role);
     resources.push(ports(launch.task.port, &template.role));
     Some(v1::TaskInfo {
         name: format!("mysql {} {member}", record.name()),
         task_id: v1::TaskId { value: id.clone() },
-        agent_id: v1::AgentId { value: launch.task.agent_id.clone() },
+        agent_id: v1::AgentId {
+            value: launch.task.agent_id.clone(),
+        },
         resources,
         executor: Some(executor_info(template, id, source)),
         // Serialising a struct of strings and numbers into memory cannot fail; an empty text would
         // be refused by the executor with a sentence.
         data: Some(serde_json::to_vec(&data).unwrap_or_default()),
-        kill_policy: Some(v1::KillPolicy { grace_period: Some(grace_period()) }),
+        kill_policy: Some(v1::KillPolicy {
+            grace_period: Some(grace_period()),
+        }),
         ..Default::default()
     })
 }
@@ -198,11 +223,15 @@ fn executor_info(template: &TaskTemplate, id: String, source: String) -> v1::Exe
 }
 
 fn grace_period() -> v1::DurationInfo {
-    v1::DurationInfo { nanoseconds: KILL_GRACE_PERIOD.as_nanos() as i64 }
+    v1::DurationInfo {
+        nanoseconds: KILL_GRACE_PERIOD.as_nanos() as i64,
+    }
 }
 
 fn allocated_to(role: &str) -> Option<v1::resource::AllocationInfo> {
-    Some(v1::resource::AllocationInfo { role: Some(role.to_owned()) })
+    Some(v1::resource::AllocationInfo {
+        role: Some(role.to_owned()),
+    })
 }
 
 fn scalars(size: &Size, role: &str) -> Vec<v1::Resource> {
@@ -221,7 +250,10 @@ fn scalars(size: &Size, role: &str) -> Vec<v1::Resource> {
 }
 
 fn ports(port: u16, role: &str) -> v1::Resource {
-    let range = v1::value::Range { begin: port.into(), end: port.into() };
+    let range = v1::value::Range {
+        begin: port.into(),
+        end: port.into(),
+    };
     v1::Resource {
         name: "ports".to_owned(),
         r#type: v1::value::Type::Ranges as i32,

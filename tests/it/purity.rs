@@ -73,7 +73,11 @@ fn files_that_decide_do_nothing_else() {
         // What stands in tests may act.
         let decides = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (number, line) in decides.lines().enumerate() {
-            let code = line.split("//").next().unwrap_or_default().replace(".awaited", "");
+            let code = line
+                .split("//")
+                .next()
+                .unwrap_or_default()
+                .replace(".awaited", "");
             for (word, why) in BANNED {
                 if code.contains(word) {
                     found.push(format!("{}:{}: {word}: {why}", file.display(), number + 1));
