@@ -1,6 +1,6 @@
 //! The life of one instance, as facts and decisions: no I/O, no clock, no chance.
 //!
-//! [`State::apply`] folds a fact in and decides nothing. [`plan`] decides what the world must do next
+//! [`State::apply`] folds a fact in and decides nothing. [`plan()`] decides what the world must do next
 //! and changes nothing. [`State::begin`] notes that an action was handed over, so that planning again
 //! while it is under way yields nothing new.
 //!

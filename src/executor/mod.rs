@@ -9,7 +9,7 @@
 //!
 //! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
-//!   [`install`], [`datadir`], [`mysqld`], [`promise`], [`sandbox`], [`agent_cache`], [`copy`].
+//!   [`install`], [`datadir`], [`mysqld`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
 //!
 //! The server dies with the executor (a death signal), the executor does not die with its agent, and losing
 //! ZooKeeper changes nothing by itself.
