@@ -280,6 +280,17 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Why the containers of an agent with this work directory cannot be limited, if they cannot.
+pub fn why_no_limits(work_dir: &std::path::Path) -> Option<String> {
+    match Cgroups::open(work_dir) {
+        Ok(cgroups) => {
+            cgroups.close();
+            None
+        }
+        Err(why) => Some(why),
+    }
+}
+
 /// Takes away the control groups of an agent that was killed; nothing runs in them any more.
 pub fn remove_cgroups(work_dir: &std::path::Path) {
     if let Some(cgroups) = Cgroups::find(work_dir) {

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use self::cleanup::WorkDir;
 use self::ports::Block;
 use self::services::{Program, Services};
-use super::agent::Capacity;
+use super::agent::{self as local_agent, Capacity};
 use super::{client, signals};
 
 /// How long everything together may take to come up. A loaded machine starts a JVM in seconds.
@@ -200,6 +200,11 @@ async fn start(
     })
     .await?;
 
+    if !args.no_cgroups
+        && let Some(why) = local_agent::why_no_limits(&agent_dir(work_dir, 1))
+    {
+        tracing::warn!(%why, "memory and cpus of containers are not limited");
+    }
     tracing::info!(agents = args.agents, "starting the Mesos agents");
     for number in 1..=args.agents {
         services.start(agent(args, &binary, work_dir, number, block, &addresses)?);
