@@ -31,7 +31,10 @@ use super::{
     mysqld::{Program, SpawnError, Spawner},
     sandbox::Sandbox,
 };
-use crate::cluster::{flavour::Flavour, id::DataId};
+use crate::{
+    cluster::{flavour::Flavour, id::DataId},
+    time::Timestamp,
+};
 
 /// How long a tool may take. It takes 1 to 5 seconds on an idle machine; more than this means that the
 /// disk does not answer.
@@ -128,7 +131,7 @@ pub enum Part {
     All,
     /// What was written since then, but for the files of InnoDB, which syncs by itself what it writes. MariaDB's
     /// accounts are in Aria tables, which are not synced for up to half a minute (`aria_checkpoint_interval`).
-    WrittenSince(SystemTime),
+    WrittenSince(Timestamp),
 }
 
 /// Syncs a data directory, which a server may be using already. What was copied, and what a tool without syncing has
@@ -144,6 +147,7 @@ pub async fn sync(path: PathBuf, part: Part) -> Result<(), DataDirError> {
             Part::WrittenSince(begun) => {
                 // File systems keep times in ticks of up to two seconds, rounded down.
                 let written = metadata.modified().map(|at| at + Duration::from_secs(2));
+                let begun = SystemTime::UNIX_EPOCH + Duration::from_millis(begun.as_millis());
                 !is_innodbs(name) && written.is_ok_and(|at| at >= begun)
             }
         })?;

@@ -86,10 +86,7 @@ impl Driver {
     /// When signals cannot be received.
     pub async fn run(&mut self) -> Result<(), ExecutorError> {
         let mut terminate = signal(SignalKind::terminate()).map_err(ExecutorError::Signals)?;
-        loop {
-            let Some(wake_at) = self.carry_out() else {
-                break;
-            };
+        while let Some(wake_at) = self.carry_out() {
             self.receive(&mut terminate, wake_at).await;
         }
         if !self.hands.last_update_acknowledged().await {

@@ -330,13 +330,12 @@ mod tests {
 
     fn runs(pid: i32) -> bool {
         std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-            stat.rsplit(')')
+            !stat
+                .rsplit(')')
                 .next()
                 .unwrap_or("")
                 .trim_start()
-                .chars()
-                .next()
-                != Some('Z')
+                .starts_with('Z')
         })
     }
 

@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -41,6 +41,7 @@ use crate::{
         authentication::{Authentication, SALT_LENGTH},
         mycnf::{self, MyCnfError, ServerSettings},
     },
+    time::Timestamp,
 };
 
 /// How long a server may take until it lets somebody in. After a crash it first applies its redo log, of
@@ -248,7 +249,7 @@ async fn start(
         working_directory: sandbox.data(data),
         log: log.clone(),
     };
-    let begun = SystemTime::now();
+    let begun = Timestamp::now();
     let mut process = context.spawner.spawn(&program).await?;
     let socket = sandbox.socket();
     let deadline = Instant::now() + START_DEADLINE;
@@ -290,7 +291,7 @@ async fn start(
 
 /// After the first start of a data directory: its accounts are made, and all of it is on the disk before
 /// anything is promised or acknowledged from it.
-async fn born(sandbox: &Sandbox, data: DataId, begun: SystemTime) -> Result<(), StepError> {
+async fn born(sandbox: &Sandbox, data: DataId, begun: Timestamp) -> Result<(), StepError> {
     let path = sandbox.birth_sql();
     fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
     datadir::sync(sandbox.data(data), Part::WrittenSince(begun)).await?;

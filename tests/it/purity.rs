@@ -25,6 +25,7 @@ const PURE: &[&str] = &[
     "src/executor/action.rs",
     "src/executor/event.rs",
     "src/executor/lifecycle.rs",
+    "src/executor/lifecycle/apply.rs",
     "src/executor/lifecycle/plan.rs",
     "src/executor/lifecycle/report.rs",
     "src/scheduler/action.rs",

@@ -129,7 +129,7 @@ impl Shared {
         let bytes = recordio::encode(&event.encode_to_vec());
         if let Some(stream) = &seen.stream {
             // The executor may have gone.
-            let _ = stream.send(bytes.into());
+            let _ = stream.send(bytes);
         }
     }
 }

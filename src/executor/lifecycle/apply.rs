@@ -1,0 +1,367 @@
+//! Folding facts in: [`State::apply`] and what each fact means for what is known. Pure, and decides nothing.
+
+use std::time::Duration;
+
+use super::{
+    Canary, Data, Ending, Look, Process, Promised, Retry, Role, Serving, State, TERMINATION, Why,
+    applier_error,
+};
+use crate::{
+    cluster::{
+        control::{Goal, Held},
+        id::{DataId, Epoch, ProcessId},
+    },
+    executor::{
+        action::Step,
+        event::{Event, Outcome},
+    },
+    mysql::Observation,
+    time::Timestamp,
+};
+
+/// The wait before a server that ended by itself is started again, from its second end in a row on; it
+/// doubles each time. The first time it is started at once: a master's end is over with the election.
+const FIRST_RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// The longest wait before a server is started again.
+const LONGEST_RESTART_DELAY: Duration = Duration::from_secs(30);
+
+/// How often in a row a server may end by itself before the task is given up: after two minutes or so,
+/// which another agent, or an operator, can use better.
+pub(super) const ENDS_IN_A_ROW: u32 = 8;
+
+/// A server that ran for so long has not ended "in a row" with the time before. What cannot run at all, for
+/// want of memory or for a broken file, ends within seconds of its start.
+pub(super) const STEADY_AFTER: Duration = Duration::from_secs(10);
+
+/// The wait before a step that failed is tried again.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// The wait before an applier that stopped with an error is tried again. What stops it seldom heals by
+/// itself.
+const APPLIER_RETRY_DELAY: Duration = Duration::from_secs(30);
+
+/// The server is killed so long before the agent kills the container.
+const BEFORE_THE_END: Duration = Duration::from_secs(1);
+
+impl State {
+    /// Folds a fact in.
+    pub fn apply(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Goal(goal) => self.take_goal(*goal),
+            Event::Promised { epoch, data } => self.promised_stored(epoch, data),
+            Event::PromiseFailed { problem } => {
+                self.promised.writing = false;
+                self.promised.retry_at = Some(now.plus(RETRY_DELAY));
+                self.promised.problem = Some(problem);
+            }
+            Event::Done { number, outcome } => {
+                if let Some(lane) = self.lane.take_if(|lane| lane.number == number) {
+                    match outcome {
+                        Ok(outcome) => self.step_done(lane.step, outcome, now),
+                        Err(problem) => self.step_failed(&lane.step, problem, now),
+                    }
+                }
+            }
+            Event::Exited { process, how } => self.server_exited(process, &how, now),
+            Event::Observed { process, seen } => self.observed(process, seen, now),
+            Event::Canary { process, number } => self.canary_seen(process, number, now),
+            Event::Proved { process } => {
+                if self.running() == Some(process) {
+                    self.look.proving = false;
+                }
+            }
+            Event::Kill { grace } => {
+                let kill_at = now.plus(grace.saturating_sub(BEFORE_THE_END).min(TERMINATION));
+                // A second kill can only shorten what the first one granted.
+                let kill_at = self
+                    .ending
+                    .as_ref()
+                    .map_or(kill_at, |e| e.kill_at.min(kill_at));
+                let why = self.ending.take().map_or(Why::Told, |ending| ending.why);
+                self.ending = Some(Ending { kill_at, why });
+            }
+        }
+    }
+
+    /// A goal of another incarnation, or below what was promised or read before, is not ours to obey.
+    fn take_goal(&mut self, goal: Goal) {
+        let highest = self
+            .goal
+            .as_ref()
+            .map_or(self.promised.epoch, |known| known.epoch);
+        if goal.uuid == self.task.uuid && goal.epoch >= highest.max(self.promised.epoch) {
+            self.goal = Some(goal);
+        }
+    }
+
+    fn promised_stored(&mut self, epoch: Epoch, data: Option<DataId>) {
+        self.promised = Promised {
+            epoch,
+            data,
+            writing: false,
+            retry_at: None,
+            problem: None,
+        };
+        if let (Data::New(new), Some(stored)) = (self.data, data)
+            && new == stored
+        {
+            self.data = Data::InUse(new);
+        }
+    }
+
+    // === steps ===
+
+    fn step_done(&mut self, step: Step, outcome: Outcome, now: Timestamp) {
+        self.retry = None;
+        self.problem = None;
+        match (step, outcome) {
+            (Step::Install, Outcome::Installed(server)) => self.server = Some(server),
+            (Step::MakeData { .. }, Outcome::DataMade(data)) => self.data = Data::New(data),
+            (Step::Start { .. }, Outcome::Started(id)) => {
+                self.process = Process::Up {
+                    id,
+                    since: now,
+                    terminated: None,
+                    killed: false,
+                };
+                self.forget_process();
+            }
+            (Step::Hold { epoch }, Outcome::Held { position, executed }) => {
+                self.held = Some(Held {
+                    epoch,
+                    position,
+                    executed,
+                });
+                self.role = Role::Held(epoch);
+            }
+            (Step::Apply { epoch, .. }, _) => self.role = Role::Applied(epoch),
+            (Step::Prepare { epoch, .. }, _) => {
+                self.role = Role::Prepared(epoch);
+                // From here on it writes, so what was read is not all that it holds any more.
+                self.held = None;
+            }
+            (Step::Mark { epoch }, _) => self.role = Role::Marked(epoch),
+            (Step::Open { epoch, .. }, _) => self.role = Role::Master(epoch),
+            (
+                Step::Follow {
+                    epoch, acknowledge, ..
+                },
+                _,
+            ) => {
+                self.role = Role::Following { epoch, acknowledge };
+                // It receives again, so what was read is not all that it holds any more.
+                self.held = None;
+                let same_epoch = self.serving.filter(|serving| serving.epoch == epoch);
+                let new = Serving {
+                    epoch,
+                    admitted: false,
+                    ready: false,
+                };
+                self.serving = Some(same_epoch.unwrap_or(new));
+            }
+            (Step::Admit { epoch, .. }, _) => {
+                self.serving = Some(Serving {
+                    epoch,
+                    admitted: true,
+                    ready: true,
+                });
+            }
+            (
+                Step::Halt {
+                    epoch,
+                    refuse_clients,
+                },
+                _,
+            ) => {
+                if refuse_clients {
+                    self.role = Role::Quarantined(epoch);
+                    self.serving = None;
+                } else {
+                    self.applier_stopped(epoch, now);
+                }
+            }
+            (
+                step @ (Step::Install
+                | Step::MakeData { .. }
+                | Step::Start { .. }
+                | Step::Hold { .. }),
+                _,
+            ) => {
+                self.step_failed(
+                    &step,
+                    "it ended with the outcome of another step".to_owned(),
+                    now,
+                );
+            }
+        }
+    }
+
+    fn step_failed(&mut self, step: &Step, problem: String, now: Timestamp) {
+        self.retry_after(RETRY_DELAY, now);
+        self.problem = Some(problem.clone());
+        match step {
+            Step::Install | Step::MakeData { .. } => self.fail(problem, now),
+            Step::Start { .. } => self.server_ended_by_itself(&problem, now),
+            // It received while it was being stopped, or was not stopped.
+            Step::Hold { .. } | Step::Halt { .. } => {}
+            Step::Apply { epoch, .. } => match self.my_mastership(*epoch) {
+                Some(_) => self.role = Role::Refused(*epoch),
+                None => self.retry_after(APPLIER_RETRY_DELAY, now),
+            },
+            Step::Prepare { epoch, .. } | Step::Mark { epoch } | Step::Open { epoch, .. } => {
+                self.role = Role::Spoilt(*epoch);
+            }
+            // It may or may not follow: what is held has to be read again before the next try.
+            Step::Follow { .. } => self.role = Role::Closed,
+            Step::Admit { .. } => {}
+        }
+    }
+
+    /// The applier has stopped with an error: the receiver was stopped, and after a while all of it is
+    /// tried again.
+    fn applier_stopped(&mut self, epoch: Epoch, now: Timestamp) {
+        self.role = Role::Closed;
+        if let Some(serving) = self
+            .serving
+            .as_mut()
+            .filter(|serving| serving.epoch == epoch)
+        {
+            serving.ready = false;
+        }
+        self.problem = self.look.seen.as_ref().and_then(applier_error);
+        self.retry_after(APPLIER_RETRY_DELAY, now);
+    }
+
+    fn retry_after(&mut self, delay: Duration, now: Timestamp) {
+        self.retry = Some(Retry {
+            at: now.plus(delay),
+            epoch: self.promised.epoch,
+        });
+    }
+
+    // === the process ===
+
+    fn server_exited(&mut self, process: ProcessId, how: &str, now: Timestamp) {
+        let Process::Up {
+            id,
+            since,
+            terminated,
+            killed,
+        } = self.process
+        else {
+            return;
+        };
+        if id != process {
+            return;
+        }
+        // It was killed for its data directory, and meanwhile no other epoch has begun.
+        if killed
+            && self
+                .goal
+                .as_ref()
+                .is_some_and(|goal| self.quarantine_is_over(goal))
+        {
+            self.data = Data::None {
+                set_aside: self.data_in_use(),
+            };
+        }
+        self.lane = None;
+        self.retry = None;
+        self.forget_process();
+        if terminated.is_some() || killed {
+            self.process = Process::Down { start_at: now };
+            return;
+        }
+        if now.since(since) >= STEADY_AFTER {
+            self.ends.in_a_row = 0;
+        }
+        self.server_ended_by_itself(&format!("the server {how}"), now);
+    }
+
+    fn server_ended_by_itself(&mut self, problem: &str, now: Timestamp) {
+        self.ends.in_a_row += 1;
+        let ends = self.ends.in_a_row;
+        if !self.told.running || ends >= ENDS_IN_A_ROW {
+            self.fail(problem.to_owned(), now);
+        }
+        let doublings = ends.saturating_sub(2).min(16);
+        let delay = match ends {
+            0 | 1 => Duration::ZERO,
+            _ => LONGEST_RESTART_DELAY.min(FIRST_RESTART_DELAY * (1 << doublings)),
+        };
+        self.problem = Some(problem.to_owned());
+        self.process = Process::Down {
+            start_at: now.plus(delay),
+        };
+    }
+
+    /// Everything that was known of the process that ended, or that has just begun.
+    fn forget_process(&mut self) {
+        self.role = Role::Closed;
+        self.held = None;
+        self.serving = None;
+        self.look = Look::default();
+        self.canary = Canary::default();
+    }
+
+    fn observed(
+        &mut self,
+        process: ProcessId,
+        seen: Result<Box<Observation>, String>,
+        now: Timestamp,
+    ) {
+        if self.running() != Some(process) {
+            return;
+        }
+        self.look.under_way = false;
+        self.look.last = Some(now);
+        match seen {
+            Ok(seen) => {
+                if let (Role::Following { epoch, .. }, Some(serving)) =
+                    (self.role, &mut self.serving)
+                    && serving.epoch == epoch
+                {
+                    let works = seen
+                        .replication
+                        .as_ref()
+                        .is_some_and(|r| r.receiving && r.applying);
+                    serving.ready = serving.admitted && works;
+                }
+                let idle = self
+                    .look
+                    .seen
+                    .as_ref()
+                    .is_some_and(|last| last.executed == seen.executed);
+                let stuck = seen.waiting_sessions > 0 && idle;
+                self.look.stuck = if stuck { self.look.stuck + 1 } else { 0 };
+                self.look.seen = Some(*seen);
+                self.look.problem = None;
+            }
+            Err(problem) => self.look.problem = Some(problem),
+        }
+    }
+
+    fn canary_seen(&mut self, process: ProcessId, number: Result<u64, String>, now: Timestamp) {
+        if self.running() != Some(process) {
+            return;
+        }
+        self.canary.under_way = false;
+        self.canary.last = Some(now);
+        // A canary that could not be written is told by what is observed: commits that wait.
+        if let Ok(number) = number {
+            self.canary.executed = self.canary.executed.max(number);
+        }
+    }
+
+    // === the end ===
+
+    fn fail(&mut self, problem: String, now: Timestamp) {
+        if self.ending.is_none() {
+            self.ending = Some(Ending {
+                kill_at: now,
+                why: Why::Failed(problem),
+            });
+        }
+    }
+}
