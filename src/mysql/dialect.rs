@@ -34,6 +34,8 @@ pub struct Dialect {
     pub stop_receiver: &'static str,
     /// Stops receiver and applier.
     pub stop_both: &'static str,
+    /// Whether an applier that is to stop within a transaction waits for the rest of it.
+    pub applier_waits_for_the_rest: bool,
     /// Starts the applier alone.
     pub start_applier: &'static str,
     /// Forgets whom the server follows, with the relay logs.

@@ -39,6 +39,7 @@ pub static DIALECT: Dialect = Dialect {
     },
     stop_receiver: "STOP SLAVE IO_THREAD",
     stop_both: "STOP SLAVE",
+    applier_waits_for_the_rest: false,
     start_applier: "START SLAVE SQL_THREAD",
     forget: &["STOP SLAVE", "RESET SLAVE ALL"],
     admit: "SET GLOBAL init_connect = ''",

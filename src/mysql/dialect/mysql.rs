@@ -35,6 +35,7 @@ pub static DIALECT: Dialect = Dialect {
     },
     stop_receiver: "STOP REPLICA IO_THREAD",
     stop_both: "STOP REPLICA",
+    applier_waits_for_the_rest: true,
     start_applier: "START REPLICA SQL_THREAD",
     forget: &["STOP REPLICA", "RESET REPLICA ALL"],
     admit: "SET GLOBAL offline_mode = OFF",

@@ -34,6 +34,9 @@ const SCAN_TIMEOUT: Duration = Duration::from_secs(300);
 /// within an event.
 const ERROR_WHEN_EXECUTING: u16 = 1220;
 
+/// `ER_NO_SUCH_THREAD`.
+const NO_SUCH_THREAD: u16 = 1094;
+
 impl Server {
     /// Stops receiving, and with it acknowledging. The applier goes on.
     pub async fn stop_receiving(&self) -> Result<(), Error> {
@@ -191,8 +194,42 @@ impl Server {
                 unapplied,
             });
         }
+        if self.dialect.applier_waits_for_the_rest {
+            self.kill_applier(operation).await?;
+        }
         self.stop_following().await?;
         Ok(executed)
+    }
+
+    /// MySQL: ends the applier even in the middle of a transaction, the rest of which will not come.
+    ///
+    /// The receiver may have been stopped within a transaction. STOP REPLICA would have the applier wait 60 s for
+    /// the rest of it, and a change of master with it (tried); one that is killed rolls back what it has
+    /// of it. That transaction was not received, it comes again from the next master. The error that the applier
+    /// leaves is gone with its next start.
+    async fn kill_applier(&self, operation: &'static str) -> Result<(), Error> {
+        let threads = self.connections.rows(operation, "SHOW PROCESSLIST").await?;
+        let of_replication = threads
+            .iter()
+            .filter(|row| row.get("User") == Some("system user"));
+        let ids = of_replication.filter_map(|row| row.get("Id")?.parse::<u64>().ok());
+        // The receiver has ended. The applier's coordinator starts its workers, so it has the lowest number.
+        let Some(coordinator) = ids.min() else {
+            return Ok(());
+        };
+        match self
+            .connections
+            .execute(operation, format!("KILL {coordinator}"))
+            .await
+        {
+            // It has ended by itself in between.
+            Err(Error::Statement { source, .. })
+                if error_number(&source) == Some(NO_SUCH_THREAD) =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     async fn wait_for(&self, missing: &Position, deadline: Instant) -> Result<(), Error> {

@@ -12,6 +12,7 @@ both_flavours!(
     nothing_received_is_thrown_away,
     roles_change_and_both_go_on,
     a_stopped_applier_is_reported,
+    a_transaction_that_was_cut_off_holds_nothing_up,
 );
 
 /// Goal: what Cotton relies on at a server's first start. Method: observe a new one.
@@ -233,4 +234,62 @@ async fn a_stopped_applier_is_reported(flavour: Flavour) {
     let replication = follower.observe().await.unwrap().replication.unwrap();
     assert!(!replication.applying && !replication.receiving && replication.applier_error.is_some());
     assert!(follower.held().await.unwrap().contains(&written));
+}
+
+/// Goal: a change of master does not wait for the rest of a transaction that will not come. Method: stop the
+/// master while a large one is on its way, and point the replica anew.
+async fn a_transaction_that_was_cut_off_holds_nothing_up(flavour: Flavour) {
+    use nix::sys::signal::{Signal, kill};
+    let (mysqld, server) = open_master(flavour, 1).await;
+    let (other, follower) = follower(&mysqld, 2, true).await;
+    let mut local = mysqld.local().await;
+    let table = "CREATE TABLE large.t (id INT AUTO_INCREMENT PRIMARY KEY, data LONGBLOB)";
+    run(&mut local, &["CREATE DATABASE large", table]).await;
+    let before = server.executed().await.unwrap();
+    follower.wait_executed(&before, soon()).await.unwrap();
+
+    let master = mysqld.pid();
+    let received = relay_log_bytes(&other.path("data"));
+    let folder = other.path("data");
+    let freeze = tokio::task::spawn_blocking(move || {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        // Nothing tells that bytes have arrived but the files.
+        while relay_log_bytes(&folder) < received + 1024 * 1024 {
+            assert!(std::time::Instant::now() < deadline, "nothing is received");
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        kill(master, Signal::SIGSTOP).unwrap();
+    });
+    let insert = "INSERT INTO large.t (data) VALUES (REPEAT('x', 4000000))";
+    let writer = tokio::spawn(async move {
+        run(&mut local, &["BEGIN"]).await;
+        run(&mut local, &[insert; 12]).await;
+        run(&mut local, &["COMMIT"]).await;
+    });
+    freeze.await.unwrap();
+    follower.stop_receiving().await.unwrap();
+    assert_eq!(
+        follower.held().await.unwrap(),
+        before,
+        "all of it has arrived already"
+    );
+    follower.follow(&mysqld.source(), true).await.unwrap();
+
+    kill(master, Signal::SIGCONT).unwrap();
+    writer.await.unwrap();
+    let written = server.executed().await.unwrap();
+    follower.wait_executed(&written, soon()).await.unwrap();
+    assert_eq!(
+        ask(&mut other.local().await, "SELECT COUNT(*) FROM large.t")
+            .await
+            .as_deref(),
+        Some("12")
+    );
+}
+
+fn relay_log_bytes(folder: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(folder).unwrap().flatten();
+    let logs = files.filter(|file| file.file_name().to_string_lossy().starts_with("relay."));
+    logs.map(|file| file.metadata().map_or(0, |metadata| metadata.len()))
+        .sum()
 }
