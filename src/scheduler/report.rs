@@ -124,6 +124,17 @@ fn opened(
     if !awaited.is_empty() {
         return (ClusterState::Degraded, awaited);
     }
+    let relearning: Vec<String> = record
+        .voters
+        .members
+        .keys()
+        .filter(|id| !votes(record, &cluster.observed, **id))
+        .map(|id| format!("member {id} gets its data again and does not vote yet"))
+        .collect();
+    if unready.is_empty() && !relearning.is_empty() {
+        let reason = format!("member {master} is the master; {}", relearning.join("; "));
+        return (ClusterState::Degraded, reason);
+    }
     if unready.is_empty() {
         return (
             ClusterState::Running,
@@ -151,6 +162,13 @@ fn opened(
     (ClusterState::Degraded, reason)
 }
 
+/// Whether a voter's report would count in an election: not while it lacks data that it had.
+fn votes(record: &ClusterRecord, observed: &Observed, member: MemberId) -> bool {
+    let data = observed.live(record, member).and_then(|report| report.data);
+    record.voters.members.contains_key(&member)
+        && data.is_none_or(|data| record.voters.counts(member, data))
+}
+
 fn problem<'a>(
     record: &ClusterRecord,
     observed: &'a Observed,
@@ -175,7 +193,7 @@ fn member_view(record: &ClusterRecord, observed: &Observed, id: MemberId) -> Mem
         port: task.map(|task| task.port),
         role,
         state: member_state(record, observed, id),
-        voter: record.voters.members.contains_key(&id),
+        voter: votes(record, observed, id),
         agent_id: task.map(|task| task.agent_id.clone()),
         task_id: task.map(|task| task.task_id.to_string()),
     }
