@@ -608,7 +608,11 @@ fn a_relaunched_member_votes_again_only_after_a_canary() {
         Some(old),
         "and until then it does not count"
     );
-    assert_eq!(world.state(), ClusterState::Degraded, "one more fault could not be borne");
+    assert_eq!(
+        world.state(),
+        ClusterState::Degraded,
+        "one more fault could not be borne"
+    );
     world.converge();
     assert_eq!(world.record().voters.members[&MemberId(2)], Some(new));
 }
