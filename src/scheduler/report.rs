@@ -58,9 +58,22 @@ fn state_and_reason(cluster: &Cluster, members: &[MemberView]) -> (ClusterState,
         Mastership::Electing if cluster.awaited.until.is_some() => {
             (ClusterState::Electing, awaited)
         }
+        // What was just stored has not been looked at yet.
+        Mastership::Electing if awaited.is_empty() => {
+            let reason = format!("a master is being elected in epoch {}", record.epoch);
+            (ClusterState::Electing, reason)
+        }
         Mastership::Electing => (ClusterState::Waiting, awaited),
         Mastership::Elected(elected) if !elected.opened => {
             let first = record.epoch.0 == 1;
+            let awaited = if awaited.is_empty() {
+                format!(
+                    "member {} becomes master in epoch {}",
+                    elected.member, record.epoch
+                )
+            } else {
+                awaited
+            };
             (
                 if first {
                     ClusterState::Creating
