@@ -329,7 +329,24 @@ fn scheduler(
     if let Some(installer) = installer(args, work_dir)? {
         program = program.option("--installer-args", installer);
     }
+    let is_environment =
+        |argument: &String| argument.replace('_', "-").starts_with("--executor-environ");
+    if !args.scheduler_arguments.iter().any(is_environment) {
+        program = program.option("--executor-environ", environment(work_dir)?);
+    }
     Ok(program.arguments(&args.scheduler_arguments))
+}
+
+/// What `--executor-environ` is to say: a folder for what executors make once and share (unpacked packages,
+/// templates of data directories), so that it goes with everything else at the end.
+fn environment(work_dir: &Path) -> anyhow::Result<String> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let shared = work_dir.join("tmp");
+    std::fs::create_dir_all(&shared).context("make the folder for temporary files")?;
+    // As /tmp: all users make files there and remove only their own.
+    std::fs::set_permissions(&shared, std::fs::Permissions::from_mode(0o1777))
+        .context("set the mode of the folder for temporary files")?;
+    Ok(serde_json::json!([{ "name": "TMPDIR", "value": shared }]).to_string())
 }
 
 fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
