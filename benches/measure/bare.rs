@@ -1,0 +1,131 @@
+//! The server without Cotton: initialise a data directory, start, log in.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cotton::cluster::flavour::Flavour;
+use nix::unistd::User;
+use sqlx::ConnectOptions as _;
+use sqlx::mysql::MySqlConnectOptions;
+use tempfile::TempDir;
+
+use crate::support::process;
+use crate::support::system::mysql_package;
+
+/// Where the server's programs are.
+pub struct Server {
+    flavour: Flavour,
+    package: Option<TempDir>,
+}
+
+impl Server {
+    /// MariaDB is the system's; MySQL is unpacked, which does not count.
+    pub fn new(flavour: Flavour) -> Self {
+        let package = (flavour == Flavour::Mysql).then(|| {
+            let folder = world_readable();
+            let mut tar = Command::new("tar");
+            tar.arg("--extract").arg("--file").arg(mysql_package());
+            tar.arg("--directory").arg(folder.path());
+            assert!(tar.status().unwrap().success());
+            folder
+        });
+        Self { flavour, package }
+    }
+
+    fn mysqld(&self) -> PathBuf {
+        match &self.package {
+            Some(package) => package.path().join("bin/mysqld"),
+            None => PathBuf::from("/usr/sbin/mariadbd"),
+        }
+    }
+
+    /// How long it takes until the first `SELECT 1`, with the settings that Cotton makes as far as they
+    /// cost time: commits are synced, and there is a binary log.
+    pub async fn measure(&self) -> Duration {
+        let folder = world_readable();
+        let data = folder.path().join("data");
+        let socket = folder.path().join("sock");
+        // As root the servers want another user named.
+        let is_root = nix::unistd::geteuid().is_root();
+        let named = |name| User::from_name(name).unwrap();
+        let user = is_root.then(|| named("mysql").or_else(|| named("nobody")).unwrap());
+        if let Some(user) = &user {
+            nix::unistd::chown(folder.path(), Some(user.uid), Some(user.gid)).unwrap();
+        }
+
+        let start = Instant::now();
+        let mut initialise = self.initialise(&data);
+        let mut serve = Command::new(self.mysqld());
+        serve.arg("--no-defaults");
+        for command in [&mut initialise, &mut serve] {
+            command.arg(format!("--datadir={}", data.display()));
+            if let Some(user) = &user {
+                command.arg(format!("--user={}", user.name));
+            }
+            command.stdin(Stdio::null()).stdout(Stdio::null());
+            command.stderr(Stdio::null());
+        }
+        assert!(initialise.status().unwrap().success());
+        serve
+            .arg(format!("--socket={}", socket.display()))
+            .args(["--skip-networking", "--server-id=1", "--log-bin=binlog"])
+            .args(["--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"])
+            .args(["--innodb-buffer-pool-size=200M", "--performance-schema=OFF"]);
+        if self.flavour == Flavour::Mysql {
+            serve.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
+        }
+        let mut child = process::spawn(serve).unwrap();
+        log_in(&socket).await;
+        let took = start.elapsed();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        took
+    }
+
+    fn initialise(&self, data: &Path) -> Command {
+        match self.flavour {
+            Flavour::Mysql => {
+                let mut command = Command::new(self.mysqld());
+                command.args(["--no-defaults", "--initialize-insecure"]);
+                command.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
+                command
+            }
+            Flavour::Mariadb => {
+                std::fs::create_dir(data).unwrap();
+                let mut command = Command::new("mariadb-install-db");
+                command.args(["--no-defaults", "--skip-test-db", "--skip-name-resolve"]);
+                command.arg("--auth-root-authentication-method=normal");
+                command
+            }
+        }
+    }
+}
+
+async fn log_in(socket: &Path) {
+    let options = MySqlConnectOptions::new().socket(socket).username("root");
+    let start = Instant::now();
+    loop {
+        if let Ok(mut connection) = options.connect().await {
+            let one: i32 = sqlx::query_scalar("SELECT 1")
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            assert_eq!(one, 1);
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "no login");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn world_readable() -> TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::Builder::new()
+        .prefix("cotton-bench-")
+        .tempdir()
+        .unwrap();
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), mode).unwrap();
+    folder
+}

@@ -1,0 +1,66 @@
+//! What Cotton costs and how fast it is, beside the bare server, all in one run on one machine.
+//!
+//! `make bench` runs it with the release binary. Nothing here passes or fails: it prints figures, and the
+//! aims beside them. What is compared is measured in the same run, so that the ratios say the same on a
+//! slow machine as on a fast one.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made may panic"
+)]
+#![allow(clippy::print_stdout, reason = "the figures are the result")]
+
+#[path = "../../tests/e2e/support/mod.rs"]
+mod support;
+
+mod bare;
+mod creation;
+mod executor;
+mod failover;
+mod figures;
+
+use std::path::Path;
+
+use cotton::cluster::flavour::Flavour;
+
+use figures::Figures;
+
+fn main() {
+    // Cargo passes --bench. A word after it chooses what is measured.
+    let only: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with('-'))
+        .collect();
+    let wanted = |what: &str| only.is_empty() || only.iter().any(|word| what.contains(word));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+
+    println!("cotton executor and binary");
+    let binary = Path::new(env!("CARGO_BIN_EXE_cotton"));
+    let size = std::fs::metadata(binary).unwrap().len();
+    figures::line(
+        "binary",
+        &format!("{:.1} MB", size as f64 / 1e6),
+        if cfg!(debug_assertions) {
+            "a debug build: no figure here means anything"
+        } else {
+            "stripped"
+        },
+    );
+    if wanted("executor") {
+        let starts = Figures::of(executor::STARTS, || executor::start_to_subscribe(binary));
+        figures::line("start to subscribed", &starts.millis(), "aim: under 50 ms");
+    }
+    for flavour in [Flavour::Mariadb, Flavour::Mysql] {
+        println!("\n{flavour}");
+        if wanted("creation") {
+            runtime.block_on(creation::measure(flavour));
+        }
+        if wanted("failover") {
+            runtime.block_on(failover::measure(flavour));
+        }
+    }
+}
