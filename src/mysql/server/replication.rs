@@ -16,7 +16,7 @@ use crate::{
         gtid::{GtidList, Position},
     },
     mysql::{
-        connections::error_number,
+        connections::{STATEMENT_TIMEOUT, error_number},
         error::Error,
         relay_log::{Contents, Place, Scanner},
         sql,
@@ -33,6 +33,9 @@ const SCAN_TIMEOUT: Duration = Duration::from_secs(300);
 /// `ER_ERROR_WHEN_EXECUTING_COMMAND`: how SHOW RELAYLOG EVENTS says that there is no such file, or that it ends
 /// within an event.
 const ERROR_WHEN_EXECUTING: u16 = 1220;
+
+/// Between two looks at an applier that is ending, which takes milliseconds.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// `ER_NO_SUCH_THREAD`.
 const NO_SUCH_THREAD: u16 = 1094;
@@ -224,12 +227,24 @@ impl Server {
         {
             // It has ended by itself in between.
             Err(Error::Statement { source, .. })
-                if error_number(&source) == Some(NO_SUCH_THREAD) =>
-            {
-                Ok(())
-            }
-            result => result,
+                if error_number(&source) == Some(NO_SUCH_THREAD) => {}
+            result => result?,
         }
+        self.wait_for_end_of_applier().await
+    }
+
+    /// STOP REPLICA that comes before the applier has seen that it is killed makes it wait all the same (tried).
+    /// Nothing tells when it has ended. One that does not end is left to STOP REPLICA, which has a deadline.
+    async fn wait_for_end_of_applier(&self) -> Result<(), Error> {
+        let deadline = Instant::now() + STATEMENT_TIMEOUT;
+        while Instant::now() < deadline {
+            let status = self.replication_status().await?;
+            if !status.is_some_and(|status| status.replication.applying) {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 
     async fn wait_for(&self, missing: &Position, deadline: Instant) -> Result<(), Error> {
