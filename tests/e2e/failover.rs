@@ -11,7 +11,7 @@ use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE};
 
 crate::for_both_flavours!(
     the_master_is_killed_under_load,
-    a_member_loses_its_executor_and_its_data
+    members_lose_their_executors_and_their_data
 );
 
 /// How many writes have to be acknowledged before something is broken, and after.
@@ -70,49 +70,50 @@ async fn the_master_is_killed_under_load(flavour: Flavour) {
 }
 
 /// A member without its executor is launched anew, starts empty, gets everything from the others and
-/// votes again.
-async fn a_member_loses_its_executor_and_its_data(flavour: Flavour) {
+/// votes again: first a slave, then the master.
+async fn members_lose_their_executors_and_their_data(flavour: Flavour) {
     let system = System::shared(flavour);
     let cluster = system.create_running("bereft", 3).await;
     let masters = Masters::watch(&cluster.url).await;
-    let before = system.show("bereft").await.unwrap();
+    let view = system.show("bereft").await.unwrap();
     let account = &cluster.account;
-    let at_master = endpoint(master(&before));
-    run(
-        &at_master,
-        account,
-        &["CREATE DATABASE load_db", load::TABLE],
-    )
-    .await;
+    let at_master = endpoint(master(&view));
+    let statements = ["CREATE DATABASE load_db", load::TABLE];
+    run(&at_master, account, &statements).await;
     let load = Load::start(&cluster.url, account, 2);
-    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
 
-    let victim = slaves(&before)[0].clone();
-    let mysqld = system.mysqld(&victim);
-    mysqld.parent().kill();
-    // The majority goes on meanwhile.
-    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
-    let after = system
-        .wait_until(&cluster, "has its member back", CREATE_DEADLINE, |view| {
-            let member = view.members.iter().find(|member| member.id == victim.id);
-            member.is_some_and(|member| {
-                member.role == MemberRole::Slave && member.voter && member.task_id != victim.task_id
+    for of_master in [false, true] {
+        load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+        let before = system.wait_running(&cluster, CREATE_DEADLINE).await;
+        let victim = if of_master {
+            master(&before).clone()
+        } else {
+            slaves(&before)[0].clone()
+        };
+        let mysqld = system.mysqld(&victim);
+        mysqld.parent().kill();
+        // The majority goes on meanwhile.
+        load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+        let after = system
+            .wait_until(&cluster, "has its member back", CREATE_DEADLINE, |view| {
+                let member = view.members.iter().find(|member| member.id == victim.id);
+                member.is_some_and(|member| {
+                    member.role == MemberRole::Slave
+                        && member.voter
+                        && member.task_id != victim.task_id
+                })
             })
-        })
-        .await;
-    assert!(!mysqld.runs(), "a server has outlived its executor");
-    assert_eq!(master(&after).id, master(&before).id, "the master changed");
+            .await;
+        assert!(!mysqld.runs(), "a server has outlived its executor");
+        let changed = master(&after).id != master(&before).id;
+        assert_eq!(changed, of_master, "the master changed, or did not");
+    }
     let acknowledged = load.stop().await;
-    for member in &system.wait_running(&cluster, CREATE_DEADLINE).await.members {
+    let after = system.wait_running(&cluster, CREATE_DEADLINE).await;
+    for member in &after.members {
         let at = endpoint(member);
-        wait_for_texts(
-            &at,
-            account,
-            load::READ,
-            &acknowledged,
-            REPLICATION_DEADLINE,
-        )
-        .await;
+        let deadline = REPLICATION_DEADLINE;
+        wait_for_texts(&at, account, load::READ, &acknowledged, deadline).await;
     }
     masters.check();
     system.delete_and_wait(&cluster).await;
