@@ -13,8 +13,9 @@ use rand::distr::{Alphanumeric, SampleString as _};
 /// How long the generated password of the MySQL admin account is.
 const PASSWORD_LENGTH: usize = 32;
 
-/// The system user of Debian's packages, which owns nothing but database servers.
-const DATABASE_USER: &str = "mysql";
+/// The system users for database servers, the better first: the one of Debian's packages, which owns nothing
+/// else, and the one that every system has. A server refuses to run as root.
+const DATABASE_USERS: [&str; 2] = ["mysql", "nobody"];
 
 /// Key files.
 pub struct Keys {
@@ -76,8 +77,7 @@ fn write_secret(path: &Path, secret: &[u8]) -> anyhow::Result<()> {
         .with_context(|| format!("write the key file {}", path.display()))
 }
 
-/// The system user of executors: the given one, or for root the one of Debian's database packages,
-/// or the current one.
+/// The system user of executors: the given one, or for root one of [`DATABASE_USERS`], or the current one.
 ///
 /// # Errors
 ///
@@ -89,12 +89,12 @@ pub fn framework_user(given: Option<&str>) -> anyhow::Result<String> {
             None => bail!("--framework-user: there is no user '{name}' on this machine"),
         };
     }
-    if Uid::effective().is_root()
-        && User::from_name(DATABASE_USER)
-            .context("look users up")?
-            .is_some()
-    {
-        return Ok(DATABASE_USER.to_owned());
+    if Uid::effective().is_root() {
+        for name in DATABASE_USERS {
+            if User::from_name(name).context("look users up")?.is_some() {
+                return Ok(name.to_owned());
+            }
+        }
     }
     match User::from_uid(Uid::effective()).context("look the current user up")? {
         Some(user) => Ok(user.name),
