@@ -22,14 +22,13 @@ async fn the_scheduler_is_killed_at_any_moment(flavour: Flavour) {
     let view = system.wait_running(&early, CREATE_DEADLINE).await;
     assert_writable(&early, &view).await;
 
-    // In the middle of it: a task was launched, there is no master yet.
+    // In the middle of it: the executors have come up, the servers have not. (They come from the
+    // scheduler, and an agent that is fetching one from a scheduler that dies has to be given another task.)
     let middle = system.create("middle", 3).await;
     let launched = system
-        .wait_until(&middle, "has a server coming up", CREATE_DEADLINE, |view| {
-            let is_provisioning = |state| state != MemberViewState::Launching;
-            view.members
-                .iter()
-                .any(|member| is_provisioning(member.state))
+        .wait_until(&middle, "has its executors", CREATE_DEADLINE, |view| {
+            let mut states = view.members.iter().map(|member| member.state);
+            !view.members.is_empty() && states.all(|state| state != MemberViewState::Launching)
         })
         .await;
     kill_scheduler(&system).await;
