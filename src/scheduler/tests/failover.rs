@@ -1,0 +1,93 @@
+//! Masters that die or fall silent, and who replaces them.
+
+use std::time::Duration;
+
+use super::world::{World, name};
+use crate::{
+    cluster::{
+        id::{Epoch, MemberId},
+        view::ClusterState,
+        voters::Durability,
+    },
+    scheduler::event::Event,
+};
+
+#[test]
+fn the_most_advanced_voter_replaces_a_dead_master() {
+    let mut world = World::running(3, Durability::Majority);
+    world.instance(0).position = "0-1-1000,50-1-1".into();
+    world.instance(1).position = "0-1-999,50-1-1".into();
+    world.instance(2).position = "0-1-1000,50-1-1".into();
+    world.instance(0).process = None;
+    let old = world.task_of(0);
+    world.report(&old);
+    assert_eq!(
+        world.record().published.master,
+        None,
+        "the old master leaves discovery at once"
+    );
+    world.converge();
+    let record = world.record();
+    assert_eq!(record.epoch, Epoch(2));
+    assert_eq!(
+        record.published.master,
+        Some(MemberId(2)),
+        "1000 is more than 999"
+    );
+}
+
+#[test]
+fn one_report_of_three_voters_elects_nobody() {
+    let mut world = World::running(3, Durability::Majority);
+    world.instance(0).process = None;
+    world.instance(1).silent = true;
+    world.converge();
+    assert_eq!(world.record().published.master, None);
+    assert!(world.record().elected().is_none());
+    assert_eq!(world.state(), ClusterState::Waiting);
+    world.instance(1).silent = false;
+    world.converge();
+    assert!(world.record().published.master.is_some());
+}
+
+#[test]
+fn a_silent_master_is_replaced_only_when_silence_counts_and_a_quorum_is_in_sight() {
+    let mut world = World::running(3, Durability::Majority);
+    world.pass(Duration::from_secs(60));
+    world.instance(0).silent = true;
+    let master = world.task_of(0);
+    world.instance(1).silent = true;
+    let other = world.task_of(1);
+    world.tell(Event::ReportGone {
+        cluster: name(),
+        task_id: other,
+    });
+    world.tell(Event::ReportGone {
+        cluster: name(),
+        task_id: master,
+    });
+    world.converge();
+    assert_eq!(
+        world.record().epoch,
+        Epoch(1),
+        "two at once may be an outage of ZooKeeper"
+    );
+    world.pass(Duration::from_secs(30));
+    assert_eq!(
+        world.record().epoch,
+        Epoch(1),
+        "one voter in sight is no quorum"
+    );
+    world.instance(1).silent = false;
+    world.converge();
+    world.pass(Duration::from_secs(30));
+    world.converge();
+    assert_eq!(world.record().epoch, Epoch(2));
+    assert!(
+        world
+            .record()
+            .published
+            .master
+            .is_some_and(|master| master != MemberId(0))
+    );
+}

@@ -1,0 +1,14 @@
+//! Stories of the core: facts in, actions out, and what the records say in the end.
+//!
+//! The [`World`](world::World) here answers the scheduler's actions as the real one would: it stores, launches,
+//! kills, and lets model executors report what the goal makes of them. Every plan passes
+//! [`check`](super::check::check). Stories can be cut: after every stored record the scheduler may be
+//! thrown away and replaced by one that has only what was stored.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod failover;
+mod members;
+mod requests;
+mod succession;
+mod world;
