@@ -35,6 +35,7 @@
 //! # Code map
 //!
 //! * [`cluster`]: the vocabulary. Pure.
+//! * [`rules`]: the rules of failover by name, so that tests can break each of them.
 //! * [`scheduler`]: decides (pure files) and acts (`driver`, `execute`, `start`).
 //! * [`executor`]: the same shape in small.
 //! * [`mesos`]: the Mesos v1 scheduler and executor APIs; messages generated from `proto/`.
@@ -62,6 +63,7 @@ pub mod keyfile;
 pub mod local;
 pub mod mesos;
 pub mod mysql;
+pub mod rules;
 pub mod scheduler;
 pub mod secret;
 pub mod telemetry;

@@ -77,6 +77,14 @@ impl Position {
         })
     }
 
+    /// How many transactions are in it, as far as numbers tell: on MariaDB the last number of the data's domain.
+    pub fn length(&self) -> u64 {
+        match self {
+            Self::Mysql(set) => set.len(),
+            Self::Mariadb(list) => list.sequence(DATA_DOMAIN),
+        }
+    }
+
     /// The flavour whose position it is.
     pub fn flavour(&self) -> Flavour {
         match self {

@@ -38,6 +38,7 @@ use crate::{
         id::{DataId, Epoch, ProcessId},
     },
     mysql::Observation,
+    rules::{Rule, Rules},
     time::Timestamp,
 };
 
@@ -50,6 +51,7 @@ const TERMINATION: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct State {
     task: TaskData,
+    rules: Rules,
     server: Option<ServerKind>,
     data: Data,
     promised: Promised,
@@ -226,6 +228,7 @@ impl State {
     pub fn new(task: TaskData, epoch: Epoch, data: Option<DataId>, now: Timestamp) -> Self {
         Self {
             task,
+            rules: Rules::LAW,
             server: None,
             data: data.map_or(Data::None { set_aside: None }, Data::InUse),
             promised: Promised {
@@ -253,6 +256,12 @@ impl State {
         }
     }
 
+    /// The same life under other rules.
+    #[cfg(test)]
+    pub(crate) fn under(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
     /// The number of the step under way: any other one that still runs was given up.
     pub fn step_under_way(&self) -> Option<u64> {
         self.lane.as_ref().map(|lane| lane.number)
@@ -263,7 +272,12 @@ impl State {
     /// Notes that an action was handed over to be performed.
     pub fn begin(&mut self, action: &Action, now: Timestamp) {
         match action {
-            Action::Promise { .. } => self.promised.writing = true,
+            Action::Promise { epoch, .. } => {
+                self.promised.writing = true;
+                if !self.rules.holds(Rule::PromiseComesFirst) {
+                    self.promised.epoch = *epoch;
+                }
+            }
             Action::Begin { number, step } => {
                 self.next_number = number + 1;
                 self.lane = Some(Lane {
@@ -321,9 +335,10 @@ impl State {
 
     /// The goal that may be acted on: its epoch is promised.
     fn promised_goal(&self) -> Option<&Goal> {
+        let obeys_any = !self.rules.holds(Rule::LowerEpochsAreRefused);
         self.goal
             .as_ref()
-            .filter(|goal| goal.epoch == self.promised.epoch)
+            .filter(|goal| goal.epoch == self.promised.epoch || obeys_any)
     }
 
     /// The master of the promised epoch, if that is `epoch` and one is elected.
@@ -369,7 +384,10 @@ impl State {
     /// opened, so the epoch's marker is acknowledged.
     fn quarantine_is_over(&self, goal: &Goal) -> bool {
         let opened = match &goal.phase {
-            GoalPhase::Elected(master) => master.opened && master.member != self.task.member,
+            GoalPhase::Elected(master) => {
+                let opened = master.opened || !self.rules.holds(Rule::KeptUntilOpened);
+                opened && master.member != self.task.member
+            }
             GoalPhase::Unborn | GoalPhase::Electing | GoalPhase::Deleting => false,
         };
         opened && self.role == Role::Quarantined(goal.epoch) && goal.epoch == self.promised.epoch

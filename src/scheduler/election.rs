@@ -6,9 +6,9 @@
 //! apply. `durability=async` has no quorum to speak of: its voters are all asked, and the most
 //! advanced of those that answer before the election timeout wins.
 
-use std::{cmp::Ordering, time::Duration};
+use std::cmp::Ordering;
 
-use super::observed::Observed;
+use super::{observed::Observed, state::Policy};
 use crate::{
     cluster::{
         control::{Held, Report},
@@ -17,6 +17,7 @@ use crate::{
         record::ClusterRecord,
         voters::Durability,
     },
+    rules::{Rule, Rules},
     time::Timestamp,
 };
 
@@ -77,27 +78,30 @@ pub enum Missing {
 pub fn decide<'a>(
     record: &'a ClusterRecord,
     observed: &'a Observed,
-    election_timeout: Duration,
+    policy: &Policy,
     now: Timestamp,
 ) -> Verdict<'a> {
     let mut counted = Vec::new();
     let mut missing = Vec::new();
     for member in record.voters.members.keys() {
-        match candidate(record, observed, *member) {
+        match candidate(record, observed, policy.rules, *member) {
             Ok(candidate) => counted.push(candidate),
             Err(why) => missing.push((*member, why)),
         }
     }
     let quorum = record.voters.quorum();
-    let deadline = record.epoch_since.plus(election_timeout);
+    let deadline = record.epoch_since.plus(policy.election_timeout);
     let (enough, until) = match record.spec.durability {
-        Durability::Majority => (counted.len() >= quorum, None),
+        Durability::Majority => (votes(&counted, &missing, policy.rules) >= quorum, None),
         Durability::Async => {
             let all_in = missing.iter().all(|(_, why)| *why == Missing::DataLost);
             (all_in || now >= deadline, Some(deadline))
         }
     };
-    match counted.iter().max_by(|a, b| compare(record, a, b)) {
+    match counted
+        .iter()
+        .max_by(|a, b| compare(record, policy.rules, a, b))
+    {
         Some(winner) if enough => Verdict::Elected(winner.clone()),
         _ => Verdict::Waiting {
             counted: counted.iter().map(|c| c.member).collect(),
@@ -108,10 +112,24 @@ pub fn decide<'a>(
     }
 }
 
+/// How many votes have come in.
+fn votes(counted: &[Candidate<'_>], missing: &[(MemberId, Missing)], rules: Rules) -> usize {
+    let unread =
+        |(_, why): &&(MemberId, Missing)| matches!(why, Missing::NoServer | Missing::NotRead);
+    match rules {
+        _ if !rules.holds(Rule::QuorumElects) => usize::MAX,
+        _ if !rules.holds(Rule::UnreadDoesNotCount) => {
+            counted.len() + missing.iter().filter(unread).count()
+        }
+        _ => counted.len(),
+    }
+}
+
 /// The voter as a candidate, if its report counts.
 fn candidate<'a>(
     record: &'a ClusterRecord,
     observed: &'a Observed,
+    rules: Rules,
     member: MemberId,
 ) -> Result<Candidate<'a>, Missing> {
     let task = record.task(member).ok_or(Missing::NoTask)?;
@@ -119,7 +137,7 @@ fn candidate<'a>(
     let (Some(data), Some(process)) = (report.data, report.process) else {
         return Err(Missing::NoServer);
     };
-    if !record.voters.counts(member, data) {
+    if rules.holds(Rule::LostDataDoesNotVote) && !record.voters.counts(member, data) {
         return Err(Missing::DataLost);
     }
     let held = held_in(report, record.epoch).ok_or(Missing::NotRead)?;
@@ -141,11 +159,16 @@ fn held_in(report: &Report, epoch: Epoch) -> Option<&Held> {
 }
 
 /// The greater of two candidates is the better master.
-fn compare(record: &ClusterRecord, a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
-    // Histories that cannot be compared hold transactions that no master's epoch explains; they
-    // weigh nothing.
-    Position::more_complete(&a.held.position, &b.held.position, record.uuid)
-        .unwrap_or(Ordering::Equal)
+fn compare(record: &ClusterRecord, rules: Rules, a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
+    let (a_held, b_held) = (&a.held.position, &b.held.position);
+    let more_complete = if rules.holds(Rule::HighestMarkerWins) {
+        // Histories that cannot be compared hold transactions that no master's epoch explains; they
+        // weigh nothing.
+        Position::more_complete(a_held, b_held, record.uuid).unwrap_or(Ordering::Equal)
+    } else {
+        a_held.length().cmp(&b_held.length())
+    };
+    more_complete
         .then_with(|| unapplied(b).cmp(&unapplied(a)))
         // The lower number wins, only so that ties are decided the same way every time.
         .then_with(|| b.member.cmp(&a.member))

@@ -114,12 +114,7 @@ fn begin_term(next: &mut ClusterRecord, elected: Elected, now: Timestamp) {
 
 /// Elects once enough reports count.
 fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
-    let elected = match election::decide(
-        next,
-        view.observed,
-        view.policy.election_timeout,
-        view.now,
-    ) {
+    let elected = match election::decide(next, view.observed, view.policy, view.now) {
         Verdict::Elected(winner) => Elected {
             member: winner.member,
             task_id: winner.task_id.clone(),

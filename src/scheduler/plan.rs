@@ -145,7 +145,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     if next.epoch != before {
         look.notes.push(format!("epoch {} begins", next.epoch));
     }
-    voting::advance(next, view.observed);
+    voting::advance(next, view.observed, view.policy.rules);
     publish::advance(next, view);
     members::forgive_serving(next);
     if let Some(at) = look.awaited.until {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cli::settings::{Settings, Spread, StateStorage},
-    cluster::{control::Authentication, spec::Rules},
+    cluster::{control::Authentication, spec},
     http::{
         executor_binary::ExecutorBinary,
         metrics::Metrics,
@@ -35,6 +35,7 @@ use crate::{
         scheduler::{self as mesos, Credential, SchedulerConfig, SchedulerEvent, Timeouts},
         v1,
     },
+    rules::Rules,
     secret::Secret,
     zookeeper::{
         acl::Acls,
@@ -80,7 +81,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         views,
         metrics: metrics.clone(),
         executor: executor.clone(),
-        rules: Arc::new(Rules {
+        rules: Arc::new(spec::Rules {
             admin_user: settings.admin.username.clone(),
         }),
     };
@@ -149,6 +150,7 @@ fn policy(settings: &Settings) -> Policy {
             Spread::Prefer => Some(SPREAD_PATIENCE),
             Spread::Require => None,
         },
+        rules: Rules::LAW,
     }
 }
 

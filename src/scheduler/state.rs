@@ -23,6 +23,7 @@ use crate::{
         id::{ClusterName, TaskId},
         record::ClusterRecord,
     },
+    rules::Rules,
     secret::Secret,
     time::Timestamp,
 };
@@ -36,6 +37,8 @@ pub struct Policy {
     pub session_timeout: Duration,
     /// How long a member waits for an agent of its own before it shares one; `None`: for ever.
     pub spread_patience: Option<Duration>,
+    /// The rules, all of which hold.
+    pub rules: Rules,
 }
 
 /// Everything the scheduler knows.

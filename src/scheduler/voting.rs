@@ -5,14 +5,17 @@
 //! follows from the record.
 
 use super::observed::Observed;
-use crate::cluster::{
-    control::{MemberState, Report},
-    id::{DataId, MemberId},
-    record::{ClusterRecord, Rejoining},
+use crate::{
+    cluster::{
+        control::{MemberState, Report},
+        id::{DataId, MemberId},
+        record::{ClusterRecord, Rejoining},
+    },
+    rules::{Rule, Rules},
 };
 
 /// Takes members into the vote as far as that is safe now.
-pub fn advance(next: &mut ClusterRecord, observed: &Observed) {
+pub fn advance(next: &mut ClusterRecord, observed: &Observed, rules: Rules) {
     if next.elected().is_none() {
         // No change during an election: its quorum is counted by the stored voters.
         return;
@@ -32,6 +35,7 @@ pub fn advance(next: &mut ClusterRecord, observed: &Observed) {
             // It has never had any data, so it cannot have lost an acknowledgement.
             None => take_in(next, member, data),
             Some(known) if known == data => {}
+            Some(_) if !rules.holds(Rule::RejoinsAfterCanary) => take_in(next, member, data),
             Some(_) => rejoin(next, member, data, report),
         }
     }

@@ -16,6 +16,7 @@ use crate::{
         event::{Event, Outcome},
     },
     mysql::Observation,
+    rules::Rule,
     time::Timestamp,
 };
 
@@ -90,7 +91,9 @@ impl State {
             .goal
             .as_ref()
             .map_or(self.promised.epoch, |known| known.epoch);
-        if goal.uuid == self.task.uuid && goal.epoch >= highest.max(self.promised.epoch) {
+        let obeys = goal.epoch >= highest.max(self.promised.epoch)
+            || !self.rules.holds(Rule::LowerEpochsAreRefused);
+        if goal.uuid == self.task.uuid && obeys {
             self.goal = Some(goal);
         }
     }

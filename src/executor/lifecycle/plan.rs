@@ -10,6 +10,7 @@ use crate::{
         id::{Epoch, ProcessId},
     },
     executor::action::{Action, Step, TaskUpdate},
+    rules::Rule,
     time::Timestamp,
 };
 
@@ -165,7 +166,8 @@ fn stop(state: &State, latest: Option<Timestamp>, now: Timestamp, plan: &mut Pla
     if killed {
         return;
     }
-    if now >= kill_at || state.mastership().is_some() && acknowledgements(state) > 0 {
+    let may_release = state.mastership().is_some() && acknowledgements(state) > 0;
+    if now >= kill_at || may_release && state.rules.holds(Rule::MasterIsNotTerminated) {
         plan.actions.push(Action::Kill { process: id });
         return;
     }
@@ -268,7 +270,9 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
 /// Why the server must be killed now, if it must.
 fn fence(state: &State) -> Option<&'static str> {
     let goal = state.goal.as_ref()?;
-    if let Some(epoch) = state.mastership() {
+    if let Some(epoch) = state.mastership()
+        && state.rules.holds(Rule::DeposedIsKilled)
+    {
         // The promise comes first; but a master is deposed whether its disk takes a promise or not.
         let may_act = goal.epoch == state.promised.epoch || state.promised.problem.is_some();
         if epoch < goal.epoch && may_act {
@@ -452,18 +456,22 @@ fn lead(state: &State, goal: &Goal, plan: &mut Plan) {
         Role::Applied(_) => {
             let step = Step::Prepare {
                 epoch,
-                acknowledgements: goal.voters.k_floor,
+                acknowledgements: if state.rules.holds(Rule::MasterWaitsForVoters) {
+                    goal.voters.k_floor
+                } else {
+                    0
+                },
             };
             plan.begin(state, step, "it is elected and holds all of the history");
         }
-        Role::Prepared(_) => {
+        Role::Prepared(_) if state.rules.holds(Rule::MarkerBeforeOpening) => {
             plan.begin(
                 state,
                 Step::Mark { epoch },
                 "the epoch begins with its marker",
             );
         }
-        Role::Marked(_) => {
+        Role::Prepared(_) | Role::Marked(_) => {
             let open = Step::Open {
                 epoch,
                 user: goal.user.clone(),
@@ -483,14 +491,16 @@ fn follow(state: &State, goal: &Goal, master: &MasterGoal, plan: &mut Plan) {
     let epoch = goal.epoch;
     match state.role {
         // Before anything more is applied, and before it is pointed at the master.
-        Role::Held(_) if extras(state).is_some() => {
+        Role::Held(_)
+            if extras(state).is_some() && state.rules.holds(Rule::ComparedBeforeFollowing) =>
+        {
             let halt = Step::Halt {
                 epoch,
                 refuse_clients: true,
             };
             plan.begin(state, halt, "its data is not part of the cluster's history");
         }
-        Role::Held(_) => {
+        Role::Held(_) if state.rules.holds(Rule::AppliedBeforeFollowing) => {
             let within = MEMBER_APPLIES_WITHIN;
             plan.begin(
                 state,
@@ -498,10 +508,10 @@ fn follow(state: &State, goal: &Goal, master: &MasterGoal, plan: &mut Plan) {
                 "it applies what it holds",
             );
         }
-        Role::Applied(_) if is_about_to_vote(state, goal) => {
+        Role::Held(_) | Role::Applied(_) if is_about_to_vote(state, goal) => {
             plan.wait("its data is about to be stored as that of a voter");
         }
-        Role::Applied(_) => {
+        Role::Held(_) | Role::Applied(_) => {
             let step = Step::Follow {
                 epoch,
                 host: master.host.clone(),
@@ -573,6 +583,7 @@ fn may_acknowledge(state: &State, goal: &Goal) -> bool {
     state
         .data_in_use()
         .is_some_and(|data| goal.voters.may_acknowledge(state.task.member, data))
+        || goal.voters.k_floor > 0 && !state.rules.holds(Rule::OnlyVotersAcknowledge)
 }
 
 fn marker(goal: &Goal, master: &MasterGoal) -> Position {

@@ -19,6 +19,7 @@ use crate::{
         view::ClusterState,
         voters::Durability,
     },
+    rules::Rules,
     scheduler::{
         action::{Action, Reply},
         check::check,
@@ -67,6 +68,7 @@ fn policy() -> Policy {
         election_timeout: Duration::from_secs(60),
         session_timeout: Duration::from_secs(10),
         spread_patience: Some(Duration::from_secs(30)),
+        rules: Rules::LAW,
     }
 }
 

@@ -35,6 +35,28 @@ fn the_elected_member_opens_after_its_marker() {
     );
 }
 
+/// Goal: the simulation can bend what it claims to bend. Method: one rule, seen in what is asked of the world.
+#[test]
+fn a_broken_rule_is_not_kept() {
+    let mut story = Story::running();
+    story.state = story.state.under(Rules::without(Rule::MarkerBeforeOpening));
+    story.goal(elected(1, ME, 1, ""));
+    story.done(held("", ""));
+    assert_eq!(story.done(Outcome::Finished), "prepare 1 k=1");
+    let mut lawful = story.state.clone().under(Rules::LAW);
+    lawful.role = Role::Prepared(Epoch(1));
+    lawful.lane = None;
+    assert_eq!(
+        plan(&lawful, story.now).reason,
+        "the epoch begins with its marker"
+    );
+    lawful.rules = Rules::without(Rule::MarkerBeforeOpening);
+    assert_eq!(
+        plan(&lawful, story.now).reason,
+        "the epoch's marker is acknowledged"
+    );
+}
+
 #[test]
 fn only_the_elected_incarnations_become_master() {
     for (data_number, process_number) in [(2, 1), (1, 2)] {
