@@ -3,6 +3,9 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 
+# What is listed first must be done first, with -j as well: nothing builds before the set-up.
+.NOTPARALLEL:
+
 .PHONY: help
 help: ## Tell what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
