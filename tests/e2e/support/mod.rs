@@ -13,8 +13,12 @@ pub mod process;
 pub mod rest;
 pub mod system;
 
-use std::future::Future;
-use std::time::{Duration, Instant};
+#[path = "../../shared/mod.rs"]
+mod shared;
+
+use std::time::Duration;
+
+pub use shared::eventually;
 
 /// How long a cluster may take to come up. Most of it passes in initialising data directories.
 pub const CREATE_DEADLINE: Duration = Duration::from_secs(180);
@@ -27,22 +31,3 @@ pub const REPLICATION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long the tasks of a deleted cluster may take to end.
 pub const DELETE_DEADLINE: Duration = Duration::from_secs(90);
-
-/// Waits until `probe` gives a value and returns it; panics with `what` after `deadline`.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    deadline: Duration,
-    mut probe: impl FnMut() -> F,
-) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = probe().await {
-            return value;
-        }
-        assert!(
-            start.elapsed() < deadline,
-            "not within {deadline:?}: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}

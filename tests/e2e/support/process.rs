@@ -4,45 +4,15 @@ use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
-use std::sync::{OnceLock, mpsc};
 
-use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-type Order = (Command, mpsc::Sender<io::Result<Child>>);
-
 /// Spawns `command` in a process group of its own. It gets SIGTERM when the test binary ends, however
 /// that ends.
-///
-/// The death signal of Linux fires when the *thread* that spawned the child ends, and a test's thread
-/// may end before a system that other tests share. So one thread, which lives as long as the binary,
-/// spawns for all.
-pub fn spawn(command: Command) -> io::Result<Child> {
-    static SPAWNER: OnceLock<mpsc::Sender<Order>> = OnceLock::new();
-    let spawner = SPAWNER.get_or_init(|| {
-        let (orders, inbox) = mpsc::channel::<Order>();
-        std::thread::spawn(move || {
-            for (command, reply) in inbox {
-                let _ = reply.send(spawn_here(command));
-            }
-        });
-        orders
-    });
-    let (reply, answer) = mpsc::channel();
-    spawner
-        .send((command, reply))
-        .expect("the spawning thread only ends with the process");
-    answer
-        .recv()
-        .expect("the spawning thread answers each order")
-}
-
-fn spawn_here(mut command: Command) -> io::Result<Child> {
+pub fn spawn(mut command: Command) -> io::Result<Child> {
     command.process_group(0);
-    // SAFETY: between fork and exec only prctl is called, which is async-signal-safe.
-    unsafe { command.pre_exec(|| Ok(prctl::set_pdeathsig(Signal::SIGTERM)?)) };
-    command.spawn()
+    super::shared::process::spawn(command, Signal::SIGTERM)
 }
 
 /// A process that was found in `/proc`. Its start time tells it from a later one with the same pid.

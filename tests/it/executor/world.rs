@@ -33,7 +33,7 @@ use uuid::Uuid;
 
 use super::agent::{Agent, DEADLINE};
 use crate::support::zookeeper::{ZooKeeper, free_port};
-use crate::support::{eventually, mysqld, process};
+use crate::support::{eventually, mysqld, spawn};
 
 const USER: &str = "owner";
 const PASSWORD: &str = "a password";
@@ -344,7 +344,7 @@ pub fn spawn_executor(agent: &Agent, sandbox: &TempDir) -> Child {
         .stdout(Stdio::null())
         .stderr(log)
         .process_group(0);
-    process::spawn(command).unwrap()
+    spawn(command).unwrap()
 }
 
 impl Member {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::web::{self, DEADLINE, Events};
-use crate::support::{eventually, process};
+use crate::support::{eventually, spawn};
 
 /// One process of the stand-in; killed on drop.
 pub struct Process {
@@ -43,7 +43,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log);
-        let mut child = process::spawn(command).unwrap();
+        let mut child = spawn(command).unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut line)

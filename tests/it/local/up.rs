@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::machine::{Scheduler, task};
 use super::web::{self, DEADLINE};
-use crate::support::{eventually, process};
+use crate::support::{eventually, spawn};
 
 struct Local {
     child: Child,
@@ -36,7 +36,7 @@ impl Local {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = process::spawn(command).unwrap();
+        let mut child = spawn(command).unwrap();
         let mut ready = String::new();
         BufReader::new(child.stdout.take().unwrap())
             .read_line(&mut ready)

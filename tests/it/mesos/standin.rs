@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer::DEADLINE;
 use super::scheduler::Client;
-use crate::support::process;
+use crate::support::spawn;
 
 /// Set in the environment of the executor that these tests launch, which is this binary again, to an
 /// address where the test listens as long as it runs: the executor outlives its agent, but not that.
@@ -35,7 +35,7 @@ impl Server {
     fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cotton"));
         command.args(arguments).stdout(Stdio::piped());
-        let mut child = process::spawn(command).unwrap();
+        let mut child = spawn(command).unwrap();
         let mut line = String::new();
         let stdout = child.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();

@@ -21,10 +21,7 @@ async fn acknowledged_transactions_survive_a_restart(flavour: Flavour) {
         .await
         .unwrap();
     server.write_canary(1, soon()).await.unwrap();
-    follower
-        .wait_executed(&server.executed().await.unwrap(), soon())
-        .await
-        .unwrap();
+    catch_up(&follower, &server).await;
     let mut lock = other.local().await;
     run(&mut lock, &["LOCK TABLES cotton.canary READ"]).await;
     let mut client = mysqld.local().await;
@@ -72,20 +69,12 @@ async fn acknowledged_transactions_survive_a_restart(flavour: Flavour) {
     follower.apply_received(soon()).await.unwrap();
     assert!(follower.executed().await.unwrap().contains(&acknowledged));
     assert_eq!(follower.read_canary().await.unwrap(), Some(2));
-    assert_eq!(
-        ask(&mut other.local().await, "SELECT COUNT(*) FROM d.t")
-            .await
-            .as_deref(),
-        Some("3")
-    );
+    assert_eq!(rows(&mut other.local().await).await, 3);
 
     // And it goes on as if nothing had been.
     follower.follow(&mysqld.source(), true).await.unwrap();
     server.write_canary(3, soon()).await.unwrap();
-    follower
-        .wait_executed(&server.executed().await.unwrap(), soon())
-        .await
-        .unwrap();
+    catch_up(&follower, &server).await;
     assert_eq!(follower.read_canary().await.unwrap(), Some(3));
     assert_eq!(follower.held().await.unwrap(), server.held().await.unwrap());
 }
@@ -109,10 +98,7 @@ async fn a_replay_that_was_cut_off_goes_on(flavour: Flavour) {
         ],
     )
     .await;
-    follower
-        .wait_executed(&server.executed().await.unwrap(), soon())
-        .await
-        .unwrap();
+    catch_up(&follower, &server).await;
     let mut lock = other.local().await;
     run(&mut lock, &["LOCK TABLES d.t READ"]).await;
     for i in 0..20 {
@@ -125,8 +111,8 @@ async fn a_replay_that_was_cut_off_goes_on(flavour: Flavour) {
     }
     let acknowledged = server.executed().await.unwrap();
     for (lock, applied) in [
-        ("LOCK TABLES d.stop0 READ", "6"),
-        ("LOCK TABLES d.stop1 READ", "13"),
+        ("LOCK TABLES d.stop0 READ", 6),
+        ("LOCK TABLES d.stop1 READ", 13),
     ] {
         other.kill();
         let follower = other.restart().await;
@@ -134,29 +120,16 @@ async fn a_replay_that_was_cut_off_goes_on(flavour: Flavour) {
         run(&mut locked, &[lock]).await;
         assert!(follower.apply_received(at_once()).await.is_err());
         assert!(follower.held().await.unwrap().contains(&acknowledged));
-        assert_eq!(
-            ask(&mut other.local().await, "SELECT COUNT(*) FROM d.t")
-                .await
-                .as_deref(),
-            Some(applied)
-        );
+        assert_eq!(rows(&mut other.local().await).await, applied);
     }
     other.kill();
     let follower = other.restart().await;
     assert!(follower.held().await.unwrap().contains(&acknowledged));
     follower.apply_received(soon()).await.unwrap();
-    assert_eq!(
-        ask(&mut other.local().await, "SELECT COUNT(*) FROM d.t")
-            .await
-            .as_deref(),
-        Some("20")
-    );
+    assert_eq!(rows(&mut other.local().await).await, 20);
     follower.follow(&mysqld.source(), true).await.unwrap();
     server.write_canary(3, soon()).await.unwrap();
-    follower
-        .wait_executed(&server.executed().await.unwrap(), soon())
-        .await
-        .unwrap();
+    catch_up(&follower, &server).await;
 }
 
 /// Goal: a deposed master says honestly what it holds. Method: let a commit wait, kill, start.
@@ -175,4 +148,16 @@ async fn a_killed_master_starts_closed_and_holds_its_unacknowledged_tail(flavour
         held.contains(&acknowledged) && held != acknowledged,
         "{held} after {acknowledged}"
     );
+}
+
+/// Waits until `follower` has applied all that `server` has.
+async fn catch_up(follower: &Server, server: &Server) {
+    let executed = server.executed().await.unwrap();
+    follower.wait_executed(&executed, soon()).await.unwrap();
+}
+
+/// How many rows the table of the tests has.
+async fn rows(connection: &mut MySqlConnection) -> u32 {
+    let count = ask(connection, "SELECT COUNT(*) FROM d.t").await;
+    count.unwrap().parse().unwrap()
 }

@@ -3,28 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 pub mod mysqld;
-pub mod process;
 pub mod proxy;
+#[path = "../../shared/mod.rs"]
+mod shared;
 pub mod zookeeper;
 
-use std::future::Future;
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
 
-/// Waits until `probe` gives a value and returns it; panics with `what` after `deadline`.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    deadline: Duration,
-    mut probe: impl FnMut() -> F,
-) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = probe().await {
-            return value;
-        }
-        assert!(
-            start.elapsed() < deadline,
-            "not within {deadline:?}: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+use nix::sys::signal::Signal;
+
+pub use shared::eventually;
+
+/// Spawns `command`, which the kernel kills when the test binary ends.
+pub fn spawn(command: Command) -> std::io::Result<Child> {
+    shared::process::spawn(command, Signal::SIGKILL)
 }

@@ -26,7 +26,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::process;
+use super::spawn;
 
 /// How long a server may take to start. A loaded machine needs seconds.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -357,7 +357,7 @@ impl Mysqld {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
-        self.child = Some(process::spawn(command).unwrap());
+        self.child = Some(spawn(command).unwrap());
     }
 }
 

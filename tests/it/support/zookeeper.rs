@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::process;
+use super::spawn;
 
 /// How long a server may take to answer its first command. A loaded machine needs seconds.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -136,8 +136,7 @@ impl ZooKeeper {
 
     /// Starts the process; true as soon as it serves, false if it ended before.
     fn try_restart(&mut self) -> bool {
-        let mut child =
-            process::spawn(self.command()).expect("java starts; is default-jre installed?");
+        let mut child = spawn(self.command()).expect("java starts; is default-jre installed?");
         let start = Instant::now();
         loop {
             if child.try_wait().unwrap().is_some() {

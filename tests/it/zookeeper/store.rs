@@ -12,7 +12,7 @@ use cotton::cluster::spec::{ClusterSpec, CreateRequest, Rules};
 use cotton::time::Timestamp;
 use cotton::zookeeper::acl::Acls;
 use cotton::zookeeper::session::Session;
-use cotton::zookeeper::store::{FrameworkRecord, StateStorage, Store, StoreError};
+use cotton::zookeeper::store::{FrameworkRecord, Loaded, StateStorage, Store, StoreError, Version};
 use futures::future::join_all;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -63,6 +63,17 @@ impl World {
 
     fn store(&self) -> &Store {
         self.store.as_ref().unwrap()
+    }
+
+    /// Stores a record, which must succeed.
+    async fn commit(&self, record: &ClusterRecord, expected: Option<Version>) -> Version {
+        self.store().commit(record, expected).await.unwrap()
+    }
+
+    /// Loads a record that is there and whole.
+    async fn load(&self, cluster: &str) -> Loaded {
+        let loaded = self.store().load(&name(cluster)).await.unwrap();
+        loaded.unwrap().unwrap()
     }
 
     async fn onlooker(&self) -> Client {
@@ -137,9 +148,9 @@ async fn a_record_its_goal_and_discovery_are_written_together() {
     for mut world in World::each().await {
         let client = world.onlooker().await;
         let created = running("a", None, &[0]);
-        let v0 = world.store().commit(&created, None).await.unwrap();
+        let v0 = world.commit(&created, None).await;
         let elected = running("a", Some(0), &[1, 2]);
-        let v1 = world.store().commit(&elected, Some(v0)).await.unwrap();
+        let v1 = world.commit(&elected, Some(v0)).await;
 
         let nodes = discovered(&client, "a").await;
         let names: Vec<&str> = nodes.keys().map(String::as_str).collect();
@@ -162,13 +173,7 @@ async fn a_record_its_goal_and_discovery_are_written_together() {
         );
 
         world.reopen().await;
-        let loaded = world
-            .store()
-            .load(&name("a"))
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        let loaded = world.load("a").await;
         assert_eq!((loaded.record, loaded.version), (elected, v1));
         assert!(loaded.is_published);
     }
@@ -178,11 +183,7 @@ async fn a_record_its_goal_and_discovery_are_written_together() {
 async fn unchanged_nodes_are_not_written_again() {
     for world in World::each().await {
         let client = world.onlooker().await;
-        let v0 = world
-            .store()
-            .commit(&running("a", None, &[0, 1]), None)
-            .await
-            .unwrap();
+        let v0 = world.commit(&running("a", None, &[0, 1]), None).await;
         let stat = async |path: &str| {
             client
                 .check_stat(&format!("/cotton{path}"))
@@ -192,11 +193,7 @@ async fn unchanged_nodes_are_not_written_again() {
         };
         let (goal, slave) = ("/control/a/goal", "/discover/a/slaves/member_0000000001");
         let before = (stat(goal).await.mzxid, stat(slave).await.mzxid);
-        world
-            .store()
-            .commit(&running("a", Some(0), &[1]), Some(v0))
-            .await
-            .unwrap();
+        world.commit(&running("a", Some(0), &[1]), Some(v0)).await;
         assert_eq!((stat(goal).await.mzxid, stat(slave).await.mzxid), before);
     }
 }
@@ -205,16 +202,8 @@ async fn unchanged_nodes_are_not_written_again() {
 async fn a_stale_version_is_refused_and_changes_nothing() {
     for world in World::each().await {
         let client = world.onlooker().await;
-        let v0 = world
-            .store()
-            .commit(&running("a", Some(0), &[]), None)
-            .await
-            .unwrap();
-        let v1 = world
-            .store()
-            .commit(&running("a", Some(1), &[]), Some(v0))
-            .await
-            .unwrap();
+        let v0 = world.commit(&running("a", Some(0), &[]), None).await;
+        let v1 = world.commit(&running("a", Some(1), &[]), Some(v0)).await;
         let before = discovered(&client, "a").await;
         for stale in [None, Some(v0)] {
             let result = world
@@ -228,11 +217,7 @@ async fn a_stale_version_is_refused_and_changes_nothing() {
             Err(StoreError::Conflict(_))
         ));
         assert_eq!(discovered(&client, "a").await, before);
-        world
-            .store()
-            .commit(&running("a", Some(2), &[]), Some(v1))
-            .await
-            .unwrap();
+        world.commit(&running("a", Some(2), &[]), Some(v1)).await;
     }
 }
 
@@ -265,22 +250,14 @@ async fn a_deposed_scheduler_writes_nothing() {
             .contains_key("master/member_0000000000")
     );
     assert!(world.store().load(&name("b")).await.unwrap().is_none());
-    world
-        .store()
-        .commit(&running("a", Some(1), &[]), Some(v0))
-        .await
-        .unwrap();
+    world.commit(&running("a", Some(1), &[]), Some(v0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn removal_takes_reports_along_and_frees_the_name() {
     for world in World::each().await {
         let client = world.onlooker().await;
-        let v0 = world
-            .store()
-            .commit(&running("a", Some(0), &[1]), None)
-            .await
-            .unwrap();
+        let v0 = world.commit(&running("a", Some(0), &[1]), None).await;
         write(&client, "/cotton/control/a/members/task", b"{}").await;
         world.store().remove(&name("a"), v0).await.unwrap();
         for path in [
@@ -293,7 +270,7 @@ async fn removal_takes_reports_along_and_frees_the_name() {
         assert!(world.store().load(&name("a")).await.unwrap().is_none());
         // Once more, as after an answer that was lost.
         world.store().remove(&name("a"), v0).await.unwrap();
-        world.store().commit(&record("a"), None).await.unwrap();
+        world.commit(&record("a"), None).await;
     }
 }
 
@@ -301,11 +278,7 @@ async fn removal_takes_reports_along_and_frees_the_name() {
 async fn removal_copes_with_reports_that_come_and_go() {
     let world = World::new(false).await;
     let client = world.onlooker().await;
-    let v0 = world
-        .store()
-        .commit(&running("a", Some(0), &[]), None)
-        .await
-        .unwrap();
+    let v0 = world.commit(&running("a", Some(0), &[]), None).await;
     let restless = async {
         for n in 0.. {
             let path = format!("/cotton/control/a/members/task{n}");
@@ -337,7 +310,7 @@ async fn what_a_crash_left_unpublished_is_published_by_the_next_commit() {
     for mut world in World::each().await {
         let client = world.onlooker().await;
         let wanted = running("a", Some(0), &[1]);
-        world.store().commit(&wanted, None).await.unwrap();
+        world.commit(&wanted, None).await;
         write(&client, "/cotton/control/a/goal", b"old").await;
         client
             .delete("/cotton/discover/a/slaves/member_0000000001", None)
@@ -351,26 +324,10 @@ async fn what_a_crash_left_unpublished_is_published_by_the_next_commit() {
         .await;
 
         world.reopen().await;
-        let loaded = world
-            .store()
-            .load(&name("a"))
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        let loaded = world.load("a").await;
         assert!(!loaded.is_published);
-        let version = world
-            .store()
-            .commit(&loaded.record, Some(loaded.version))
-            .await
-            .unwrap();
-        let again = world
-            .store()
-            .load(&name("a"))
-            .await
-            .unwrap()
-            .unwrap()
-            .unwrap();
+        let version = world.commit(&loaded.record, Some(loaded.version)).await;
+        let again = world.load("a").await;
         assert_eq!((again.is_published, again.version), (true, version));
         assert_eq!(discovered(&client, "a").await.len(), 2);
     }
@@ -380,20 +337,12 @@ async fn what_a_crash_left_unpublished_is_published_by_the_next_commit() {
 async fn nodes_that_changed_behind_our_back_do_not_stop_a_commit() {
     for world in World::each().await {
         let client = world.onlooker().await;
-        let v0 = world
-            .store()
-            .commit(&running("a", Some(0), &[1]), None)
-            .await
-            .unwrap();
+        let v0 = world.commit(&running("a", Some(0), &[1]), None).await;
         client
             .delete("/cotton/discover/a/master/member_0000000000", None)
             .await
             .unwrap();
-        world
-            .store()
-            .commit(&running("a", Some(1), &[0]), Some(v0))
-            .await
-            .unwrap();
+        world.commit(&running("a", Some(1), &[0]), Some(v0)).await;
         let nodes = discovered(&client, "a").await;
         let names: Vec<&str> = nodes.keys().map(String::as_str).collect();
         assert_eq!(
@@ -407,7 +356,7 @@ async fn nodes_that_changed_behind_our_back_do_not_stop_a_commit() {
 async fn a_damaged_record_is_told_and_left_alone() {
     for mut world in World::each().await {
         let client = world.onlooker().await;
-        world.store().commit(&record("good"), None).await.unwrap();
+        world.commit(&record("good"), None).await;
         let foreign = serde_json::to_string(&record("good")).unwrap();
         let newer = foreign.replacen("\"format\":1", "\"format\":99", 1);
         let damaged = [
@@ -497,11 +446,7 @@ async fn local_files_admit_one_scheduler() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outage_leaves_a_local_record_that_can_be_published_later() {
     let mut world = World::new(true).await;
-    let v0 = world
-        .store()
-        .commit(&running("a", Some(0), &[]), None)
-        .await
-        .unwrap();
+    let v0 = world.commit(&running("a", Some(0), &[]), None).await;
     let next = running("a", Some(1), &[]);
     let store = world.store.take().unwrap();
     world.server.freeze();
@@ -530,19 +475,9 @@ async fn an_outage_leaves_a_local_record_that_can_be_published_later() {
     drop(store);
     world.server.restart();
     world.reopen().await;
-    let loaded = world
-        .store()
-        .load(&name("a"))
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let loaded = world.load("a").await;
     assert_eq!(loaded.record, next);
-    world
-        .store()
-        .commit(&next, Some(loaded.version))
-        .await
-        .unwrap();
+    world.commit(&next, Some(loaded.version)).await;
     let nodes = discovered(&world.onlooker().await, "a").await;
     assert!(nodes.contains_key("master/member_0000000001"));
 }
