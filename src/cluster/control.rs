@@ -17,6 +17,7 @@ use super::{
     flavour::{Flavour, ServerVersion},
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
+    timings::Timings,
     voters::Voters,
 };
 pub use crate::mysql::authentication::Authentication;
@@ -51,6 +52,9 @@ pub struct TaskData {
     pub admin_keypath: String,
     /// How the MySQL server gets onto the agent.
     pub installer: Installer,
+    /// How soon faults are noticed.
+    #[serde(default)]
+    pub timings: Timings,
 }
 
 /// How the MySQL server gets onto the agent (`--installer-args`).
@@ -96,6 +100,19 @@ pub struct Goal {
     pub lineage: Vec<Lineage>,
     /// The cluster's user.
     pub user: ClusterUser,
+    /// Where the servers of the members listen, of all that have a task. A master that is out of touch with
+    /// ZooKeeper asks the other voters there whether they still follow it.
+    #[serde(default)]
+    pub addresses: BTreeMap<MemberId, Address>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The host, as its agent is called.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
 }
 
 /// The account that a cluster's owner logs in with. The executor never gets the password.
@@ -177,6 +194,28 @@ pub struct Report {
     pub canary: u64,
     /// A sentence for a person, when something hinders it.
     pub problem: Option<String>,
+    /// Which fault of the server that is, where faults are told apart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<Trouble>,
+}
+
+/// The faults of a server that an executor tells apart, each of which has a remedy of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trouble {
+    /// The server gives no sign of life. It is killed and started again, closed.
+    Hung,
+    /// The server answers, but commits do not reach the disk. It is killed where another voter can take over.
+    Stalled,
+    /// The disk of the data directory has no space left. The server is killed where every acknowledged write
+    /// is elsewhere too; else it waits for space.
+    Full,
+    /// Commits wait for acknowledgements that do not come. Voters connect anew by themselves.
+    Unacknowledged,
+    /// The same for so long that another member should be master, if enough others are in sight to elect one.
+    Stuck,
+    /// The master was out of touch with ZooKeeper without proof that it was not replaced. It is killed.
+    Lapsed,
 }
 
 /// The kind of a server, read from its binary.

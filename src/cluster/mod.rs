@@ -8,5 +8,6 @@ pub mod record;
 pub mod service_instance;
 pub mod size;
 pub mod spec;
+pub mod timings;
 pub mod view;
 pub mod voters;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    control::{self, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
+    control::{self, Address, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     service_instance::ServiceInstance,
@@ -227,7 +227,17 @@ impl ClusterRecord {
             canary: self.canary,
             lineage: self.lineage.clone(),
             user: self.user.clone(),
+            addresses: self.addresses(),
         }
+    }
+
+    fn addresses(&self) -> BTreeMap<MemberId, Address> {
+        let with_task = self.members.iter().filter_map(|(id, member)| {
+            let TaskRecord { host, port, .. } = member.task.as_ref()?;
+            let (host, port) = (host.clone(), *port);
+            Some((*id, Address { host, port }))
+        });
+        with_task.collect()
     }
 
     /// The discovery nodes that this record means. A member without a task is never among them.

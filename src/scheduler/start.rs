@@ -485,5 +485,6 @@ fn task_template(settings: &Settings, executor: Option<&ExecutorBinary>) -> Task
         session_timeout_ms: SESSION_TIMEOUT.as_millis() as u64,
         admin_keypath: settings.admin_keypath.display().to_string(),
         installer: settings.installer.clone(),
+        timings: settings.timings,
     }
 }

@@ -11,6 +11,7 @@ use crate::{
         id::TaskId,
         record::ClusterRecord,
         size::Size,
+        timings::Timings,
     },
     mesos::v1,
 };
@@ -38,6 +39,8 @@ pub struct TaskTemplate {
     pub admin_keypath: String,
     /// See [`TaskData::installer`].
     pub installer: Installer,
+    /// See [`TaskData::timings`].
+    pub timings: Timings,
 }
 
 /// An offer in the scheduler's words, or `None` if it holds nothing for `role`: then all of it was
@@ -158,6 +161,7 @@ pub fn task_info(
         session_timeout_ms: template.session_timeout_ms,
         admin_keypath: template.admin_keypath.clone(),
         installer: template.installer.clone(),
+        timings: template.timings,
     };
     let id = launch.task.task_id.to_string();
     let prefix = template

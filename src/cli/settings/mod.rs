@@ -16,7 +16,7 @@ pub use self::{
     parse::{EnvironmentVariable, LogFormat, Spread, StateStorage},
 };
 use crate::{
-    cluster::control::Installer,
+    cluster::{control::Installer, timings::Timings},
     keyfile::{self, Account, SchedulerKey},
     mesos::{address::MasterAddresses, authentication::Credential},
     zookeeper::url::{Credentials, ZkUrl},
@@ -65,6 +65,8 @@ pub struct Settings {
     pub work_dir: PathBuf,
     /// How long an election waits for reports.
     pub election_timeout: Duration,
+    /// How soon executors notice faults, and how long they wait before they act.
+    pub timings: Timings,
     /// How MySQL gets onto agents.
     pub installer: Installer,
     /// Whether members of a cluster may share an agent.
@@ -188,6 +190,7 @@ impl Door {
         let state_storage = self.required("state-storage", parse::state_storage);
         let work_dir = self.required("work-dir", parse::work_dir);
         let election_timeout = self.required("election-timeout", parse::election_timeout);
+        let timings = self.timings();
         let installer = self.required("installer-args", parse::installer);
         let backups = self.required("backup-store-args", parse::no_backup_store);
         let volumes = self.volumes(framework_role.as_deref());
@@ -218,11 +221,26 @@ impl Door {
             state_storage: state_storage?,
             work_dir: work_dir?,
             election_timeout: election_timeout?,
+            timings: timings?,
             installer: installer?,
             spread: spread?,
             verbose: verbose?,
             log_format: log_format?,
             warnings,
+        })
+    }
+
+    /// Every one is looked at before the first that is wrong ends it.
+    fn timings(&mut self) -> Option<Timings> {
+        let check_interval = self.required("health-check-interval", parse::check_interval);
+        let hang_timeout = self.required("hang-timeout", parse::hang_timeout);
+        let commit_timeout = self.required("commit-timeout", parse::commit_timeout);
+        let master_lease = self.required("master-lease", parse::master_lease);
+        Some(Timings {
+            check_interval: check_interval?,
+            hang_timeout: hang_timeout?,
+            commit_timeout: commit_timeout?,
+            master_lease: master_lease?,
         })
     }
 
@@ -235,7 +253,7 @@ impl Door {
         })
     }
 
-    /// What must hold between ZooKeeper's identities.
+    /// What must hold between times, and between ZooKeeper's identities.
     fn check_together(&mut self, settings: &Settings) {
         let Settings {
             zk_url,
@@ -257,6 +275,24 @@ impl Door {
                 "the executors must not have the same ZooKeeper user as the scheduler in --zk-url: they could write its state",
             ),
             _ => {}
+        }
+        let Timings {
+            check_interval,
+            hang_timeout,
+            commit_timeout,
+            master_lease,
+        } = settings.timings;
+        for (flag, time) in [
+            ("hang-timeout", hang_timeout),
+            ("commit-timeout", commit_timeout),
+            ("master-lease", master_lease),
+        ] {
+            if time <= check_interval {
+                self.fault(
+                    flag,
+                    "it must be longer than --health-check-interval: within it nothing would be looked at",
+                );
+            }
         }
         let others = [
             zk_url.credentials(),

@@ -55,6 +55,18 @@ const FAILOVER_TIMEOUT: [Duration; 2] = [Duration::from_secs(60), Duration::from
 /// Reports take a second to come; an operator is awake after an hour.
 const ELECTION_TIMEOUT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
 
+/// A check takes a millisecond; one in a minute is hardly one.
+const CHECK_INTERVAL: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(60)];
+
+/// A healthy server under load may not answer for some tenths of a second.
+const HANG_TIMEOUT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(600)];
+
+/// A disk may be busy for a second; a transaction of many gigabytes is written for minutes.
+const COMMIT_TIMEOUT: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3600)];
+
+/// The client library needs 2/5 of a session timeout, 2.4 s, to see that a connection is gone.
+const MASTER_LEASE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(600)];
+
 const DAY: u64 = 24 * 60 * 60;
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
@@ -119,6 +131,22 @@ pub(super) fn election_timeout(text: &str) -> Result<Duration, String> {
     duration(text, ELECTION_TIMEOUT)
 }
 
+pub(super) fn check_interval(text: &str) -> Result<Duration, String> {
+    duration(text, CHECK_INTERVAL)
+}
+
+pub(super) fn hang_timeout(text: &str) -> Result<Duration, String> {
+    duration(text, HANG_TIMEOUT)
+}
+
+pub(super) fn commit_timeout(text: &str) -> Result<Duration, String> {
+    duration(text, COMMIT_TIMEOUT)
+}
+
+pub(super) fn master_lease(text: &str) -> Result<Duration, String> {
+    duration(text, MASTER_LEASE)
+}
+
 fn duration(text: &str, [min, max]: [Duration; 2]) -> Result<Duration, String> {
     let time = humantime::parse_duration(text)
         .map_err(|_| format!("{text:?} is not a time such as 30s, 5m, 12h or 14d"))?;
@@ -133,6 +161,7 @@ fn duration(text: &str, [min, max]: [Duration; 2]) -> Result<Duration, String> {
 
 fn in_days_or_seconds(time: Duration) -> String {
     match time.as_secs() {
+        0 => format!("{}ms", time.as_millis()),
         seconds if seconds % DAY == 0 => format!("{}d", seconds / DAY),
         seconds => format!("{seconds}s"),
     }

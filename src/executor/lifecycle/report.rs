@@ -29,6 +29,7 @@ pub fn report(state: &State) -> Report {
         held: state.held.clone(),
         canary: state.canary.executed,
         problem: problem(state),
+        trouble: None,
     }
 }
 

@@ -21,10 +21,13 @@ use super::{
 };
 use crate::{
     cluster::{
-        control::{self, Authentication, ClusterUser, Installer, Lineage, MemberState, ServerKind},
+        control::{
+            self, Address, Authentication, ClusterUser, Installer, Lineage, MemberState, ServerKind,
+        },
         flavour::{Flavour, ServerVersion},
         gtid::Position,
         id::{MemberId, TaskId},
+        timings::Timings,
         voters::Voters,
     },
     executor::event::{Event, Outcome},
@@ -79,6 +82,7 @@ fn task() -> TaskData {
         session_timeout_ms: 10_000,
         admin_keypath: "/key".into(),
         installer: Installer::Search,
+        timings: Timings::default(),
     }
 }
 
@@ -101,6 +105,16 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
         canary: 0,
         lineage: Vec::new(),
         user: user(),
+        addresses: [ME, OTHER, MemberId(2)]
+            .map(|member| (member, address(member)))
+            .into(),
+    }
+}
+
+fn address(member: MemberId) -> Address {
+    Address {
+        host: format!("host{member}"),
+        port: 3306,
     }
 }
 

@@ -407,6 +407,7 @@ impl World {
             held,
             canary,
             problem: None,
+            trouble: None,
         };
         self.tell(Event::Reported {
             cluster: name(),

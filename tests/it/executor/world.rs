@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -15,6 +16,7 @@ use cotton::cluster::control::{
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::gtid::Position;
 use cotton::cluster::id::{ClusterName, Epoch, MemberId, TaskId};
+use cotton::cluster::timings::Timings;
 use cotton::cluster::voters::{Durability, Voters};
 use cotton::mesos::v1;
 use cotton::mysql::authentication;
@@ -47,6 +49,7 @@ pub struct World {
     pub flavour: Flavour,
     installer: Installer,
     keys: TempDir,
+    pub timings: Timings,
     pub goal: Goal,
 }
 
@@ -116,6 +119,7 @@ impl World {
                 name: USER.into(),
                 authentication,
             },
+            addresses: BTreeMap::new(),
         };
         let connection = session.connected(DEADLINE).await.unwrap();
         let acl = Acls::open().control;
@@ -136,6 +140,7 @@ impl World {
             flavour,
             installer,
             keys,
+            timings: Timings::default(),
             goal,
         }
     }
@@ -158,6 +163,7 @@ impl World {
             session_timeout_ms: 4_000,
             admin_keypath: self.keys.path().join("admin").display().to_string(),
             installer: self.installer.clone(),
+            timings: self.timings,
         };
         let agent = Agent::start(v1::TaskInfo {
             name: "mysqld".into(),

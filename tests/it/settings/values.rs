@@ -253,6 +253,31 @@ fn wrong_values_and_their_sentences() {
             "--election-timeout: 2h is out of range",
         ),
         (
+            "health-check-interval",
+            "10ms",
+            "--health-check-interval: 10ms is out of range: give a time from 100ms to 60s",
+        ),
+        (
+            "hang-timeout",
+            "3",
+            "--hang-timeout: \"3\" is not a time such as 30s, 5m, 12h or 14d",
+        ),
+        (
+            "hang-timeout",
+            "1s",
+            "--hang-timeout: it must be longer than --health-check-interval",
+        ),
+        (
+            "commit-timeout",
+            "2h",
+            "--commit-timeout: 2h is out of range: give a time from 1s to 3600s",
+        ),
+        (
+            "master-lease",
+            "2s",
+            "--master-lease: 2s is out of range: give a time from 3s to 600s",
+        ),
+        (
             "installer-args",
             "mysqld",
             "--installer-args: it is not JSON",

@@ -39,6 +39,7 @@ fn report(member: u32, promised: u64) -> Report {
         held: None,
         canary: 0,
         problem: None,
+        trouble: None,
     }
 }
 
