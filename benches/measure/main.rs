@@ -26,12 +26,16 @@ use cotton::cluster::flavour::Flavour;
 use figures::Figures;
 
 fn main() {
-    // Cargo passes --bench. A word after it chooses what is measured.
+    // Cargo passes --bench. Words after it choose what is measured, and of which flavour.
     let only: Vec<String> = std::env::args()
         .skip(1)
         .filter(|argument| !argument.starts_with('-'))
         .collect();
-    let wanted = |what: &str| only.is_empty() || only.iter().any(|word| what.contains(word));
+    let among = |words: &[&str], what: &str| {
+        let given = |word: &str| only.iter().any(|known| known == word);
+        given(what) || !words.iter().any(|word| given(word))
+    };
+    let wanted = |what| among(&["executor", "creation", "failover"], what);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -55,6 +59,9 @@ fn main() {
         figures::line("start to subscribed", &starts.millis(), "aim: under 50 ms");
     }
     for flavour in [Flavour::Mariadb, Flavour::Mysql] {
+        if !among(&["mariadb", "mysql"], &flavour.to_string()) {
+            continue;
+        }
         println!("\n{flavour}");
         if wanted("creation") {
             runtime.block_on(creation::measure(flavour));

@@ -14,7 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    action::{Action, TaskUpdate},
+    action::{Action, Step, TaskUpdate},
     chain,
     event::Event,
     install::Installed,
@@ -140,11 +140,13 @@ impl Hands {
             }
             Action::Begin { number, step } => {
                 info!(?step, number, "step begun");
+                let opens = matches!(step, Step::Open { .. });
+                let server = self.running.as_ref().map(|alive| Arc::clone(&alive.server));
                 let work = steps::perform(
                     step,
                     Arc::clone(&self.context),
                     self.installed.clone(),
-                    self.running.as_ref().map(|alive| Arc::clone(&alive.server)),
+                    server.clone(),
                 );
                 let events = self.events.clone();
                 let task = task::spawn(async move {
@@ -155,9 +157,13 @@ impl Hands {
                             (Err(problem), Brought::Nothing)
                         }
                     };
+                    let server = server.filter(|_| opens && outcome.is_ok());
                     let event = Event::Done { number, outcome };
                     // The queue is gone only when the executor ends.
                     let _ = events.send(Happened { event, brought }).await;
+                    if let Some(server) = server {
+                        task::spawn(forget_source(server));
+                    }
                 });
                 self.step = Some((number, task.abort_handle()));
             }
@@ -275,6 +281,18 @@ impl Hands {
             agent_id: self.agent.clone(),
             ..Default::default()
         });
+    }
+}
+
+/// A master forgets whom it followed when it is open already: it takes about as long as all of the promotion, and only
+/// keeps those from wondering who look at its replication status.
+///
+/// A server that ends before that starts with its replication stopped, with relay logs of which everything
+/// is executed, like any other that followed. What it does next, in a later epoch, is to follow, which
+/// forgets them, or to be master again and come here. So it is not tried again either.
+async fn forget_source(server: Arc<Server>) {
+    if let Err(error) = server.forget_source().await {
+        warn!(error = %chain(&error), "the master before is not forgotten");
     }
 }
 

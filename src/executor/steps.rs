@@ -366,7 +366,8 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         Step::Prepare {
             acknowledgements, ..
         } => {
-            server.forget_source().await?;
+            // Forgetting it takes longer, and waits until clients are served.
+            server.leave_source().await?;
             server.prepare_source(acknowledgements).await?;
         }
         Step::Mark { epoch } => mark(server, context, epoch).await?,
@@ -392,10 +393,11 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         }
         Step::Admit { marker, .. } => admit(server, &marker).await?,
         Step::Halt { refuse_clients, .. } => {
-            server.stop_receiving().await?;
             if refuse_clients {
                 server.stop_following().await?;
                 server.refuse_clients().await?;
+            } else {
+                server.stop_receiving().await?;
             }
         }
         // Those are in `raise`.

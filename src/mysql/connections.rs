@@ -13,6 +13,7 @@ use sqlx::{
     mysql::{MySqlConnectOptions, MySqlConnection, MySqlRow},
 };
 use tokio::time::{Instant, timeout, timeout_at};
+use tracing::trace;
 
 use super::{error::Error, server::Credentials};
 
@@ -171,11 +172,12 @@ impl Connections {
         limit: Duration,
         sql: impl Into<String>,
     ) -> Result<Vec<Row>, Error> {
-        let sql = sql.into();
+        let (sql, begun) = (sql.into(), Instant::now());
         let mut connection = self.take(operation).await?;
         // Dropped half-way, by this timeout or by the caller, the connection is closed: it is out of `idle`.
         let rows = in_time(operation, limit, fetch(&mut connection, sql)).await?;
         self.keep(connection);
+        trace!(operation, took = ?begun.elapsed(), "statement");
         Ok(rows)
     }
 

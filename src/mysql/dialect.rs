@@ -38,8 +38,8 @@ pub struct Dialect {
     pub applier_waits_for_the_rest: bool,
     /// Starts the applier alone.
     pub start_applier: &'static str,
-    /// Forgets whom the server follows, with the relay logs.
-    pub forget: &'static [&'static str],
+    /// Forgets whom the server followed, with the relay logs. Both threads are stopped.
+    pub forget: &'static str,
     /// Lets clients in.
     pub admit: &'static str,
     /// Keeps new clients out.

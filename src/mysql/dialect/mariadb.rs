@@ -41,7 +41,7 @@ pub static DIALECT: Dialect = Dialect {
     stop_both: "STOP SLAVE",
     applier_waits_for_the_rest: false,
     start_applier: "START SLAVE SQL_THREAD",
-    forget: &["STOP SLAVE", "RESET SLAVE ALL"],
+    forget: "RESET SLAVE ALL",
     admit: "SET GLOBAL init_connect = ''",
     refuse: MARIADB_REFUSES_CLIENTS,
     open: &["SET GLOBAL read_only = OFF"],

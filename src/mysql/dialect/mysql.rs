@@ -37,7 +37,7 @@ pub static DIALECT: Dialect = Dialect {
     stop_both: "STOP REPLICA",
     applier_waits_for_the_rest: true,
     start_applier: "START REPLICA SQL_THREAD",
-    forget: &["STOP REPLICA", "RESET REPLICA ALL"],
+    forget: "RESET REPLICA ALL",
     admit: "SET GLOBAL offline_mode = OFF",
     refuse: "SET GLOBAL offline_mode = ON",
     // Switching read_only off switches super_read_only off, and super_read_only on switches read_only on.

@@ -48,10 +48,15 @@ impl Server {
             .await
     }
 
-    /// Stops receiving and applying; forgets nothing.
+    /// Stops receiving and applying, in the middle of a transaction if need be; forgets nothing.
     pub async fn stop_following(&self) -> Result<(), Error> {
+        const OPERATION: &str = "stop replication";
+        self.stop_receiving().await?;
+        if self.dialect.applier_waits_for_the_rest {
+            self.kill_applier(OPERATION).await?;
+        }
         self.connections
-            .execute("stop replication", self.dialect.stop_both)
+            .execute(OPERATION, self.dialect.stop_both)
             .await
     }
 
@@ -130,18 +135,32 @@ impl Server {
         Ok(())
     }
 
-    /// Follows nobody any more and forgets whom it followed.
+    /// Follows nobody any more, and still knows whom it followed: [`Server::forget_source`] can come later.
+    ///
+    /// All that the relay logs hold is executed then, so they add nothing to what the server holds, and nothing starts
+    /// the threads again but [`Server::follow`], which throws the relay logs away.
+    ///
+    /// # Errors
+    /// [`Error::Unapplied`] while anything received is not executed; the receiver is stopped then.
+    pub async fn leave_source(&self) -> Result<(), Error> {
+        const OPERATION: &str = "leave the former master";
+        self.stop_with_all_executed(OPERATION).await.map(|_| ())
+    }
+
+    /// Follows nobody any more and forgets whom it followed. It deletes files and syncs tables, for up to a tenth of a second.
     ///
     /// # Errors
     /// [`Error::Unapplied`] while anything received is not executed; the receiver is stopped then.
     pub async fn forget_source(&self) -> Result<(), Error> {
         const OPERATION: &str = "forget the former master";
-        self.stop_with_all_executed(OPERATION).await?;
-        for statement in self.dialect.forget {
-            self.forget_files();
-            self.connections.execute(OPERATION, *statement).await?;
+        if self.replication_status().await?.is_none() {
+            return Ok(());
         }
-        Ok(())
+        self.stop_with_all_executed(OPERATION).await?;
+        self.forget_files();
+        self.connections
+            .execute(OPERATION, self.dialect.forget)
+            .await
     }
 
     /// What was received, whether applied or not.
@@ -197,9 +216,6 @@ impl Server {
                 unapplied,
             });
         }
-        if self.dialect.applier_waits_for_the_rest {
-            self.kill_applier(operation).await?;
-        }
         self.stop_following().await?;
         Ok(executed)
     }
@@ -209,8 +225,12 @@ impl Server {
     /// The receiver may have been stopped within a transaction. STOP REPLICA would have the applier wait 60 s for
     /// the rest of it, and a change of master with it (tried); one that is killed rolls back what it has
     /// of it. That transaction was not received, it comes again from the next master. The error that the applier
-    /// leaves is gone with its next start.
+    /// leaves is gone with its next start. The receiver must have been stopped before.
     async fn kill_applier(&self, operation: &'static str) -> Result<(), Error> {
+        let status = self.replication_status().await?;
+        if !status.is_some_and(|status| status.replication.applying) {
+            return Ok(());
+        }
         let threads = self.connections.rows(operation, "SHOW PROCESSLIST").await?;
         let of_replication = threads
             .iter()

@@ -13,6 +13,7 @@ both_flavours!(
     roles_change_and_both_go_on,
     a_stopped_applier_is_reported,
     a_transaction_that_was_cut_off_holds_nothing_up,
+    a_transaction_that_was_cut_off_does_not_hold_up_a_halt,
 );
 
 /// Goal: what Cotton relies on at a server's first start. Method: observe a new one.
@@ -173,7 +174,8 @@ async fn nothing_received_is_thrown_away(flavour: Flavour) {
     assert!(follower.held().await.unwrap().contains(&written));
 }
 
-/// Goal: a switch of master there and back. Method: promote the follower, point the old master at it, promote that again.
+/// Goal: a switch of master there and back, whether a master had the time to forget whom it followed or not. Method:
+/// promote the follower, point the old master at it, promote that again.
 async fn roles_change_and_both_go_on(flavour: Flavour) {
     let (mysqld_a, a) = open_master(flavour, 1).await;
     let (mysqld_b, b) = follower(&mysqld_a, 2, true).await;
@@ -181,14 +183,18 @@ async fn roles_change_and_both_go_on(flavour: Flavour) {
     a.write_marker(CLUSTER, Epoch(1), soon()).await.unwrap();
     a.write_canary(1, soon()).await.unwrap();
 
-    for (epoch, new, mysqld_new, old) in [(2, &b, &mysqld_b, &a), (3, &a, &mysqld_a, &b)] {
+    for (epoch, new, mysqld_new, old) in [
+        (2, &b, &mysqld_b, &a),
+        (3, &a, &mysqld_a, &b),
+        (4, &b, &mysqld_b, &a),
+    ] {
         old.close_for_writes().await.unwrap();
         new.wait_executed(&old.executed().await.unwrap(), soon())
             .await
             .unwrap();
         new.stop_receiving().await.unwrap();
         new.apply_received(soon()).await.unwrap();
-        new.forget_source().await.unwrap();
+        new.leave_source().await.unwrap();
         new.prepare_source(1).await.unwrap();
         old.prepare_source(0).await.unwrap();
         old.follow(&mysqld_new.source(), true).await.unwrap();
@@ -196,12 +202,19 @@ async fn roles_change_and_both_go_on(flavour: Flavour) {
             .await
             .unwrap();
         new.open_for_writes().await.unwrap();
-        new.write_canary(epoch, soon()).await.unwrap();
+        new.write_canary(epoch * 10, soon()).await.unwrap();
         old.wait_executed(&new.executed().await.unwrap(), soon())
             .await
             .unwrap();
-        assert_eq!(old.read_canary().await.unwrap(), Some(epoch));
+        assert_eq!(old.read_canary().await.unwrap(), Some(epoch * 10));
         assert!(!new.observe().await.unwrap().read_only && old.observe().await.unwrap().read_only);
+        if epoch == 3 {
+            new.forget_source().await.unwrap();
+            assert_eq!(new.observe().await.unwrap().replication, None);
+            new.write_canary(epoch + 1, soon()).await.unwrap();
+            let executed = new.executed().await.unwrap();
+            old.wait_executed(&executed, soon()).await.unwrap();
+        }
     }
     assert_eq!(a.held().await.unwrap(), b.held().await.unwrap());
 }
@@ -239,6 +252,48 @@ async fn a_stopped_applier_is_reported(flavour: Flavour) {
 /// Goal: a change of master does not wait for the rest of a transaction that will not come. Method: stop the
 /// master while a large one is on its way, and point the replica anew.
 async fn a_transaction_that_was_cut_off_holds_nothing_up(flavour: Flavour) {
+    let (master, follower, cut) = cut_off(flavour).await;
+    follower
+        .server
+        .follow(&master.mysqld.source(), true)
+        .await
+        .unwrap();
+    cut.comes_again(&master, &follower).await;
+}
+
+/// Goal: a member whose data is not part of the history stops at once, too; or its step would last longer than a
+/// statement may take, and fail. Method: the same, but the replica is only stopped.
+async fn a_transaction_that_was_cut_off_does_not_hold_up_a_halt(flavour: Flavour) {
+    let (master, follower, cut) = cut_off(flavour).await;
+    let before = follower.server.held().await.unwrap();
+    follower.server.stop_following().await.unwrap();
+    assert_eq!(follower.server.held().await.unwrap(), before);
+    follower.server.stop_following().await.unwrap();
+    let seen = follower.server.observe().await.unwrap();
+    assert!(
+        seen.replication
+            .is_some_and(|r| !r.applying && !r.receiving)
+    );
+
+    let source = master.mysqld.source();
+    follower.server.follow(&source, true).await.unwrap();
+    cut.comes_again(&master, &follower).await;
+}
+
+/// A server, and the process that it is.
+struct Node {
+    mysqld: Mysqld,
+    server: Server,
+}
+
+/// A transaction that a master is about to send the rest of, when it goes on.
+struct CutOff {
+    master: nix::unistd::Pid,
+    writer: tokio::task::JoinHandle<()>,
+}
+
+/// A master that stands still, and a replica whose receiver was stopped in the middle of a transaction.
+async fn cut_off(flavour: Flavour) -> (Node, Node, CutOff) {
     use nix::sys::signal::{Signal, kill};
     let (mysqld, server) = open_master(flavour, 1).await;
     let (other, follower) = follower(&mysqld, 2, true).await;
@@ -273,18 +328,23 @@ async fn a_transaction_that_was_cut_off_holds_nothing_up(flavour: Flavour) {
         before,
         "all of it has arrived already"
     );
-    follower.follow(&mysqld.source(), true).await.unwrap();
+    let node = |mysqld, server| Node { mysqld, server };
+    let cut = CutOff { master, writer };
+    (node(mysqld, server), node(other, follower), cut)
+}
 
-    kill(master, Signal::SIGCONT).unwrap();
-    writer.await.unwrap();
-    let written = server.executed().await.unwrap();
-    follower.wait_executed(&written, soon()).await.unwrap();
-    assert_eq!(
-        ask(&mut other.local().await, "SELECT COUNT(*) FROM large.t")
-            .await
-            .as_deref(),
-        Some("12")
-    );
+impl CutOff {
+    /// The master goes on, and the replica gets all of it.
+    async fn comes_again(self, master: &Node, follower: &Node) {
+        nix::sys::signal::kill(self.master, nix::sys::signal::Signal::SIGCONT).unwrap();
+        self.writer.await.unwrap();
+        let written = master.server.executed().await.unwrap();
+        let replica = &follower.server;
+        replica.wait_executed(&written, soon()).await.unwrap();
+        let count = "SELECT COUNT(*) FROM large.t";
+        let mut local = follower.mysqld.local().await;
+        assert_eq!(ask(&mut local, count).await.as_deref(), Some("12"));
+    }
 }
 
 fn relay_log_bytes(folder: &std::path::Path) -> u64 {

@@ -8,6 +8,7 @@ both_flavours!(
     acknowledged_transactions_survive_a_restart,
     a_replay_that_was_cut_off_goes_on,
     a_killed_master_starts_closed_and_holds_its_unacknowledged_tail,
+    a_master_that_had_no_time_to_forget_its_own_starts_as_any_other,
 );
 
 /// Goal: what was acknowledged from the relay log is held and applied after SIGKILL. Method: block the applier, receive, also across
@@ -160,4 +161,53 @@ async fn catch_up(follower: &Server, server: &Server) {
 async fn rows(connection: &mut MySqlConnection) -> u32 {
     let count = ask(connection, "SELECT COUNT(*) FROM d.t").await;
     count.unwrap().parse().unwrap()
+}
+
+/// Goal: a master that dies before it has forgotten whom it followed holds what it held, and can be master or follow
+/// again. Method: promote a follower without forgetting, kill it, start it, both ways.
+async fn a_master_that_had_no_time_to_forget_its_own_starts_as_any_other(flavour: Flavour) {
+    let (mut mysqld_a, a) = open_master(flavour, 1).await;
+    let (mut mysqld_b, b) = follower(&mysqld_a, 2, true).await;
+    a.prepare_source(1).await.unwrap();
+    a.write_canary(1, soon()).await.unwrap();
+    let from_a = a.executed().await.unwrap();
+    b.wait_executed(&from_a, soon()).await.unwrap();
+    mysqld_a.kill();
+    b.leave_source().await.unwrap();
+    b.write_marker(CLUSTER, Epoch(2), soon()).await.unwrap();
+    b.open_for_writes().await.unwrap();
+    b.write_canary(2, soon()).await.unwrap();
+    let written = b.executed().await.unwrap();
+    assert!(written.contains(&from_a));
+    assert_eq!(b.held().await.unwrap(), written);
+
+    mysqld_b.kill();
+    let b = mysqld_b.restart().await;
+    b.stop_receiving().await.unwrap();
+    assert_eq!(b.held().await.unwrap(), written);
+    b.apply_received(soon()).await.unwrap();
+    assert_eq!(b.executed().await.unwrap(), written, "something came again");
+    let seen = b.observe().await.unwrap();
+    assert!(seen.replication.is_none_or(|r| !r.applying && !r.receiving));
+
+    b.leave_source().await.unwrap();
+    b.write_marker(CLUSTER, Epoch(3), soon()).await.unwrap();
+    b.open_for_writes().await.unwrap();
+    let a = mysqld_a.restart().await;
+    a.follow(&mysqld_b.source(), true).await.unwrap();
+    let written = b.executed().await.unwrap();
+    a.wait_executed(&written, soon()).await.unwrap();
+    assert_eq!(a.held().await.unwrap(), written);
+
+    mysqld_b.kill();
+    a.leave_source().await.unwrap();
+    a.write_marker(CLUSTER, Epoch(4), soon()).await.unwrap();
+    a.open_for_writes().await.unwrap();
+    a.write_canary(4, soon()).await.unwrap();
+    let b = mysqld_b.restart().await;
+    b.follow(&mysqld_a.source(), true).await.unwrap();
+    let written = a.executed().await.unwrap();
+    b.wait_executed(&written, soon()).await.unwrap();
+    assert_eq!(b.read_canary().await.unwrap(), Some(4));
+    assert_eq!(b.held().await.unwrap(), a.held().await.unwrap());
 }
