@@ -15,6 +15,7 @@ mod files;
 mod http;
 pub mod master;
 mod master_link;
+mod reservation;
 mod resources;
 mod signals;
 pub mod up;

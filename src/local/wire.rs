@@ -9,7 +9,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use prost::Message;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::mesos::v1::{AgentInfo, ExecutorInfo, FrameworkInfo, KillPolicy, TaskInfo, TaskStatus};
+use crate::mesos::v1::offer::Operation;
+use crate::mesos::v1::{
+    AgentInfo, DurationInfo, ExecutorInfo, FrameworkInfo, KillPolicy, OperationStatus, Resource,
+    TaskInfo, TaskStatus,
+};
 
 /// Where agents register.
 pub const REGISTER_PATH: &str = "/local/agents";
@@ -54,6 +58,15 @@ pub struct KnownExecutor {
     pub info: Proto<ExecutorInfo>,
 }
 
+/// An operation as its agent knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownOperation {
+    /// Its framework.
+    pub framework_id: String,
+    /// How it ended, with the operation's id and the uuid that is not acknowledged.
+    pub status: Proto<OperationStatus>,
+}
+
 /// The first thing an agent says; with everything that it runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Register {
@@ -67,6 +80,10 @@ pub struct Register {
     pub executors: Vec<KnownExecutor>,
     /// Its tasks whose end was not acknowledged.
     pub tasks: Vec<KnownTask>,
+    /// All that it has, reservations and volumes included.
+    pub total: Vec<Proto<Resource>>,
+    /// Operations whose end was not acknowledged.
+    pub operations: Vec<KnownOperation>,
 }
 
 /// Agent to master.
@@ -87,6 +104,13 @@ pub enum ToMaster {
         status: Proto<TaskStatus>,
         /// The task's newest state, which may be ahead of `status`.
         latest_state: i32,
+    },
+    /// The end of an operation, which waits for its acknowledgement.
+    OperationUpdate {
+        /// The operation's framework.
+        framework_id: String,
+        /// The status, with its uuid.
+        status: Proto<OperationStatus>,
     },
     /// An executor ended.
     ExitedExecutor {
@@ -171,6 +195,34 @@ pub enum ToAgent {
         task_id: String,
         /// Of the status, in base64.
         uuid: String,
+    },
+    /// Change what the agent has: reserve, create a volume and so on.
+    ApplyOperation {
+        /// The operation's framework.
+        framework_id: String,
+        /// The operation, checked against what the agent has.
+        operation: Proto<Operation>,
+    },
+    /// The end of an operation was received.
+    AcknowledgeOperation {
+        /// The operation's framework.
+        framework_id: String,
+        /// The operation.
+        operation_id: String,
+        /// Of the status, in base64.
+        uuid: String,
+    },
+    /// End all tasks, and take no new ones before that is done.
+    Drain {
+        /// Shortens the grace period of tasks that state a longer one.
+        max_grace_period: Option<Proto<DurationInfo>>,
+        /// The agent will not come back.
+        mark_gone: bool,
+    },
+    /// End all executors and the agent itself, which comes back as a new one, if at all.
+    Shutdown {
+        /// Why.
+        reason: String,
     },
     /// A scheduler's message for its executor.
     FrameworkMessage {

@@ -3789,6 +3789,220 @@ impl ::prost::Name for Call {
         "/mesos.v1.master.Call".into()
     }
 }
+/// What machines under maintenance do.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ClusterStatus {
+    #[prost(message, repeated, tag = "1")]
+    pub draining_machines: ::prost::alloc::vec::Vec<cluster_status::DrainingMachine>,
+    #[prost(message, repeated, tag = "2")]
+    pub down_machines: ::prost::alloc::vec::Vec<super::MachineId>,
+}
+/// Nested message and enum types in `ClusterStatus`.
+pub mod cluster_status {
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct DrainingMachine {
+        #[prost(message, required, tag = "1")]
+        pub id: super::super::MachineId,
+        /// What the frameworks of its agents answered to their inverse offers.
+        #[prost(message, repeated, tag = "2")]
+        pub statuses: ::prost::alloc::vec::Vec<super::InverseOfferStatus>,
+    }
+    impl ::prost::Name for DrainingMachine {
+        const NAME: &'static str = "DrainingMachine";
+        const PACKAGE: &'static str = "mesos.v1.master";
+        fn full_name() -> ::prost::alloc::string::String {
+            "mesos.v1.master.ClusterStatus.DrainingMachine".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/mesos.v1.master.ClusterStatus.DrainingMachine".into()
+        }
+    }
+}
+impl ::prost::Name for ClusterStatus {
+    const NAME: &'static str = "ClusterStatus";
+    const PACKAGE: &'static str = "mesos.v1.master";
+    fn full_name() -> ::prost::alloc::string::String {
+        "mesos.v1.master.ClusterStatus".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/mesos.v1.master.ClusterStatus".into()
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InverseOfferStatus {
+    #[prost(enumeration = "inverse_offer_status::Status", required, tag = "1")]
+    pub status: i32,
+    #[prost(message, required, tag = "2")]
+    pub framework_id: super::FrameworkId,
+    #[prost(message, required, tag = "3")]
+    pub timestamp: super::TimeInfo,
+}
+/// Nested message and enum types in `InverseOfferStatus`.
+pub mod inverse_offer_status {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Status {
+        Unknown = 1,
+        Accept = 2,
+        Decline = 3,
+    }
+    impl Status {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unknown => "UNKNOWN",
+                Self::Accept => "ACCEPT",
+                Self::Decline => "DECLINE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN" => Some(Self::Unknown),
+                "ACCEPT" => Some(Self::Accept),
+                "DECLINE" => Some(Self::Decline),
+                _ => None,
+            }
+        }
+    }
+}
+impl ::prost::Name for InverseOfferStatus {
+    const NAME: &'static str = "InverseOfferStatus";
+    const PACKAGE: &'static str = "mesos.v1.master";
+    fn full_name() -> ::prost::alloc::string::String {
+        "mesos.v1.master.InverseOfferStatus".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/mesos.v1.master.InverseOfferStatus".into()
+    }
+}
+/// Master to operator, to calls that ask for something.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Response {
+    #[prost(enumeration = "response::Type", optional, tag = "1")]
+    pub r#type: ::core::option::Option<i32>,
+    #[prost(message, optional, tag = "2")]
+    pub get_health: ::core::option::Option<response::GetHealth>,
+    #[prost(message, optional, tag = "17")]
+    pub get_maintenance_status: ::core::option::Option<response::GetMaintenanceStatus>,
+    #[prost(message, optional, tag = "18")]
+    pub get_maintenance_schedule: ::core::option::Option<
+        response::GetMaintenanceSchedule,
+    >,
+}
+/// Nested message and enum types in `Response`.
+pub mod response {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct GetHealth {
+        #[prost(bool, required, tag = "1")]
+        pub healthy: bool,
+    }
+    impl ::prost::Name for GetHealth {
+        const NAME: &'static str = "GetHealth";
+        const PACKAGE: &'static str = "mesos.v1.master";
+        fn full_name() -> ::prost::alloc::string::String {
+            "mesos.v1.master.Response.GetHealth".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/mesos.v1.master.Response.GetHealth".into()
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct GetMaintenanceStatus {
+        #[prost(message, required, tag = "1")]
+        pub status: super::ClusterStatus,
+    }
+    impl ::prost::Name for GetMaintenanceStatus {
+        const NAME: &'static str = "GetMaintenanceStatus";
+        const PACKAGE: &'static str = "mesos.v1.master";
+        fn full_name() -> ::prost::alloc::string::String {
+            "mesos.v1.master.Response.GetMaintenanceStatus".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/mesos.v1.master.Response.GetMaintenanceStatus".into()
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Message)]
+    pub struct GetMaintenanceSchedule {
+        #[prost(message, required, tag = "1")]
+        pub schedule: super::Schedule,
+    }
+    impl ::prost::Name for GetMaintenanceSchedule {
+        const NAME: &'static str = "GetMaintenanceSchedule";
+        const PACKAGE: &'static str = "mesos.v1.master";
+        fn full_name() -> ::prost::alloc::string::String {
+            "mesos.v1.master.Response.GetMaintenanceSchedule".into()
+        }
+        fn type_url() -> ::prost::alloc::string::String {
+            "/mesos.v1.master.Response.GetMaintenanceSchedule".into()
+        }
+    }
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Type {
+        Unknown = 0,
+        GetHealth = 1,
+        GetMaintenanceStatus = 16,
+        GetMaintenanceSchedule = 17,
+    }
+    impl Type {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unknown => "UNKNOWN",
+                Self::GetHealth => "GET_HEALTH",
+                Self::GetMaintenanceStatus => "GET_MAINTENANCE_STATUS",
+                Self::GetMaintenanceSchedule => "GET_MAINTENANCE_SCHEDULE",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "UNKNOWN" => Some(Self::Unknown),
+                "GET_HEALTH" => Some(Self::GetHealth),
+                "GET_MAINTENANCE_STATUS" => Some(Self::GetMaintenanceStatus),
+                "GET_MAINTENANCE_SCHEDULE" => Some(Self::GetMaintenanceSchedule),
+                _ => None,
+            }
+        }
+    }
+}
+impl ::prost::Name for Response {
+    const NAME: &'static str = "Response";
+    const PACKAGE: &'static str = "mesos.v1.master";
+    fn full_name() -> ::prost::alloc::string::String {
+        "mesos.v1.master.Response".into()
+    }
+    fn type_url() -> ::prost::alloc::string::String {
+        "/mesos.v1.master.Response".into()
+    }
+}
 }
 pub mod scheduler {
 // This file is @generated by prost-build.

@@ -21,6 +21,7 @@ use crate::mesos::v1::CommandInfo;
 use super::cgroup::Cgroups;
 use super::core::{Launch, Process};
 use super::executors::Limitation;
+use super::volumes::{self, Mount};
 use super::{fetch, processes};
 
 /// How long the kernel may take to end killed processes before the agent says that it cannot.
@@ -56,6 +57,10 @@ pub struct Container {
     pub launch: Launch,
     /// Where.
     pub sandbox: PathBuf,
+    /// The agent's directory, below which volumes lie.
+    pub work_dir: PathBuf,
+    /// The volumes that it shows.
+    pub mounts: Vec<Mount>,
     /// With which environment.
     pub variables: Vec<(String, String)>,
     /// None when limits are not enforced.
@@ -95,6 +100,8 @@ impl Container {
         let user = self.user()?;
         self.make_sandbox(user.as_ref())
             .map_err(|error| format!("Failed to make the sandbox: {error}"))?;
+        volumes::link(&self.work_dir, &self.sandbox, &self.mounts)
+            .map_err(|error| format!("Failed to link persistent volumes: {error}"))?;
         let command = self.launch.executor.command.clone().unwrap_or_default();
         tokio::select! {
             fetched = self.fetch(&command) => fetched?,

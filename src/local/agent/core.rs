@@ -4,7 +4,8 @@
 //! [`Core::take_out`] gives, in order: records are stored before anything that follows is done, so
 //! that an agent that dies at any moment finds in its records whatever the outside has seen. Methods
 //! lie by subject: `launching.rs` (tasks and kills from the master), `executors.rs` (the executor
-//! API, containers that end), `updates.rs` (statuses until they are acknowledged), `recovery.rs`.
+//! API, containers that end), `updates.rs` (statuses until they are acknowledged), `operations.rs`
+//! (reservations, volumes, draining), `recovery.rs`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -14,9 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::local::resources::Resources;
 use crate::local::wire::{Proto, ToMaster};
 use crate::mesos::v1::{
-    AgentInfo, ExecutorInfo, FrameworkInfo, TaskInfo, TaskState, TaskStatus, executor, task_status,
+    AgentInfo, ExecutorInfo, FrameworkInfo, Resource, TaskInfo, TaskState, TaskStatus, executor,
+    task_status,
 };
 use crate::time::Timestamp;
+
+use super::operations::{Checkpoint, Drain, Unacknowledged};
 
 /// The agent's clocks, already scaled.
 #[derive(Debug, Clone)]
@@ -56,6 +60,25 @@ pub enum Out {
     },
     /// Write down the id that the master gave.
     StoreId(String),
+    /// Forget the id: the next run is another agent.
+    ForgetId,
+    /// Write down what is reserved, before anything that follows.
+    Checkpoint(Box<Checkpoint>),
+    /// Make the directories of new volumes.
+    MakeVolumes(Vec<Resource>),
+    /// Remove the directories of destroyed volumes.
+    RemoveVolumes(Vec<Resource>),
+    /// Let a sandbox show exactly the volumes among these resources.
+    Mount {
+        /// The executor.
+        key: ExecutorKey,
+        /// The container.
+        container_id: String,
+        /// All that its executor and tasks were given.
+        resources: Resources,
+    },
+    /// End without a word to anybody, for this reason.
+    Abort(String),
     /// Make a sandbox, fetch files and start the executor; answered with `container_started` or
     /// `container_failed`.
     Launch(Box<Launch>),
@@ -174,6 +197,11 @@ pub struct Core {
     pub(super) clocks: Clocks,
     pub(super) executors: BTreeMap<ExecutorKey, Executor>,
     pub(super) connected: bool,
+    /// All that it has, reservations and volumes included.
+    pub(super) total: Resources,
+    /// Operations whose end is not acknowledged, oldest first.
+    pub(super) operations: Vec<Unacknowledged>,
+    pub(super) drain: Option<Drain>,
     /// Until when executors of the former run may subscribe again, before the master is told.
     pub(super) recovering: Option<Timestamp>,
     pub(super) out: Vec<Out>,
@@ -183,11 +211,14 @@ impl Core {
     /// An agent that starts; `info.id` is there when it ran before.
     pub fn new(info: AgentInfo, ip: String, clocks: Clocks) -> Self {
         Self {
+            total: Resources::new(&info.resources),
             info,
             ip,
             clocks,
             executors: BTreeMap::new(),
             connected: false,
+            operations: Vec::new(),
+            drain: None,
             recovering: None,
             out: Vec::new(),
         }
@@ -231,11 +262,13 @@ impl Core {
         self.finish_recovery_if_due(now);
         self.end_late_executors(now);
         self.resend_updates(now);
+        self.resend_operations(now);
     }
 
     /// When [`tick`](Self::tick) has something to do next.
     pub fn wake_at(&self) -> Option<Timestamp> {
         let mut due: Vec<Timestamp> = self.recovering.into_iter().collect();
+        due.extend(self.next_operation());
         for executor in self.executors.values() {
             match executor.phase {
                 Phase::Registering(at) | Phase::Terminating(at) => due.push(at),

@@ -178,6 +178,7 @@ impl Core {
             .into_iter()
             .map(|task| launch_event(task.0))
             .collect();
+        self.mount(key);
         self.store(key);
         for event in events {
             self.send(key, event);
@@ -349,6 +350,7 @@ impl Core {
                 key: key.clone(),
                 container_id,
             });
+            self.finish_drain_if_done();
         }
     }
 

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::local::wire::{KnownExecutor, KnownTask, Proto, Register, ToAgent};
 use crate::mesos::v1::executor::{Event, event};
 use crate::mesos::v1::{
-    AgentId, FrameworkInfo, KillPolicy, TaskId, TaskInfo, TaskState, task_status::Reason,
+    AgentId, ExecutorInfo, FrameworkInfo, KillPolicy, TaskId, TaskInfo, TaskState, task_status::Reason,
 };
 use crate::time::Timestamp;
 
@@ -56,11 +56,13 @@ impl Core {
             frameworks,
             executors,
             tasks,
+            total: self.total.list().iter().cloned().map(Proto).collect(),
+            operations: self.operations.iter().map(|one| one.known.clone()).collect(),
         }
     }
 
-    /// Something from the master. `container_id` is a fresh one, for the case that it is needed.
-    pub fn from_master(&mut self, message: ToAgent, container_id: String, now: Timestamp) {
+    /// Something from the master. `fresh` is for the case that an id is needed.
+    pub fn from_master(&mut self, message: ToAgent, fresh: uuid::Uuid, now: Timestamp) {
         match message {
             ToAgent::Registered {
                 agent_id,
@@ -69,7 +71,7 @@ impl Core {
             // The link answers pings and refusals before anybody else sees them.
             ToAgent::Ping | ToAgent::Refused { .. } => {}
             ToAgent::RunTask { framework, task } => {
-                self.run_task(framework.0, task.0, container_id, now)
+                self.run_task(framework.0, task.0, fresh.to_string(), now)
             }
             ToAgent::KillTask {
                 framework_id,
@@ -101,6 +103,29 @@ impl Core {
                 let uuid = BASE64.decode(uuid).unwrap_or_default();
                 self.acknowledge(&framework_id, &task_id, &uuid, now);
             }
+            ToAgent::ApplyOperation {
+                framework_id,
+                operation: Proto(operation),
+            } => {
+                let uuid = fresh.as_bytes().to_vec();
+                self.apply_operation(framework_id, &operation, uuid, now);
+            }
+            ToAgent::AcknowledgeOperation {
+                framework_id,
+                operation_id,
+                uuid,
+            } => {
+                let uuid = BASE64.decode(uuid).unwrap_or_default();
+                self.acknowledge_operation(&framework_id, &operation_id, &uuid);
+            }
+            ToAgent::Drain {
+                max_grace_period,
+                mark_gone,
+            } => self.begin_drain(max_grace_period.map(|Proto(max)| max), mark_gone, now),
+            ToAgent::Shutdown { reason } => {
+                tracing::info!(%reason, "the master ends this agent");
+                self.removed_by_master(now);
+            }
             ToAgent::FrameworkMessage {
                 framework_id,
                 executor_id,
@@ -126,6 +151,7 @@ impl Core {
         }
         self.connected = true;
         self.resend_all(now);
+        self.resend_all_operations(now);
         for task in reconcile {
             // Between the agent's list and this one, the task may have arrived or ended.
             let known = self
@@ -164,6 +190,9 @@ impl Core {
         if self.find_task(&framework_id, &task_id).is_some() {
             // The master said it twice.
             return;
+        }
+        if let Some((reason, message)) = self.why_not(&task, &executor) {
+            return self.drop_task(&framework_id, task, reason, message, now);
         }
         match self.executors.get_mut(&key) {
             None => {
@@ -205,6 +234,7 @@ impl Core {
                         .tasks
                         .insert(task_id, TaskRecord::new(task.clone()));
                     self.limit(&key);
+                    self.mount(&key);
                     self.store(&key);
                     self.send(&key, launch_event(task));
                 }
@@ -222,6 +252,38 @@ impl Core {
         }
     }
 
+    /// Why a task cannot be run here, if so.
+    fn why_not(&self, task: &TaskInfo, executor: &ExecutorInfo) -> Option<(Reason, &'static str)> {
+        if self.drain.is_some() {
+            let message = "Task was received while agent was already draining";
+            return Some((Reason::AgentDraining, message));
+        }
+        if !self.has_reserved(&task.resources) {
+            let message = "The checkpointed resources being used by the task or task group are unknown to \
+                           the agent";
+            return Some((Reason::ResourcesUnknown, message));
+        }
+        if !self.has_reserved(&executor.resources) {
+            let message =
+                "The checkpointed resources being used by the executor are unknown to the agent";
+            return Some((Reason::ResourcesUnknown, message));
+        }
+        None
+    }
+
+    /// Lets the sandbox show what its tasks may use now.
+    pub(super) fn mount(&mut self, key: &ExecutorKey) {
+        if let Some(executor) = self.executors.get(key) {
+            let container_id = executor.record.container_id.clone();
+            let resources = executor.record.resources();
+            self.out.push(Out::Mount {
+                key: key.clone(),
+                container_id,
+                resources,
+            });
+        }
+    }
+
     fn limit(&mut self, key: &ExecutorKey) {
         if let Some(executor) = self.executors.get(key) {
             let container_id = executor.record.container_id.clone();
@@ -233,7 +295,7 @@ impl Core {
         }
     }
 
-    fn kill_task(
+    pub(super) fn kill_task(
         &mut self,
         framework_id: &str,
         task_id: &str,
@@ -332,6 +394,8 @@ impl Core {
             }
             self.forget_if_done(&key);
         }
+        self.forget_operations_of(framework_id);
+        self.finish_drain_if_done();
     }
 
     /// The agent itself is going: everything it runs ends.

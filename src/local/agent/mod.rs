@@ -3,8 +3,8 @@
 //! Requests of executors come in at `server.rs`, messages of the master at
 //! `master_link.rs`; both go to the task that owns the [`core`], which is pure:
 //! it changes its state and says what is to be stored, started, killed and sent. `containers.rs`
-//! makes sandboxes and processes, with `fetch.rs`, `cgroup.rs` and `processes.rs`; `store.rs` keeps
-//! the records from which a restarted agent knows what it runs.
+//! makes sandboxes and processes, with `fetch.rs`, `cgroup.rs`, `processes.rs` and `volumes.rs`;
+//! `store.rs` keeps the records from which a restarted agent knows what it runs and what is reserved.
 
 mod cgroup;
 mod containers;
@@ -14,11 +14,13 @@ mod executors;
 mod fetch;
 mod gc;
 mod launching;
+mod operations;
 pub mod processes;
 mod recovery;
 mod server;
 mod store;
 mod updates;
+mod volumes;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -205,6 +207,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         .canonicalize()
         .context("find the work directory")?;
     let store = Store::new(&work_dir);
+    let store_dir = work_dir.clone();
     let former = store
         .read_id()
         .context("read the agent's id of its former run")?;
@@ -241,7 +244,17 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         switch_user: !args.no_switch_user && nix::unistd::geteuid().is_root(),
     };
     let (news, inbox) = tokio::sync::mpsc::channel(master_link::MAX_WAITING);
-    let core = Core::new(info, ip, clocks.clone());
+    let mut core = Core::new(info, ip, clocks.clone());
+    let checkpoint = store
+        .read_checkpoint()
+        .context("read what the former run had reserved")?;
+    // What a former run had destroyed, should it have died before it removed the directories. It
+    // stays noted until the next change; to remove what is not there does nothing.
+    let destroyed: Vec<_> = checkpoint.removing.iter().map(|one| one.0.clone()).collect();
+    volumes::remove(&store_dir, &destroyed).context("remove destroyed volumes")?;
+    core.restore(checkpoint)
+        .map_err(anyhow::Error::msg)
+        .context("the agent has less than what is reserved on it; start it with as much as before")?;
     let (mut shell, door) = Shell::new(core, clocks, surroundings, inbox);
     shell
         .recover()
@@ -265,12 +278,13 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let mut shell = tokio::spawn(shell.run());
     signals::announce(&format!("listening http://{address}"));
     tokio::select! {
-        () = signals::asked_to_stop() => {}
-        // The shell only ends by itself when it broke.
-        ended = &mut shell => return ended.context("run the agent"),
+        () = signals::asked_to_stop() => {
+            door.shut_down().await;
+            shell.await.context("shut the agent down")?;
+        }
+        // The shell only ends by itself when the master removed the agent, or when it broke.
+        ended = &mut shell => ended.context("run the agent")?,
     }
-    door.shut_down().await;
-    shell.await.context("shut the agent down")?;
     linked.abort();
     gc.abort();
     served.abort();

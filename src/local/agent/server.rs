@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::local::http::{self, Encoding, Events, Reply};
 use crate::local::master_link::News;
+use crate::local::resources::Resources;
 use crate::local::wire::{Register, ToAgent, ToMaster};
 use crate::mesos::v1::executor::{Call, call};
 use crate::time::Timestamp;
@@ -21,6 +22,7 @@ use super::core::{Clocks, Core, ExecutorKey, Launch, Out, Process};
 use super::environment::{self, AgentAddress};
 use super::executors;
 use super::store::Store;
+use super::volumes;
 
 /// How many requests may wait for the core. More wait in their connections.
 const MAX_WAITING_INPUTS: usize = 1024;
@@ -366,9 +368,9 @@ impl Shell {
                 if self.ending && matches!(message, ToAgent::RunTask { .. }) {
                     return;
                 }
-                let container_id = uuid::Uuid::new_v4().to_string();
+                self.ending |= matches!(message, ToAgent::Shutdown { .. });
                 self.core
-                    .from_master(message, container_id, Timestamp::now());
+                    .from_master(message, uuid::Uuid::new_v4(), Timestamp::now());
             }
         }
     }
@@ -385,6 +387,32 @@ impl Shell {
                         fail("keep the agent's id", &error);
                     }
                 }
+                Out::ForgetId => {
+                    if let Err(error) = self.store.remove_id() {
+                        fail("forget its id", &error);
+                    }
+                }
+                Out::Checkpoint(checkpoint) => {
+                    if let Err(error) = self.store.write_checkpoint(&checkpoint) {
+                        fail("keep what is reserved", &error);
+                    }
+                }
+                Out::MakeVolumes(made) => {
+                    if let Err(error) = volumes::make(&self.surroundings.work_dir, &made) {
+                        fail("make the directories of volumes", &error);
+                    }
+                }
+                Out::RemoveVolumes(destroyed) => {
+                    if let Err(error) = volumes::remove(&self.surroundings.work_dir, &destroyed) {
+                        fail("remove the directories of volumes", &error);
+                    }
+                }
+                Out::Mount {
+                    key,
+                    container_id,
+                    resources,
+                } => self.mount(&key, &container_id, &resources),
+                Out::Abort(why) => fail("go on", &std::io::Error::other(why)),
                 Out::Launch(launch) => self.launch(*launch),
                 Out::Limit {
                     container_id,
@@ -432,6 +460,19 @@ impl Shell {
         }
     }
 
+    /// A container that cannot have its volumes is ended; its tasks then fail.
+    fn mount(&self, key: &ExecutorKey, container_id: &str, resources: &Resources) {
+        let work_dir = &self.surroundings.work_dir;
+        let sandbox = environment::sandbox(work_dir, self.core.id(), key, container_id);
+        let mounts = volumes::mounts(work_dir, resources);
+        if let Err(error) = volumes::link(work_dir, &sandbox, &mounts) {
+            tracing::error!(%container_id, %error, "the container cannot have its volumes and is ended");
+            if let Some(cancel) = self.containers.get(container_id) {
+                cancel.cancel();
+            }
+        }
+    }
+
     fn launch(&mut self, launch: Launch) {
         let agent_id = self.core.id().to_owned();
         let framework_id = launch
@@ -459,6 +500,8 @@ impl Shell {
             .insert(launch.container_id.clone(), cancel.clone());
         let container = Container {
             variables: environment::variables(&launch, &address, &self.clocks, &sandbox, path),
+            mounts: volumes::mounts(work_dir, &launch.resources),
+            work_dir: work_dir.clone(),
             launch,
             sandbox,
             cgroups: cgroups.clone(),

@@ -1,4 +1,4 @@
-//! The agent's records on disk: its id, and one file per run of an executor.
+//! The agent's records on disk: its id, what is reserved, and one file per run of an executor.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use crate::local::files::write_atomically;
 
 use super::core::{ExecutorKey, Record};
 use super::environment;
+use super::operations::Checkpoint;
 
 /// The work directory's records.
 #[derive(Debug, Clone)]
@@ -58,6 +59,40 @@ impl Store {
     /// What the file system says.
     pub fn write_id(&self, id: &str) -> io::Result<()> {
         self.write_small(&self.identity(), &Identity { id: id.to_owned() })
+    }
+
+    /// Forgets the id.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn remove_id(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.identity()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// What a former run had reserved. It belongs to the directory, not to the agent's id.
+    ///
+    /// # Errors
+    ///
+    /// A file that is there but cannot be read.
+    pub fn read_checkpoint(&self) -> io::Result<Checkpoint> {
+        Ok(read(&self.checkpoint())?.unwrap_or_default())
+    }
+
+    /// Keeps what is reserved.
+    ///
+    /// # Errors
+    ///
+    /// What the file system says.
+    pub fn write_checkpoint(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        self.write_small(&self.checkpoint(), checkpoint)
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.work_dir.join("meta").join("resources.json")
     }
 
     /// The port of a former run.

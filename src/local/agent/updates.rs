@@ -54,6 +54,10 @@ impl Core {
         if from_executor {
             status.container_status = Some(container_status(&executor.record, ip));
         }
+        self.explain_by_drain(key, &mut status);
+        let Some(executor) = self.executors.get_mut(key) else {
+            return;
+        };
         let Some(task) = executor.record.tasks.get_mut(&task_id) else {
             // A task that was never launched, or whose end was acknowledged: nobody is waiting.
             return self.acknowledge_to_executor(key, &task_id, uuid);
@@ -62,7 +66,11 @@ impl Core {
         if !known {
             task.latest = Some(Proto(status.clone()));
             task.updates.push_back(Proto(status));
+            let over = task.is_over() && executor.phase == Phase::Running;
             self.store(key);
+            if over {
+                self.mount(key);
+            }
         }
         if from_executor {
             self.acknowledge_to_executor(key, &task_id, uuid);

@@ -17,13 +17,16 @@ use crate::mesos::v1::{
 use crate::time::Timestamp;
 
 use super::core::{Core, Offered, Task};
-use super::{events, validate};
+use super::{checks, events, validate};
 
 /// The offers of an ACCEPT, taken together.
-struct Pool {
-    agent_id: String,
-    role: String,
-    left: Resources,
+pub(super) struct Pool {
+    pub agent_id: String,
+    pub role: String,
+    /// What the operations so far have left or made.
+    pub left: Resources,
+    /// The part of the offers that no operation has taken or changed: it is refused for a while.
+    pub untouched: Resources,
 }
 
 impl Core {
@@ -40,6 +43,7 @@ impl Core {
                 agent_id: first.agent_id.clone(),
                 role: first.role.clone(),
                 left: Resources::default(),
+                untouched: Resources::default(),
             },
             (Ok(()), None) => {
                 return self.drop_operations(
@@ -56,15 +60,17 @@ impl Core {
         for offer in &taken {
             pool.left.add(&offer.resources);
         }
+        pool.untouched = pool.left.clone();
         for operation in accept.operations {
             self.operate(framework_id, operation, &mut pool, now);
         }
         let Pool {
             agent_id,
             role,
-            left,
+            untouched,
+            ..
         } = pool;
-        self.refuse_resources(framework_id, agent_id, role, &left, refuse_seconds, now);
+        self.refuse_resources(framework_id, agent_id, role, &untouched, refuse_seconds, now);
     }
 
     /// All offers must be the framework's, valid, of one agent and one role.
@@ -164,6 +170,13 @@ impl Core {
         now: Timestamp,
     ) {
         match operation.r#type() {
+            operation::Type::Launch if operation.id.is_some() => {
+                for task in tasks_of(operation) {
+                    let message = "The `id` field cannot be set on LAUNCH operations".to_owned();
+                    let (state, reason) = (TaskState::TaskError, Reason::TaskInvalid);
+                    self.send_status(framework_id, &task, state, reason, message, now);
+                }
+            }
             operation::Type::Launch => {
                 for task in operation
                     .launch
@@ -196,17 +209,7 @@ impl Core {
             | operation::Type::ShrinkVolume
             | operation::Type::CreateDisk
             | operation::Type::DestroyDisk => {
-                // An operation without id gets no feedback, from a real master neither.
-                if let Some(id) = operation.id.clone() {
-                    let message = format!(
-                        "{} is not supported by the agents of this master",
-                        operation.r#type().as_str_name()
-                    );
-                    self.send(
-                        framework_id,
-                        events::operation(id, OperationState::OperationError, &message),
-                    );
-                }
+                self.convert(framework_id, operation, pool);
             }
         }
     }
@@ -226,6 +229,7 @@ impl Core {
             }
             Ok(needed) => {
                 pool.left.subtract(&needed);
+                pool.untouched.subtract(&needed);
                 let Some(executor) = task.executor.clone() else {
                     return;
                 };
@@ -278,6 +282,13 @@ impl Core {
         if grace.is_some_and(|grace| grace.nanoseconds < 0) {
             return Err("Task's 'kill_policy.grace_period' must be non-negative".to_owned());
         }
+        if task.resources.is_empty() {
+            return Err("Task uses no resources".to_owned());
+        }
+        checks::resources(&task.resources)
+            .map_err(|why| format!("Task uses invalid resources: {why}"))?;
+        checks::unique_persistence_ids(&task.resources)
+            .map_err(|why| format!("Task uses duplicate persistence ID: {why}"))?;
         let mut needed = Resources::new(&task.resources);
         if needed.is_empty() {
             return Err("Task uses no resources".to_owned());
@@ -301,6 +312,15 @@ impl Core {
         };
         let runs = self.check_executor(framework_id, executor, pool)?;
         if !runs {
+            let both: Vec<_> = task
+                .resources
+                .iter()
+                .chain(&executor.resources)
+                .cloned()
+                .collect();
+            checks::unique_persistence_ids(&both).map_err(|why| {
+                format!("Task and its executor use duplicate persistence ID: {why}")
+            })?;
             needed.add(&Resources::new(&executor.resources));
         }
         if !pool.left.contains(&needed) {
@@ -341,6 +361,10 @@ impl Core {
         {
             return Err("ExecutorInfo's 'shutdown_grace_period' must be non-negative".to_owned());
         }
+        checks::resources(&executor.resources)
+            .map_err(|why| format!("Executor uses invalid resources: {why}"))?;
+        checks::unique_persistence_ids(&executor.resources)
+            .map_err(|why| format!("Executor uses duplicate persistence ID: {why}"))?;
         let key = (framework_id.to_owned(), id.clone());
         let known = self
             .agents

@@ -26,6 +26,14 @@ impl Core {
         info.id = Some(AgentId {
             value: agent_id.clone(),
         });
+        if let Some(refusal) = self.refusal(&agent_id, &info, &register.ip) {
+            self.out.push(Out::Agent {
+                link: link.clone(),
+                message: Box::new(refusal),
+            });
+            self.out.push(Out::CloseLink(link));
+            return;
+        }
         if let Some(old) = self
             .agents
             .get_mut(&agent_id)
@@ -35,7 +43,7 @@ impl Core {
             self.rescind_offers(&agent_id);
         }
         let agent = Agent {
-            total: Resources::new(&info.resources),
+            total: Resources::new(register.total.iter().map(|Proto(one)| one)),
             ip: register.ip,
             info,
             link: Some(link),
@@ -46,7 +54,7 @@ impl Core {
         self.agents.insert(agent_id.clone(), agent);
         self.recovered.remove(&agent_id);
         self.unreachable.remove(&agent_id);
-        self.out.push(Out::Registry(self.admitted()));
+        self.store();
         tracing::info!(%agent_id, "agent registered");
 
         let finished = self.take_frameworks(register.frameworks, now);
@@ -68,6 +76,7 @@ impl Core {
                 self.take_task(task, now);
             }
         }
+        self.take_operations(&agent_id, register.operations, &finished);
         let reconcile = self.not_named(&agent_id, &named);
         self.tell(
             &agent_id,
@@ -79,6 +88,7 @@ impl Core {
         for framework_id in finished {
             self.tell(&agent_id, ToAgent::ShutdownFramework { framework_id });
         }
+        self.drain_again(&agent_id);
         self.allocate(now);
     }
 
@@ -165,6 +175,10 @@ impl Core {
         }
         match message {
             ToMaster::Pong => agent.unanswered = 0,
+            ToMaster::OperationUpdate {
+                framework_id,
+                status: Proto(status),
+            } => self.operation_update(agent_id, framework_id, status),
             ToMaster::StatusUpdate {
                 framework_id,
                 status: Proto(status),
@@ -211,6 +225,7 @@ impl Core {
         agent.link = None;
         tracing::info!(%agent_id, "agent disconnected");
         self.rescind_offers(&agent_id);
+        self.rescind_inverse_offers(&agent_id);
     }
 
     /// Pings agents and gives up those that have not answered for too long.
@@ -266,11 +281,13 @@ impl Core {
             self.send(&framework_id, events::update(status));
         }
         self.rescind_offers(agent_id);
+        self.rescind_inverse_offers(agent_id);
+        self.forget_operations_on(agent_id);
         if let Some(link) = self.agents.remove(agent_id).and_then(|agent| agent.link) {
             self.out.push(Out::CloseLink(link));
         }
         self.unreachable.insert(agent_id.to_owned(), now);
-        self.out.push(Out::Registry(self.admitted()));
+        self.store();
         let ids: Vec<String> = self.frameworks.keys().cloned().collect();
         for framework_id in ids {
             self.send(&framework_id, events::failure(agent_id, None));
@@ -289,14 +306,6 @@ impl Core {
             self.recovered.remove(&agent_id);
             self.unreachable.insert(agent_id, now);
         }
-    }
-
-    fn admitted(&self) -> BTreeSet<String> {
-        self.agents
-            .keys()
-            .chain(self.recovered.keys())
-            .cloned()
-            .collect()
     }
 
     fn new_agent_id(&mut self) -> String {

@@ -16,6 +16,10 @@ use crate::mesos::v1::{
 };
 use crate::time::Timestamp;
 
+use super::maintenance::InverseOffers;
+use super::operations::Pending;
+use super::registry::Registry;
+
 /// How many removed frameworks are remembered, to refuse them when they come back. Real masters
 /// remember 50; a test may tear down many more than that.
 const MAX_COMPLETED_FRAMEWORKS: usize = 1000;
@@ -66,8 +70,8 @@ pub enum Out {
     },
     /// End an agent's connection.
     CloseLink(String),
-    /// Store which agents were admitted, before anything that follows.
-    Registry(BTreeSet<String>),
+    /// Store what a restarted master has to know, before anything that follows.
+    Registry(Box<Registry>),
 }
 
 /// A scheduler and what it runs.
@@ -145,6 +149,11 @@ pub struct Core {
     /// Agents that did not answer, and since when.
     pub(super) unreachable: BTreeMap<String, Timestamp>,
     pub(super) offers: BTreeMap<String, Offered>,
+    pub(super) inverse: InverseOffers,
+    /// By framework and operation id, until the end was acknowledged.
+    pub(super) operations: BTreeMap<(String, String), Pending>,
+    /// What is stored; which agents are admitted is added when it is.
+    pub(super) registry: Registry,
     pub(super) next_framework: u64,
     pub(super) next_agent: u64,
     pub(super) next_offer: u64,
@@ -152,16 +161,17 @@ pub struct Core {
 }
 
 impl Core {
-    /// A master that starts, with the agents that its former run had admitted.
+    /// A master that starts, with what its former run had stored.
     pub fn new(
         master: MasterInfo,
         clocks: Clocks,
-        admitted: BTreeSet<String>,
+        registry: Registry,
         now: Timestamp,
     ) -> Self {
         let deadline = now.plus(clocks.agent_reregister_timeout);
+        let admitted = registry.admitted.iter();
         Self {
-            recovered: admitted.into_iter().map(|id| (id, deadline)).collect(),
+            recovered: admitted.map(|id| (id.clone(), deadline)).collect(),
             master,
             clocks,
             frameworks: BTreeMap::new(),
@@ -169,6 +179,9 @@ impl Core {
             agents: BTreeMap::new(),
             unreachable: BTreeMap::new(),
             offers: BTreeMap::new(),
+            inverse: InverseOffers::default(),
+            operations: BTreeMap::new(),
+            registry,
             next_framework: 0,
             next_agent: 0,
             next_offer: 0,
@@ -187,7 +200,17 @@ impl Core {
         self.remove_abandoned_frameworks(now);
         self.ping_agents(now);
         self.forget_recovered_agents(now);
+        self.finish_drains(now);
         self.allocate(now);
+    }
+
+    /// Stores the registry as it is now.
+    pub(super) fn store(&mut self) {
+        let known = self.agents.keys().chain(self.recovered.keys());
+        let kept = known.filter(|id| !self.registry.gone.contains(*id));
+        self.registry.admitted = kept.cloned().collect();
+        let registry = Box::new(self.registry.clone());
+        self.out.push(Out::Registry(registry));
     }
 
     /// How many agents are connected.

@@ -1,7 +1,7 @@
 //! Events for schedulers, each made in one place. Pure.
 
 use crate::mesos::v1::{
-    AgentId, ExecutorId, FrameworkId, MasterInfo, Offer, OfferId, OperationId, OperationState,
+    AgentId, ExecutorId, FrameworkId, InverseOffer, MasterInfo, Offer, OfferId, OperationId, OperationState,
     OperationStatus, TaskId, TaskState, TaskStatus, scheduler::Event, scheduler::event,
     task_status,
 };
@@ -58,6 +58,26 @@ pub(super) fn rescind(offer_id: &str) -> Event {
     }
 }
 
+pub(super) fn inverse_offers(inverse_offers: Vec<InverseOffer>) -> Event {
+    Event {
+        r#type: Some(event::Type::InverseOffers.into()),
+        inverse_offers: Some(event::InverseOffers { inverse_offers }),
+        ..Default::default()
+    }
+}
+
+pub(super) fn rescind_inverse_offer(offer_id: &str) -> Event {
+    Event {
+        r#type: Some(event::Type::RescindInverseOffer.into()),
+        rescind_inverse_offer: Some(event::RescindInverseOffer {
+            inverse_offer_id: OfferId {
+                value: offer_id.to_owned(),
+            },
+        }),
+        ..Default::default()
+    }
+}
+
 pub(super) fn update(status: TaskStatus) -> Event {
     Event {
         r#type: Some(event::Type::Update.into()),
@@ -73,6 +93,10 @@ pub(super) fn operation(id: OperationId, state: OperationState, message: &str) -
         message: Some(message.to_owned()),
         ..Default::default()
     };
+    operation_status(status)
+}
+
+pub(super) fn operation_status(status: OperationStatus) -> Event {
     Event {
         r#type: Some(event::Type::UpdateOperationStatus.into()),
         update_operation_status: Some(event::UpdateOperationStatus { status }),

@@ -3,24 +3,31 @@
 //! A request comes in at `server.rs`, which authenticates it and hands it to the task that owns the
 //! [`core`]; the core, which is pure, changes its state and says what is to be sent to whom; the
 //! task writes that to the streams. The core's methods lie by subject: `subscribe.rs` (schedulers
-//! come and go), `offers.rs` (who gets what), `accept.rs` (launches), `tasks.rs` (statuses, kills,
-//! reconciliation), `agents.rs` (agents come and go). `validate.rs` and `events.rs` hold the checks
-//! and the messages.
+//! come and go), `offers.rs` (who gets what), `accept.rs` (launches), `operations.rs` (reservations and
+//! volumes), `tasks.rs` (statuses, kills, reconciliation), `agents.rs` (agents come and go),
+//! `operator.rs` (the operator API) with `maintenance.rs` (schedules, inverse offers) and `draining.rs`
+//! (agents that are emptied or given up). `validate.rs`, `checks.rs` and `events.rs` hold the checks
+//! and the messages, `registry.rs` what is stored.
 
 mod accept;
 mod agents;
 mod authentication;
+mod checks;
 pub mod core;
+mod draining;
 pub mod events;
 mod leader;
+mod maintenance;
 mod offers;
+mod operations;
+mod operator;
+mod registry;
 mod server;
 mod state;
 mod subscribe;
 mod tasks;
 mod validate;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,6 +43,7 @@ use crate::zookeeper::url::ZkUrl;
 use self::authentication::Credentials;
 use self::core::{Clocks, Core};
 use self::leader::Leader;
+use self::registry::Registry;
 
 /// The version whose behaviour was recorded and is imitated.
 const MESOS_VERSION: &str = "1.12.0";
@@ -55,7 +63,7 @@ pub struct MasterArgs {
     #[arg(long)]
     pub hostname: Option<String>,
 
-    /// Directory for the registry of agents; without it a restarted master knows none.
+    /// Directory for the registry of agents and maintenance; without it a restarted master knows none.
     #[arg(long)]
     pub work_dir: Option<PathBuf>,
 
@@ -124,7 +132,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         .work_dir
         .as_ref()
         .map(|folder| folder.join("registry.json"));
-    let admitted = read_registry(registry.as_ref())?;
+    let stored = read_registry(registry.as_ref())?;
     let info = master_info(address, args.hostname.as_deref());
     let stated = info.clone();
     let (leading, leader) = tokio::sync::watch::channel(match args.zk {
@@ -143,7 +151,7 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
             None => std::future::pending().await,
         }
     };
-    let core = Core::new(stated, args.clocks(), admitted, Timestamp::now());
+    let core = Core::new(stated, args.clocks(), stored, Timestamp::now());
     let door = server::open(
         core,
         args.allocation_interval,
@@ -162,9 +170,9 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
     }
 }
 
-fn read_registry(path: Option<&PathBuf>) -> anyhow::Result<BTreeSet<String>> {
+fn read_registry(path: Option<&PathBuf>) -> anyhow::Result<Registry> {
     let Some(path) = path else {
-        return Ok(BTreeSet::new());
+        return Ok(Registry::default());
     };
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)
@@ -173,7 +181,7 @@ fn read_registry(path: Option<&PathBuf>) -> anyhow::Result<BTreeSet<String>> {
     match std::fs::read(path) {
         Ok(text) => serde_json::from_slice(&text)
             .with_context(|| format!("read the registry {}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeSet::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Registry::default()),
         Err(error) => Err(error).with_context(|| format!("read the registry {}", path.display())),
     }
 }

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 
+use crate::local::reservation;
 use crate::local::resources::Resources;
 use crate::mesos::v1::{
     Address, AgentId, ExecutorId, FrameworkId, Offer, OfferId, Url, resource::AllocationInfo,
 };
 use crate::time::Timestamp;
 
-use super::core::{Core, Filter, Offered};
+use super::core::{Agent, Core, Filter, Offered};
 use super::events;
 
 /// Mesos offers nothing below this; see `MIN_CPUS` and `MIN_MEM` in its allocator.
@@ -29,19 +30,22 @@ impl Core {
         let mut made: BTreeMap<String, Vec<Offer>> = BTreeMap::new();
         let agents: Vec<String> = self.agents.keys().cloned().collect();
         for agent_id in agents {
-            let free = self.free(&agent_id);
-            if free.total("cpus") < MIN_CPUS && free.total("mem") < MIN_MEM_MIB {
-                continue;
-            }
-            if let Some((framework_id, role)) = self.choose(&agent_id, &free)
-                && let Some(offer) = self.offer(&agent_id, &framework_id, &role, &free)
-            {
+            // What one role may not have another one may: what is reserved for it.
+            loop {
+                let free = self.free(&agent_id);
+                let Some((framework_id, role, fitting)) = self.choose(&agent_id, &free) else {
+                    break;
+                };
+                let Some(offer) = self.offer(&agent_id, &framework_id, &role, &fitting) else {
+                    break;
+                };
                 made.entry(framework_id).or_default().push(offer);
             }
         }
         for (framework_id, offers) in made {
             self.send(&framework_id, events::offers(offers));
         }
+        self.offer_inversely(now);
     }
 
     /// What nobody uses or was offered on a connected agent.
@@ -49,7 +53,7 @@ impl Core {
         let Some(agent) = self
             .agents
             .get(agent_id)
-            .filter(|agent| agent.link.is_some())
+            .filter(|agent| agent.link.is_some() && !self.registry.deactivated.contains(agent_id))
         else {
             return Resources::default();
         };
@@ -74,29 +78,34 @@ impl Core {
         free
     }
 
-    /// The framework and role with the smallest share among those that want it.
-    fn choose(&self, agent_id: &str, free: &Resources) -> Option<(String, String)> {
-        let mut best: Option<(f64, String, String)> = None;
+    /// The framework and role with the smallest share among those that want what they may have of it,
+    /// and that.
+    fn choose(&self, agent_id: &str, free: &Resources) -> Option<(String, String, Resources)> {
+        let mut best: Option<(f64, String, String, Resources)> = None;
         for (framework_id, framework) in &self.frameworks {
             if framework.stream.is_none() {
                 continue;
             }
             for role in framework.roles() {
+                let fitting = reservation::allocatable_to(free, &role);
+                if fitting.total("cpus") < MIN_CPUS && fitting.total("mem") < MIN_MEM_MIB {
+                    continue;
+                }
                 let refused = framework.filters.iter().any(|filter| {
                     filter.agent_id == agent_id
                         && filter.role == role
-                        && filter.resources.contains(free)
+                        && filter.resources.contains(&fitting)
                 });
                 if refused || framework.suppressed.contains(&role) {
                     continue;
                 }
                 let share = self.share(framework_id);
                 if best.as_ref().is_none_or(|(least, ..)| share < *least) {
-                    best = Some((share, framework_id.clone(), role));
+                    best = Some((share, framework_id.clone(), role, fitting));
                 }
             }
         }
-        best.map(|(_, framework_id, role)| (framework_id, role))
+        best.map(|(_, framework_id, role, fitting)| (framework_id, role, fitting))
     }
 
     /// The larger of its parts of the cluster's cpus and memory, offers included.
@@ -129,6 +138,13 @@ impl Core {
         part("cpus").max(part("mem"))
     }
 
+    /// Offers and inverse offers are counted together, as ids of both must differ.
+    pub(super) fn new_offer_id(&mut self) -> String {
+        let id = format!("{}-O{}", self.master.id, self.next_offer);
+        self.next_offer += 1;
+        id
+    }
+
     fn offer(
         &mut self,
         agent_id: &str,
@@ -136,8 +152,7 @@ impl Core {
         role: &str,
         free: &Resources,
     ) -> Option<Offer> {
-        let id = format!("{}-O{}", self.master.id, self.next_offer);
-        self.next_offer += 1;
+        let id = self.new_offer_id();
         let agent = self.agents.get(agent_id)?;
         let resources = free.in_offer_order().allocated(role);
         let executors = agent
@@ -158,21 +173,12 @@ impl Core {
                 .map(|(_, id)| ExecutorId { value: id.clone() })
                 .collect(),
             attributes: agent.info.attributes.clone(),
-            url: Some(Url {
-                scheme: "http".to_owned(),
-                address: Address {
-                    hostname: Some(agent.info.hostname.clone()),
-                    ip: Some(agent.ip.clone()),
-                    port: agent.info.port(),
-                },
-                path: Some("/slave(1)".to_owned()),
-                ..Default::default()
-            }),
+            url: Some(url(agent)),
             allocation_info: Some(AllocationInfo {
                 role: Some(role.to_owned()),
             }),
             domain: agent.info.domain.clone(),
-            unavailability: None,
+            unavailability: self.unavailability(agent),
         };
         let offered = Offered {
             framework_id: framework_id.to_owned(),
@@ -227,12 +233,7 @@ impl Core {
         refuse_seconds: f64,
         now: Timestamp,
     ) {
-        /// What Mesos takes when it cannot use what a framework states.
-        const DEFAULT_REFUSE_SECONDS: f64 = 5.0;
-        let seconds = match refuse_seconds {
-            stated if stated.is_finite() && stated >= 0.0 => stated,
-            _ => DEFAULT_REFUSE_SECONDS,
-        };
+        let seconds = usable_refusal(refuse_seconds);
         if seconds == 0.0 || resources.is_empty() {
             return;
         }
@@ -280,6 +281,32 @@ impl Core {
             framework.suppressed.retain(|role| !meant(role));
             framework.filters.retain(|filter| !meant(&filter.role));
         }
+        self.inverse.forget_filters_of(framework_id);
         self.allocate(now);
+    }
+}
+
+/// Where an agent is to be found.
+pub(super) fn url(agent: &Agent) -> Url {
+    Url {
+        scheme: "http".to_owned(),
+        address: Address {
+            hostname: Some(agent.info.hostname.clone()),
+            ip: Some(agent.ip.clone()),
+            port: agent.info.port(),
+        },
+        path: Some("/slave(1)".to_owned()),
+        ..Default::default()
+    }
+}
+
+/// How many seconds a refusal lasts when a framework states this.
+pub(super) fn usable_refusal(stated: f64) -> f64 {
+    /// What Mesos takes when it cannot use what a framework states.
+    const DEFAULT_REFUSE_SECONDS: f64 = 5.0;
+    if stated.is_finite() && stated >= 0.0 {
+        stated
+    } else {
+        DEFAULT_REFUSE_SECONDS
     }
 }

@@ -1,25 +1,29 @@
 //! The master's shell: its HTTP side, the task that owns the [`Core`], and the streams it writes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::{AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::local::files::write_atomically;
 use crate::local::http::{self, Encoding, Events, Reply, STREAM_ID};
 use crate::local::wire::{REGISTER_PATH, Register, ToAgent, ToMaster};
+use crate::mesos::v1::master;
 use crate::mesos::v1::scheduler::{Call, call};
 use crate::time::Timestamp;
 
 use super::authentication::Credentials;
 use super::core::{Core, Out};
 use super::leader::Leader;
+use super::operator::{self, Answer};
+use super::registry::Registry;
 use super::validate;
 
 /// How many requests may wait for the core. More wait in their connections.
@@ -51,6 +55,10 @@ enum Input {
         message: ToMaster,
     },
     LinkClosed(String),
+    Operator {
+        call: Box<master::Call>,
+        reply: oneshot::Sender<Answer>,
+    },
     State(oneshot::Sender<serde_json::Value>),
 }
 
@@ -90,6 +98,7 @@ pub async fn handle(State(door): State<Door>, request: Request<Body>) -> Respons
     let path = request.uri().path().trim_end_matches('/').to_owned();
     match path.as_str() {
         "/api/v1/scheduler" | "/master/api/v1/scheduler" => door.scheduler(request).await,
+        "/api/v1" | "/master/api/v1" => door.operator(request).await,
         "/health" | "/master/health" => Reply::ok("").response(),
         "/state" | "/master/state" => door.state().await,
         REGISTER_PATH => door.register(request).await.unwrap_or_else(Reply::response),
@@ -116,26 +125,10 @@ impl Door {
     /// The scheduler API, in Mesos' order of checks.
     async fn scheduler(&self, request: Request<Body>) -> Response<Body> {
         let (parts, body) = request.into_parts();
-        let principal = match self.authenticate(&parts.headers) {
+        let principal = match self.admit(&parts, "mesos-master-scheduler", "/scheduler") {
             Ok(principal) => principal,
             Err(refusal) => return refusal,
         };
-        let leader = self.leader.borrow().clone();
-        match leader {
-            Leader::Me => {}
-            Leader::Other(address) => return redirect(&address),
-            Leader::Unknown => {
-                let text = "No leader elected".to_owned();
-                return Reply {
-                    status: StatusCode::SERVICE_UNAVAILABLE,
-                    text,
-                }
-                .response();
-            }
-        }
-        if let Err(refusal) = http::only_post(&parts.method) {
-            return refusal;
-        }
         let call = match read_call(&parts.headers, body, principal.as_deref()).await {
             Ok(call) => call,
             Err(refusal) => return refusal.response(),
@@ -208,9 +201,68 @@ impl Door {
         }
     }
 
+    /// What every API call has to pass, in Mesos' order: who asks, whether this master leads, and how.
+    #[allow(clippy::result_large_err, reason = "the answer is sent at once")]
+    fn admit(
+        &self,
+        parts: &Parts,
+        realm: &str,
+        api: &str,
+    ) -> Result<Option<String>, Response<Body>> {
+        let principal = self.authenticate(&parts.headers, realm)?;
+        let leader = self.leader.borrow().clone();
+        match leader {
+            Leader::Me => {}
+            Leader::Other(address) => return Err(redirect(&address, api)),
+            Leader::Unknown => {
+                let text = "No leader elected".to_owned();
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                return Err(Reply { status, text }.response());
+            }
+        }
+        http::only_post(&parts.method)?;
+        Ok(principal)
+    }
+
+    /// The operator API.
+    async fn operator(&self, request: Request<Body>) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        if let Err(refusal) = self.admit(&parts, "mesos-master-readwrite", "") {
+            return refusal;
+        }
+        let read = async {
+            let encoding = Encoding::of_body(&parts.headers)?;
+            let call: master::Call = encoding.decode(&http::read_body(body).await?)?;
+            operator::validate(&call).map_err(|why| {
+                Reply::bad_request(format!("Failed to validate master::Call: {why}"))
+            })?;
+            Ok((Box::new(call), Encoding::of_answer(&parts.headers)?))
+        };
+        let (call, encoding) = match read.await {
+            Ok(read) => read,
+            Err(refusal) => return Reply::response(refusal),
+        };
+        let (reply, answer) = oneshot::channel();
+        let sent = self.inputs.send(Input::Operator { call, reply }).await;
+        match (sent, answer.await) {
+            (Ok(()), Ok(Answer::Reply(reply))) => reply.response(),
+            (Ok(()), Ok(Answer::Response(message))) => {
+                let mut response = Response::new(Body::from(encoding.encode(&*message)));
+                let media_type = HeaderValue::from_static(encoding.media_type());
+                response.headers_mut().insert(CONTENT_TYPE, media_type);
+                response
+            }
+            _ => stopped().response(),
+        }
+    }
+
     /// Who asks, if that has to be proven.
     #[allow(clippy::result_large_err, reason = "the answer is sent at once")]
-    fn authenticate(&self, headers: &HeaderMap) -> Result<Option<String>, Response<Body>> {
+    fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        realm: &str,
+    ) -> Result<Option<String>, Response<Body>> {
         let Some(credentials) = &self.credentials else {
             return Ok(None);
         };
@@ -226,8 +278,9 @@ impl Door {
                     text,
                 }
                 .response();
-                let realm = HeaderValue::from_static("Basic realm=\"mesos-master-scheduler\"");
-                response.headers_mut().insert(WWW_AUTHENTICATE, realm);
+                if let Ok(realm) = HeaderValue::from_str(&format!("Basic realm=\"{realm}\"")) {
+                    response.headers_mut().insert(WWW_AUTHENTICATE, realm);
+                }
                 Err(response)
             }
         }
@@ -329,11 +382,11 @@ fn stopped() -> Reply {
     }
 }
 
-/// Followers send schedulers to the leader, without saying by which scheme.
-fn redirect(address: &str) -> Response<Body> {
+/// Followers send everybody to the leader, without saying by which scheme.
+fn redirect(address: &str, api: &str) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
-    if let Ok(location) = HeaderValue::from_str(&format!("//{address}/master/api/v1/scheduler")) {
+    if let Ok(location) = HeaderValue::from_str(&format!("//{address}/master/api/v1{api}")) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
@@ -411,6 +464,12 @@ impl Shell {
                 self.links.remove(&link);
                 self.core.link_closed(&link);
             }
+            Input::Operator { call, reply } => {
+                let answer = self.core.operate_master(*call, now);
+                // What is to be stored is stored before the operator believes it.
+                self.carry_out();
+                let _ = reply.send(answer);
+            }
             Input::State(reply) => {
                 let _ = reply.send(self.core.state());
             }
@@ -437,7 +496,7 @@ impl Shell {
                 Out::CloseLink(link) => {
                     self.links.remove(&link);
                 }
-                Out::Registry(admitted) => self.store(&admitted),
+                Out::Registry(registry) => self.store(&registry),
             }
         }
     }
@@ -460,9 +519,9 @@ impl Shell {
 
     /// Without its registry a restarted master would call tasks of agents that are still on their
     /// way back unknown; so a failure to write it ends the master, as it does in Mesos.
-    fn store(&self, admitted: &BTreeSet<String>) {
+    fn store(&self, registry: &Registry) {
         let Some(path) = &self.registry else { return };
-        let text = serde_json::to_vec(admitted).unwrap_or_default();
+        let text = serde_json::to_vec(registry).unwrap_or_default();
         if let Err(error) = write_atomically(path, &text) {
             tracing::error!(path = %path.display(), %error, "the registry cannot be written; the master ends");
             std::process::exit(1);

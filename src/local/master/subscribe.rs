@@ -137,6 +137,8 @@ impl Core {
                 .executors
                 .retain(|(owner, _), _| owner != framework_id);
         }
+        self.operations
+            .retain(|(owner, _), _| owner != framework_id);
         self.frameworks.remove(framework_id);
         self.complete(framework_id);
     }
@@ -205,6 +207,7 @@ impl Core {
         };
         self.offers
             .retain(|_, offer| offer.framework_id != framework_id);
+        self.inverse.forget_framework(framework_id);
         if let Some(reason) = reason {
             let event = Box::new(events::error(reason));
             self.out.push(Out::Event {
@@ -244,6 +247,11 @@ impl Core {
                     .map(|task| task.agent_id().to_owned()),
             );
         }
+        let mine = self
+            .operations
+            .iter()
+            .filter(|((owner, _), _)| owner == framework_id);
+        ids.extend(mine.map(|(_, known)| known.agent_id.clone()));
         ids.sort();
         ids.dedup();
         ids

@@ -10,6 +10,7 @@ use crate::mesos::v1::{ExecutorId, TaskState, TaskStatus, TimeInfo, task_status:
 use crate::time::Timestamp;
 
 use super::core::{Core, Task, is_terminal};
+use super::maintenance::InverseAnswer;
 use super::{accept, events};
 
 impl Core {
@@ -54,17 +55,33 @@ impl Core {
                 self.allocate(now);
             }
             Type::UpdateFramework => return self.update_framework(framework_id, call, now),
-            // There is nothing to answer: these agents have no operations and are never drained.
-            Type::ReconcileOperations => return Reply::ok(""),
-            Type::Request
-            | Type::AcceptInverseOffers
-            | Type::DeclineInverseOffers
-            | Type::AcknowledgeOperationStatus => {}
+            Type::ReconcileOperations => {
+                let reconcile = call.reconcile_operations.unwrap_or_default();
+                self.reconcile_operations(framework_id, reconcile);
+            }
+            Type::AcknowledgeOperationStatus => {
+                let acknowledge = call.acknowledge_operation_status.unwrap_or_default();
+                self.acknowledge_operation(framework_id, acknowledge);
+            }
+            Type::AcceptInverseOffers => {
+                let accept = call.accept_inverse_offers.unwrap_or_default();
+                let seconds = accept::refuse_seconds(accept.filters.as_ref());
+                let answer = InverseAnswer::Accept;
+                self.answer_inverse(framework_id, &accept.inverse_offer_ids, answer, seconds, now);
+            }
+            Type::DeclineInverseOffers => {
+                let decline = call.decline_inverse_offers.unwrap_or_default();
+                let seconds = accept::refuse_seconds(decline.filters.as_ref());
+                let answer = InverseAnswer::Decline;
+                self.answer_inverse(framework_id, &decline.inverse_offer_ids, answer, seconds, now);
+            }
+            Type::Request => {}
             // The door lets neither in.
             Type::Unknown | Type::Subscribe => {
                 return Reply::bad_request("Expecting 'type' to be present");
             }
         }
+        self.finish_drains(now);
         Reply::accepted()
     }
 
@@ -223,6 +240,10 @@ impl Core {
         match agent_id {
             Some(id) if self.recovered.contains_key(id) => None,
             None if !self.recovered.is_empty() => None,
+            Some(id) if self.registry.gone.contains(id) => {
+                let state = self.lost_state(framework_id, TaskState::TaskGoneByOperator);
+                Some(answer(agent_id, state, "Reconciliation: Task is gone"))
+            }
             Some(id) if self.agents.contains_key(id) => {
                 let state = self.lost_state(framework_id, TaskState::TaskGone);
                 Some(answer(

@@ -62,6 +62,16 @@ pub fn call(call: &Call, principal: Option<&str>) -> Result<(), String> {
     if uuid.is_some_and(|acknowledge| acknowledge.uuid.len() != 16) {
         return Err("Invalid UUID bytes".to_owned());
     }
+    if kind == Type::AcknowledgeOperationStatus
+        && let Some(acknowledge) = &call.acknowledge_operation_status
+    {
+        if acknowledge.uuid.len() != 16 {
+            return Err("Invalid UUID bytes".to_owned());
+        }
+        if acknowledge.agent_id.is_none() {
+            return Err("Expecting 'agent_id' to be present".to_owned());
+        }
+    }
     if kind == Type::UpdateFramework {
         let info = call
             .update_framework
@@ -152,7 +162,12 @@ pub fn framework(info: &FrameworkInfo, suppressed: &[String]) -> Result<(), Stri
     Ok(())
 }
 
-fn role(name: &str) -> Result<(), String> {
+/// Checks the name of a role.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn role(name: &str) -> Result<(), String> {
     if name == "*" {
         return Ok(());
     }

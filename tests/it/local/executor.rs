@@ -65,11 +65,17 @@ fn play() {
     }
 }
 
-/// For the test that compares it with the recorded one.
+/// For tests that compare them with the recorded ones: the environment and what is in the sandbox.
 fn write_environment() {
+    let cwd = std::env::current_dir().unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(&cwd)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
     let all: BTreeMap<String, String> = std::env::vars().collect();
     std::fs::write("environment.json", serde_json::to_vec(&all).unwrap()).unwrap();
-    let cwd = std::env::current_dir().unwrap();
+    std::fs::write("names.json", serde_json::to_vec(&names).unwrap()).unwrap();
     println!(
         "executor in {} as {}",
         cwd.display(),
@@ -165,6 +171,12 @@ impl Executor {
 
     fn hear(&self, event: &Value) {
         println!("{}", event["type"]);
+        let mut log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open("events.json")
+            .unwrap();
+        writeln!(log, "{event}").unwrap();
         match event["type"].as_str().unwrap() {
             "LAUNCH" => {
                 let task = &event["launch"]["task"];

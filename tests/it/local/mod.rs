@@ -6,6 +6,8 @@ mod machine;
 mod masters;
 mod recordings;
 mod replay;
+mod restarts;
 mod up;
 mod updates;
+mod volumes;
 mod web;

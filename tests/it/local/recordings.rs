@@ -12,9 +12,9 @@ use super::replay::Player;
 use crate::transcript;
 
 /// The recorded allocation interval.
-const INTERVAL: [&str; 2] = ["--allocation-interval", "500ms"];
+pub const INTERVAL: [&str; 2] = ["--allocation-interval", "500ms"];
 
-fn player(machine: &Machine) -> Player {
+pub fn player(machine: &Machine) -> Player {
     let mut player = Player::new(&machine.master.url);
     player
         .bindings
@@ -29,33 +29,49 @@ async fn a_task_is_launched_killed_and_reconciled_as_recorded() {
     machine.add_agent(&["--no-cgroups"]).await;
     let mut player = player(&machine);
     player.play(&transcript::one("01-subscribe")).await;
-    compare_environment(&machine, &player);
+    let sandbox = sandbox(&machine, 0, "t1");
+    compare_environment(&machine, 0, &player, "01-executor", &sandbox);
     // The recordings go on with the same framework and agents.
     player.play(&transcript::one("02-bad-calls")).await;
     player.play(&transcript::one("03-failures")).await;
 }
 
+/// The sandbox of an executor's only run.
+pub fn sandbox(machine: &Machine, agent: usize, executor: &str) -> PathBuf {
+    let folder = find(&machine.work_dir(agent).join("slaves"), executor).unwrap();
+    let latest = folder.join("runs").join("latest");
+    latest.canonicalize().unwrap()
+}
+
 /// The executor's environment has the recorded names, and values of the recorded form.
-fn compare_environment(machine: &Machine, player: &Player) {
-    let recording = transcript::one("01-executor");
+pub fn compare_environment(
+    machine: &Machine,
+    agent: usize,
+    player: &Player,
+    recording: &str,
+    sandbox: &Path,
+) {
+    let recording = transcript::one(recording);
     let entry = recording
         .iter()
         .find(|entry| entry.head == "environment")
         .unwrap();
     let recorded: BTreeMap<String, String> = serde_json::from_str(&entry.body).unwrap();
-    let sandbox = find(&machine.work_dir(0), "environment.json").unwrap();
-    let actual: BTreeMap<String, String> =
-        serde_json::from_slice(&std::fs::read(&sandbox).unwrap()).unwrap();
-    let work_dir = machine.work_dir(0).canonicalize().unwrap();
-    let endpoint = machine.agents[0].address();
+    let actual: BTreeMap<String, String> = read_json(&sandbox.join("environment.json"));
+    let work_dir = machine.work_dir(agent).canonicalize().unwrap();
+    let endpoint = machine.agents[agent].address();
+    let number = agent + 1;
     for (name, value) in &recorded {
         let expected = match name.as_str() {
             "PATH" => std::env::var("PATH").unwrap(),
             _ => player
                 .bindings
                 .apply(value)
-                .replace("/var/lib/mesos/agent1", &work_dir.display().to_string())
-                .replace("127.0.0.1:5051", endpoint),
+                .replace(
+                    &format!("/var/lib/mesos/agent{number}"),
+                    &work_dir.display().to_string(),
+                )
+                .replace(&format!("127.0.0.{number}:505{number}"), endpoint),
         };
         assert_eq!(actual.get(name), Some(&expected), "{name}");
     }
@@ -65,6 +81,10 @@ fn compare_environment(machine: &Machine, player: &Player) {
         .filter(|name| !recorded.contains_key(*name))
         .collect();
     assert_eq!(more, ["HELLO", "REC_LOG"]);
+}
+
+pub fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
 /// A file somewhere below a folder.

@@ -73,6 +73,22 @@ impl Bindings {
         free
     }
 
+    fn same_in_any_order(&mut self, recorded: &[Value], actual: &[Value]) -> bool {
+        let mut left: Vec<&Value> = actual.iter().collect();
+        recorded.len() == actual.len()
+            && recorded.iter().all(|one| {
+                let found = left.iter().position(|other| {
+                    let mut bindings = self.clone();
+                    let same = bindings.same("", one, other);
+                    if same {
+                        *self = bindings;
+                    }
+                    same
+                });
+                found.map(|index| left.remove(index)).is_some()
+            })
+    }
+
     /// Compares and binds; what is bound when the comparison fails must be thrown away.
     pub fn same(&mut self, field: &str, recorded: &Value, actual: &Value) -> bool {
         match (recorded, actual) {
@@ -82,6 +98,10 @@ impl Bindings {
             (Value::Number(_), Value::Number(_)) if FREE_NUMBERS.contains(&field) => true,
             (Value::Number(recorded), Value::Number(actual)) => {
                 recorded.as_f64() == actual.as_f64()
+            }
+            // The order of resources is that of Mesos' hash tables.
+            (Value::Array(recorded), Value::Array(actual)) if field == "resources" => {
+                self.same_in_any_order(recorded, actual)
             }
             (Value::Array(recorded), Value::Array(actual)) => {
                 let mut pairs = recorded.iter().zip(actual);
@@ -103,8 +123,34 @@ impl Bindings {
     }
 }
 
-/// Container ids stand in sentences and differ.
+/// The lists of resources in a sentence, each in an order of its own.
+fn with_sorted_lists(sentence: &str) -> Vec<Vec<&str>> {
+    const BETWEEN: [&str; 3] = [
+        "Total resources ",
+        " required by task and its executor is more than available ",
+        " does not contain ",
+    ];
+    let mut parts = vec![sentence];
+    for between in BETWEEN {
+        parts = parts
+            .into_iter()
+            .flat_map(|part| part.split(between))
+            .collect();
+    }
+    let mut lists: Vec<Vec<&str>> = Vec::new();
+    for part in parts {
+        let mut list: Vec<&str> = part.split("; ").collect();
+        list.sort_unstable();
+        lists.push(list);
+    }
+    lists
+}
+
+/// Container ids stand in sentences and differ, and the order of resources in lists.
 fn same_sentence(recorded: &str, actual: &str) -> bool {
+    if with_sorted_lists(recorded) == with_sorted_lists(actual) {
+        return true;
+    }
     let mask = |text: &str| {
         let parts: Vec<String> = text
             .split('\'')
@@ -128,6 +174,7 @@ pub struct Player {
     pub bindings: Bindings,
     pub events: Events,
     answer: Option<Answer>,
+    operator: Option<Answer>,
     streams_ended: usize,
     /// The newest one that was not refused.
     stream: Option<String>,
@@ -140,6 +187,7 @@ impl Player {
             bindings: Bindings::default(),
             events: Events::default(),
             answer: None,
+            operator: None,
             streams_ended: 0,
             stream: None,
         }
@@ -155,9 +203,17 @@ impl Player {
 
     /// Plays a recording.
     pub async fn play(&mut self, entries: &[Entry]) {
-        for entry in entries.iter().filter(|entry| entry.who == "scheduler") {
+        for entry in entries {
             let head = entry.head.as_str();
             let at = format!("at {} {head}", entry.time);
+            match entry.who.as_str() {
+                "scheduler" => {}
+                "operator" => {
+                    self.operate(head, &entry.body, &at).await;
+                    continue;
+                }
+                _ => continue,
+            }
             if let Some(request) = head.strip_prefix(">> ") {
                 self.send(request, &entry.body).await;
             } else if head.starts_with("<< event OFFERS") {
@@ -176,6 +232,51 @@ impl Player {
                 self.expect_answer(answer, &entry.body, &at).await;
             }
         }
+    }
+
+    /// Plays what is recorded of a scheduler that is sent from one master to the other until one
+    /// leads: as often as that takes here.
+    pub async fn play_redirects(&mut self, entries: &[Entry]) {
+        let pairs: Vec<_> = entries
+            .chunks(2)
+            .map(|pair| (&pair[0], &pair[1]))
+            .collect();
+        let (first, (last_call, last_answer)) = (pairs[0], pairs[pairs.len() - 1]);
+        let redirect = first.1.head.strip_prefix("<< 307").unwrap();
+        let mut redirects = 0;
+        loop {
+            let request = last_call.head.strip_prefix(">> ").unwrap();
+            self.send(request, &last_call.body).await;
+            match self.answer.as_ref().unwrap().status {
+                307 => {
+                    redirects += 1;
+                    let recorded = format!("307{redirect}");
+                    self.expect_answer(&recorded, &first.1.body, "a redirect")
+                        .await;
+                }
+                // It has just been started and has not asked ZooKeeper.
+                503 => {}
+                _ => break,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert!(redirects > 0, "the master that was killed led at once");
+        let recorded = last_answer.head.strip_prefix("<< ").unwrap();
+        self.expect_answer(recorded, &last_answer.body, "the end of the redirects")
+            .await;
+    }
+
+    /// `>> POST /api/v1 {}` and `<< 200 OK` of the operator API.
+    async fn operate(&mut self, head: &str, body: &str, at: &str) {
+        if head.starts_with(">> POST /api/v1") {
+            let text = self.bindings.apply(body);
+            self.operator = Some(web::post_text(&self.url, "/api/v1", &text).await);
+            return;
+        }
+        let answer = self.operator.take().unwrap();
+        let status = head.split(' ').nth(1).unwrap();
+        assert_eq!(answer.status.to_string(), status, "{at}: {}", answer.text);
+        assert_eq!(answer.text, self.bindings.apply(body), "{at}");
     }
 
     /// `POST /api/v1/scheduler {"Content-Type": ...}`
@@ -243,7 +344,10 @@ impl Player {
             match (name.as_str(), actual) {
                 ("Date" | "Content-Length", Some(_)) => {}
                 ("Mesos-Stream-Id", Some(actual)) => self.bindings.bind(value, actual),
-                (_, actual) => assert_eq!(actual, Some(value.as_str()), "{at}: {name}"),
+                (_, actual) => {
+                    let expected = self.bindings.apply(value);
+                    assert_eq!(actual, Some(expected.as_str()), "{at}: {name}");
+                }
             }
         }
     }

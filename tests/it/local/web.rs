@@ -95,6 +95,7 @@ struct Inner {
     events: Vec<(usize, Value)>,
     opened: usize,
     closed: Vec<usize>,
+    readers: Vec<(usize, tokio::task::AbortHandle)>,
 }
 
 impl Events {
@@ -106,7 +107,7 @@ impl Events {
             inner.opened
         };
         let events = self.clone();
-        tokio::spawn(async move {
+        let reader = tokio::spawn(async move {
             let mut decoder = Decoder::new(1 << 24);
             while let Some(Ok(frame)) = body.frame().await {
                 let Ok(data) = frame.into_data() else {
@@ -120,7 +121,20 @@ impl Events {
             }
             events.0.lock().unwrap().closed.push(number);
         });
+        let handle = (number, reader.abort_handle());
+        self.0.lock().unwrap().readers.push(handle);
         number
+    }
+
+    /// Ends all streams from this side.
+    pub fn hang_up(&self) {
+        let mut inner = self.0.lock().unwrap();
+        for (number, reader) in std::mem::take(&mut inner.readers) {
+            if !inner.closed.contains(&number) {
+                reader.abort();
+                inner.closed.push(number);
+            }
+        }
     }
 
     /// Takes the first event that `wanted` maps to something; waits for it.
