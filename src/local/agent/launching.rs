@@ -6,7 +6,8 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::local::wire::{KnownExecutor, KnownTask, Proto, Register, ToAgent};
 use crate::mesos::v1::executor::{Event, event};
 use crate::mesos::v1::{
-    AgentId, ExecutorInfo, FrameworkInfo, KillPolicy, TaskId, TaskInfo, TaskState, task_status::Reason,
+    AgentId, ExecutorInfo, FrameworkInfo, KillPolicy, TaskId, TaskInfo, TaskState,
+    task_status::Reason,
 };
 use crate::time::Timestamp;
 
@@ -57,7 +58,11 @@ impl Core {
             executors,
             tasks,
             total: self.total.list().iter().cloned().map(Proto).collect(),
-            operations: self.operations.iter().map(|one| one.known.clone()).collect(),
+            operations: self
+                .operations
+                .iter()
+                .map(|one| one.known.clone())
+                .collect(),
         }
     }
 

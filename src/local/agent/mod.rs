@@ -250,11 +250,17 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         .context("read what the former run had reserved")?;
     // What a former run had destroyed, should it have died before it removed the directories. It
     // stays noted until the next change; to remove what is not there does nothing.
-    let destroyed: Vec<_> = checkpoint.removing.iter().map(|one| one.0.clone()).collect();
+    let destroyed: Vec<_> = checkpoint
+        .removing
+        .iter()
+        .map(|one| one.0.clone())
+        .collect();
     volumes::remove(&store_dir, &destroyed).context("remove destroyed volumes")?;
     core.restore(checkpoint)
         .map_err(anyhow::Error::msg)
-        .context("the agent has less than what is reserved on it; start it with as much as before")?;
+        .context(
+            "the agent has less than what is reserved on it; start it with as much as before",
+        )?;
     let (mut shell, door) = Shell::new(core, clocks, surroundings, inbox);
     shell
         .recover()

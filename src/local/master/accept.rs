@@ -70,7 +70,14 @@ impl Core {
             untouched,
             ..
         } = pool;
-        self.refuse_resources(framework_id, agent_id, role, &untouched, refuse_seconds, now);
+        self.refuse_resources(
+            framework_id,
+            agent_id,
+            role,
+            &untouched,
+            refuse_seconds,
+            now,
+        );
     }
 
     /// All offers must be the framework's, valid, of one agent and one role.

@@ -102,16 +102,16 @@ fn reserve(reserve: &Reserve, framework: &FrameworkInfo, roles: &[String]) -> Re
     resources(&reserve.resources).map_err(|why| format!("Invalid resources: {why}"))?;
     for one in &reserve.resources {
         if !reservation::is_dynamic(one) {
-            return Err(format!("Resource {} is not dynamically reserved", text(one)));
+            return Err(format!(
+                "Resource {} is not dynamically reserved",
+                text(one)
+            ));
         }
         if let Some(principal) = &framework.principal {
             check_reservation_principal(one, principal)?;
         }
         let reserved = reservation::role(one).unwrap_or_default();
-        let allocated = one
-            .allocation_info
-            .as_ref()
-            .map_or("", |info| info.role());
+        let allocated = one.allocation_info.as_ref().map_or("", |info| info.role());
         if allocated != reserved {
             return Err(format!(
                 "A reserve operation was attempted for a resource with role '{reserved}', but the resource \
@@ -151,7 +151,10 @@ fn unreserve(unreserve: &Unreserve) -> Result<(), String> {
     resources(&unreserve.resources).map_err(|why| format!("Invalid resources: {why}"))?;
     for one in &unreserve.resources {
         if !reservation::is_dynamic(one) {
-            return Err(format!("Resource {} is not dynamically reserved", text(one)));
+            return Err(format!(
+                "Resource {} is not dynamically reserved",
+                text(one)
+            ));
         }
         if reservation::persistence_id(one).is_some() {
             return Err(format!(
@@ -166,8 +169,7 @@ fn unreserve(unreserve: &Unreserve) -> Result<(), String> {
 
 fn create(create: &Create, framework: &FrameworkInfo, total: &Resources) -> Result<(), String> {
     resources(&create.volumes).map_err(|why| format!("Invalid resources: {why}"))?;
-    persistent_volumes(&create.volumes)
-        .map_err(|why| format!("Not a persistent volume: {why}"))?;
+    persistent_volumes(&create.volumes).map_err(|why| format!("Not a persistent volume: {why}"))?;
     let mut all = reservation::volumes(total);
     all.extend(create.volumes.iter().cloned());
     unique_persistence_ids(&all)?;
@@ -323,12 +325,14 @@ fn reservations(one: &Resource) -> Result<(), String> {
     for reservation in &one.reservations {
         if reservation.r#type.is_none() {
             return Err(
-                "Invalid reservation: 'Resource.ReservationInfo.type' field must be set.".to_owned(),
+                "Invalid reservation: 'Resource.ReservationInfo.type' field must be set."
+                    .to_owned(),
             );
         }
         let Some(role) = reservation.role.as_deref() else {
             return Err(
-                "Invalid reservation: 'Resource.ReservationInfo.role' field must be set.".to_owned(),
+                "Invalid reservation: 'Resource.ReservationInfo.role' field must be set."
+                    .to_owned(),
             );
         };
         validate::role(role)?;
@@ -338,7 +342,8 @@ fn reservations(one: &Resource) -> Result<(), String> {
         if let Some(above) = above {
             if reservation.r#type() == reservation_info::Type::Static {
                 return Err(
-                    "Invalid refined reservation: A refined reservation cannot be STATIC".to_owned(),
+                    "Invalid refined reservation: A refined reservation cannot be STATIC"
+                        .to_owned(),
                 );
             }
             let below = role.strip_prefix(above);

@@ -162,12 +162,7 @@ pub struct Core {
 
 impl Core {
     /// A master that starts, with what its former run had stored.
-    pub fn new(
-        master: MasterInfo,
-        clocks: Clocks,
-        registry: Registry,
-        now: Timestamp,
-    ) -> Self {
+    pub fn new(master: MasterInfo, clocks: Clocks, registry: Registry, now: Timestamp) -> Self {
         let deadline = now.plus(clocks.agent_reregister_timeout);
         let admitted = registry.admitted.iter();
         Self {

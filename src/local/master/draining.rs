@@ -13,9 +13,9 @@ use crate::mesos::v1::{DurationInfo, ExecutorId, TaskState, TaskStatus, task_sta
 use crate::time::Timestamp;
 
 use super::core::{Core, Out};
+use super::events;
 use super::maintenance::machine_id;
 use super::registry::Drain;
-use super::events;
 
 impl Core {
     fn is_known(&self, agent_id: &str) -> bool {

@@ -1,9 +1,9 @@
 //! Events for schedulers, each made in one place. Pure.
 
 use crate::mesos::v1::{
-    AgentId, ExecutorId, FrameworkId, InverseOffer, MasterInfo, Offer, OfferId, OperationId, OperationState,
-    OperationStatus, TaskId, TaskState, TaskStatus, scheduler::Event, scheduler::event,
-    task_status,
+    AgentId, ExecutorId, FrameworkId, InverseOffer, MasterInfo, Offer, OfferId, OperationId,
+    OperationState, OperationStatus, TaskId, TaskState, TaskStatus, scheduler::Event,
+    scheduler::event, task_status,
 };
 use crate::time::Timestamp;
 

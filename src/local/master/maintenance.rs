@@ -71,9 +71,7 @@ pub(super) fn machine_id(info: &AgentInfo, ip: &str) -> MachineId {
 impl Core {
     /// When an agent will be away, if that is known.
     pub(super) fn unavailability(&self, agent: &Agent) -> Option<Unavailability> {
-        let machine = self
-            .registry
-            .machine(&machine_id(&agent.info, &agent.ip))?;
+        let machine = self.registry.machine(&machine_id(&agent.info, &agent.ip))?;
         Some(machine.unavailability.0)
     }
 

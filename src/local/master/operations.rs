@@ -36,7 +36,12 @@ pub(super) struct Pending {
 
 impl Core {
     /// Carries an operation out, or says why it cannot be.
-    pub(super) fn convert(&mut self, framework_id: &str, mut operation: Operation, pool: &mut Pool) {
+    pub(super) fn convert(
+        &mut self,
+        framework_id: &str,
+        mut operation: Operation,
+        pool: &mut Pool,
+    ) {
         let role = pool.role.clone();
         for one in resources_mut(&mut operation) {
             let allocation = || AllocationInfo {

@@ -67,13 +67,25 @@ impl Core {
                 let accept = call.accept_inverse_offers.unwrap_or_default();
                 let seconds = accept::refuse_seconds(accept.filters.as_ref());
                 let answer = InverseAnswer::Accept;
-                self.answer_inverse(framework_id, &accept.inverse_offer_ids, answer, seconds, now);
+                self.answer_inverse(
+                    framework_id,
+                    &accept.inverse_offer_ids,
+                    answer,
+                    seconds,
+                    now,
+                );
             }
             Type::DeclineInverseOffers => {
                 let decline = call.decline_inverse_offers.unwrap_or_default();
                 let seconds = accept::refuse_seconds(decline.filters.as_ref());
                 let answer = InverseAnswer::Decline;
-                self.answer_inverse(framework_id, &decline.inverse_offer_ids, answer, seconds, now);
+                self.answer_inverse(
+                    framework_id,
+                    &decline.inverse_offer_ids,
+                    answer,
+                    seconds,
+                    now,
+                );
             }
             Type::Request => {}
             // The door lets neither in.

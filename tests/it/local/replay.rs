@@ -237,10 +237,7 @@ impl Player {
     /// Plays what is recorded of a scheduler that is sent from one master to the other until one
     /// leads: as often as that takes here.
     pub async fn play_redirects(&mut self, entries: &[Entry]) {
-        let pairs: Vec<_> = entries
-            .chunks(2)
-            .map(|pair| (&pair[0], &pair[1]))
-            .collect();
+        let pairs: Vec<_> = entries.chunks(2).map(|pair| (&pair[0], &pair[1])).collect();
         let (first, (last_call, last_answer)) = (pairs[0], pairs[pairs.len() - 1]);
         let redirect = first.1.head.strip_prefix("<< 307").unwrap();
         let mut redirects = 0;

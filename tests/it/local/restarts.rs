@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::machine::{Machine, Scheduler, framework_info};
+use super::machine::{Machine, Scheduler};
 use super::recordings::{INTERVAL, player, sandbox};
 use super::volumes::{compare_events, cut};
 use crate::support::zookeeper::ZooKeeper;
@@ -37,11 +37,7 @@ async fn agent_scheduler_and_master_come_back_as_recorded() {
     let group = format!("zk://{}/mesos", zookeeper.address());
     let zk = ["--zk", group.as_str(), "--time-scale", "5"];
     let mut machine = Machine::start(&[&INTERVAL[..], &zk[..]].concat());
-    let patient = [
-        "--no-cgroups",
-        "--executor-reregistration-timeout",
-        "30s",
-    ];
+    let patient = ["--no-cgroups", "--executor-reregistration-timeout", "30s"];
     machine.add_agent(&patient).await;
     machine.add_agent(&patient).await;
     reserve_as_recorded(&machine).await;

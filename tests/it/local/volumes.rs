@@ -10,9 +10,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use super::machine::Machine;
-use super::recordings::{
-    INTERVAL, compare_environment, find, player, read_json, sandbox,
-};
+use super::recordings::{INTERVAL, compare_environment, find, player, read_json, sandbox};
 use super::replay::Player;
 use crate::support::eventually;
 use crate::transcript::{self, Entry};
