@@ -40,6 +40,10 @@ lint: ## Formatting, clippy and documentation, without a single warning
 test: setup lint ## Everything that must hold: lint, unit and integration tests on real servers
 	$(CARGO) test
 
+.PHONY: soak
+soak: setup ## Break things by chance under load, and compare: make soak MINUTES=30, SEED=n repeats an order
+	MINUTES=$(or $(MINUTES),30) $(if $(SEED),SEED=$(SEED)) $(CARGO) test --test e2e faults::soak -- --ignored --nocapture
+
 .PHONY: bench
 bench: setup release ## Measure; prints ratios taken in one run
 	@scripts/bench

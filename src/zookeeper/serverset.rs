@@ -97,6 +97,24 @@ impl ServerSet {
         self.wait(what, deadline, is_there).await
     }
 
+    /// Waits until there is a master other than `than`: whoever waits for an answer of that one can give it up. A
+    /// host that was cut off answers nothing, not even that it is gone.
+    pub async fn wait_for_other_master(
+        &self,
+        than: &ServiceInstance,
+        deadline: Duration,
+    ) -> Result<ServiceInstance, WaitError> {
+        let what = format!("the cluster at {} got no other master", self.url);
+        let is_there = |group: &Group| match group {
+            Group::Present(Discovery {
+                master: Some((_, instance)),
+                ..
+            }) if instance != than => Some(instance.clone()),
+            Group::Present(_) | Group::Absent => None,
+        };
+        self.wait(what, deadline, is_there).await
+    }
+
     /// Waits until the group node is gone: the cluster is terminated. A group that is not there yet
     /// counts as gone.
     pub async fn wait_gone(&self, deadline: Duration) -> Result<(), WaitError> {

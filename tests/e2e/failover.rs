@@ -30,7 +30,7 @@ async fn the_master_is_killed_under_load(flavour: Flavour) {
         &["CREATE DATABASE load_db", load::TABLE],
     )
     .await;
-    let load = Load::start(&cluster.url, account, 4);
+    let mut load = Load::start(&cluster.url, account, 4);
     load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
 
     let mysqld = system.mysqld(&old);
@@ -79,7 +79,7 @@ async fn members_lose_their_executors_and_their_data(flavour: Flavour) {
     let at_master = endpoint(master(&view));
     let statements = ["CREATE DATABASE load_db", load::TABLE];
     run(&at_master, account, &statements).await;
-    let load = Load::start(&cluster.url, account, 2);
+    let mut load = Load::start(&cluster.url, account, 2);
 
     for of_master in [false, true] {
         load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;

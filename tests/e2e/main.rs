@@ -12,6 +12,7 @@ mod clusters;
 mod examples;
 
 mod failover;
+mod faults;
 mod memory;
 mod requests;
 mod restarts;

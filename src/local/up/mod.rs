@@ -14,6 +14,7 @@ mod ports;
 mod services;
 mod zookeeper;
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,9 +40,14 @@ const MAX_AGENTS: u8 = 200;
 /// Run the whole system on this machine: ZooKeeper, a stand-in for Mesos, and the scheduler.
 #[derive(Debug, Clone, Args)]
 pub struct LocalArgs {
-    /// How many Mesos agents, at 127.0.0.1, 127.0.0.2 and so on.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=i64::from(MAX_AGENTS)))]
+    /// How many Mesos agents, at 127.0.0.1, 127.0.0.2 and so on; 0 for none, where agents are started by
+    /// other means.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=i64::from(MAX_AGENTS)))]
     pub agents: u8,
+
+    /// Address of everything that is there once: ZooKeeper, the Mesos master and the scheduler.
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    pub ip: Ipv4Addr,
 
     /// Cpus of each agent.
     #[arg(long, default_value_t = 4.0)]
@@ -185,11 +191,11 @@ async fn start(
     let logs = work_dir.join("logs");
     std::fs::create_dir_all(&logs).context("make the directory for logs")?;
 
-    let zookeeper = zookeeper::start(args.zk_url.as_deref(), work_dir, services, deadline).await?;
+    let zookeeper = zookeeper::start(args, work_dir, services, deadline).await?;
     let mesos_port = ports::given_or_free(args.mesos_port)?;
     let mut addresses = Addresses {
         zk_url: zookeeper.cotton_url(),
-        mesos: format!("http://127.0.0.1:{mesos_port}"),
+        mesos: format!("http://{}:{mesos_port}", args.ip),
         mesos_zk: zookeeper.mesos_url(),
         api: None,
     };
@@ -218,7 +224,7 @@ async fn start(
 
     if !args.no_scheduler {
         let port = ports::given_or_free(args.api_port)?;
-        let api = format!("http://127.0.0.1:{port}");
+        let api = format!("http://{}:{port}", args.ip);
         tracing::info!(%api, "starting the scheduler");
         services.start(scheduler(args, &binary, work_dir, port, &addresses)?);
         wait_for("the scheduler", deadline, services, || {
@@ -239,7 +245,8 @@ fn master(
 ) -> Program {
     let program = Program::new("master", binary, work_dir);
     program
-        .arguments(["local-master", "--ip", "127.0.0.1"])
+        .arguments(["local-master"])
+        .option("--ip", args.ip)
         .option("--port", port)
         .option("--work-dir", work_dir.join("master").display())
         .option("--zk", &addresses.mesos_zk)
@@ -325,7 +332,7 @@ fn scheduler(
         .option("--admin-keypath", keys.admin.display())
         .option("--scheduler-keypath", keys.scheduler.display())
         .option("--work-dir", work_dir.join("scheduler").display())
-        .option("--advertise", format!("127.0.0.1:{port}"));
+        .option("--advertise", format!("{}:{port}", args.ip));
     if let Some(installer) = installer(args, work_dir)? {
         program = program.option("--installer-args", installer);
     }

@@ -1,15 +1,15 @@
 //! A real ZooKeeper: one that runs already, or Debian's as a child.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use tokio::time::Instant;
 
-use super::ports;
 use super::services::{Program, Services};
+use super::{LocalArgs, ports};
 
 /// Where Debian's package `zookeeper` puts the server; its manifest names the other jars.
 const SERVER_JAR: &str = "/usr/share/java/zookeeper.jar";
@@ -75,33 +75,33 @@ fn parse(url: &str) -> anyhow::Result<ZooKeeper> {
 ///
 /// A URL that is none, no ZooKeeper on this machine, or one that does not start.
 pub async fn start(
-    given: Option<&str>,
+    args: &LocalArgs,
     work_dir: &Path,
     services: &mut Services,
     deadline: Instant,
 ) -> anyhow::Result<ZooKeeper> {
-    if let Some(url) = given {
+    if let Some(url) = &args.zk_url {
         return parse(url);
     }
     let port = ports::given_or_free(None)?;
     let directory = work_dir.join("zookeeper");
     std::fs::create_dir_all(directory.join("data")).context("make ZooKeeper's directory")?;
     let configuration = directory.join("zoo.cfg");
-    std::fs::write(&configuration, settings(&directory, port))
+    std::fs::write(&configuration, settings(&directory, args.ip, port))
         .context("write ZooKeeper's configuration")?;
     tracing::info!(port, "starting ZooKeeper");
     services.start(program(work_dir, &configuration));
-    super::wait_for("ZooKeeper", deadline, services, || serves(port)).await?;
+    super::wait_for("ZooKeeper", deadline, services, || serves(args.ip, port)).await?;
     Ok(ZooKeeper {
-        servers: format!("127.0.0.1:{port}"),
+        servers: format!("{}:{port}", args.ip),
         path: "/cotton".to_owned(),
     })
 }
 
-fn settings(directory: &Path, port: u16) -> String {
+fn settings(directory: &Path, ip: Ipv4Addr, port: u16) -> String {
     format!(
         "tickTime={TICK_MILLIS}\nminSessionTimeout=1000\nmaxSessionTimeout=60000\ndataDir={}\nclientPort={port}\n\
-         clientPortAddress=127.0.0.1\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\nmaxClientCnxns=0\n",
+         clientPortAddress={ip}\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\nmaxClientCnxns=0\n",
         directory.join("data").display(),
     )
 }
@@ -115,10 +115,10 @@ fn program(work_dir: &Path, configuration: &Path) -> Program {
 }
 
 /// Asks the server for its mode, which it has once it serves.
-async fn serves(port: u16) -> bool {
+async fn serves(ip: Ipv4Addr, port: u16) -> bool {
     const PATIENCE: Duration = Duration::from_millis(500);
     let ask = move || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect((ip, port))?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.write_all(b"srvr")?;
         let mut text = String::new();

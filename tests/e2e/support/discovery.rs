@@ -6,9 +6,13 @@ use std::time::Duration;
 use cotton::zookeeper::serverset::ServerSet;
 use cotton::zookeeper::url::ZkUrl;
 use tokio::task::JoinHandle;
+use zookeeper_client::{Client, Error};
 
 /// The ZooKeeper session of a test.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between attempts to reach a ZooKeeper that is down.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Follows the cluster at `cluster_url` as a client of Cotton does.
 pub fn follow(cluster_url: &str) -> ServerSet {
@@ -28,14 +32,27 @@ impl Masters {
         let rest = cluster_url.strip_prefix("zk://").unwrap();
         let (servers, path) = rest.split_once('/').unwrap();
         let path = format!("/{path}/master");
-        let client = zookeeper_client::Client::connect(servers).await.unwrap();
+        let mut client = Client::connect(servers).await.unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let all = seen.clone();
+        let servers = servers.to_owned();
         let task = tokio::spawn(async move {
-            // Ends with the group.
-            while let Ok((names, watcher)) = client.list_and_watch_children(&path).await {
-                all.lock().unwrap().push(names);
-                watcher.changed().await;
+            loop {
+                match client.list_and_watch_children(&path).await {
+                    Ok((names, watcher)) => {
+                        all.lock().unwrap().push(names);
+                        watcher.changed().await;
+                    }
+                    // Ends with the group.
+                    Err(Error::NoNode) => return,
+                    // The session has ended, or ZooKeeper is down.
+                    Err(_) => {
+                        if let Ok(new) = Client::connect(&servers).await {
+                            client = new;
+                        }
+                        tokio::time::sleep(RECONNECT_PAUSE).await;
+                    }
+                }
             }
         });
         Self { seen, task }

@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cotton::cluster::service_instance::ServiceInstance;
 use cotton::zookeeper::serverset::ServerSet;
 use sqlx::Connection as _;
 use sqlx::mysql::MySqlConnection;
@@ -27,9 +28,27 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Between attempts to log in at a master that is going.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What was acknowledged, and when.
+struct Acknowledged {
+    values: BTreeSet<String>,
+    /// The last acknowledgement.
+    last: Instant,
+    /// The longest time between two of them since it was asked for.
+    longest_gap: Duration,
+}
+
+impl Acknowledged {
+    fn add(&mut self, value: String) {
+        let now = Instant::now();
+        self.longest_gap = self.longest_gap.max(now - self.last);
+        self.last = now;
+        self.values.insert(value);
+    }
+}
+
 /// A few clients that write.
 pub struct Load {
-    acknowledged: Arc<Mutex<BTreeSet<String>>>,
+    acknowledged: Arc<Mutex<Acknowledged>>,
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<()>>,
 }
@@ -37,7 +56,11 @@ pub struct Load {
 impl Load {
     /// Starts the clients; the table must be there.
     pub fn start(cluster_url: &str, account: &Account, clients: usize) -> Self {
-        let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
+        let acknowledged = Arc::new(Mutex::new(Acknowledged {
+            values: BTreeSet::new(),
+            last: Instant::now(),
+            longest_gap: Duration::ZERO,
+        }));
         let stop = Arc::new(AtomicBool::new(false));
         let client = |number| Client {
             number,
@@ -57,7 +80,23 @@ impl Load {
 
     /// How many writes were acknowledged so far.
     pub fn count(&self) -> usize {
-        self.acknowledged.lock().unwrap().len()
+        self.acknowledged.lock().unwrap().values.len()
+    }
+
+    /// All that was acknowledged so far.
+    pub fn so_far(&self) -> BTreeSet<String> {
+        self.acknowledged.lock().unwrap().values.clone()
+    }
+
+    /// From now on the longest time without an acknowledgement is measured anew.
+    pub fn measure_gap(&self) {
+        let mut acknowledged = self.acknowledged.lock().unwrap();
+        acknowledged.longest_gap = Duration::ZERO;
+    }
+
+    /// The longest time between two acknowledgements, of whichever clients, since [`Load::measure_gap`].
+    pub fn longest_gap(&self) -> Duration {
+        self.acknowledged.lock().unwrap().longest_gap
     }
 
     /// Waits until `more` writes were acknowledged since now.
@@ -71,13 +110,20 @@ impl Load {
     }
 
     /// Ends the clients and gives all that was acknowledged.
-    pub async fn stop(self) -> BTreeSet<String> {
+    pub async fn stop(&mut self) -> BTreeSet<String> {
         self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
+        for client in std::mem::take(&mut self.clients) {
             client.await.unwrap();
         }
-        let acknowledged = self.acknowledged.lock().unwrap();
-        acknowledged.clone()
+        self.so_far()
+    }
+}
+
+/// Waits until discovery names another master than this one.
+async fn another_master(discovery: &ServerSet, than: &ServiceInstance) {
+    const LONG: Duration = Duration::from_secs(3600);
+    while discovery.wait_for_other_master(than, LONG).await.is_err() {
+        sleep(PAUSE).await;
     }
 }
 
@@ -86,7 +132,7 @@ struct Client {
     written: u64,
     discovery: ServerSet,
     account: Account,
-    acknowledged: Arc<Mutex<BTreeSet<String>>>,
+    acknowledged: Arc<Mutex<Acknowledged>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -95,8 +141,14 @@ impl Client {
         while !self.stop.load(Ordering::Relaxed) {
             let master = self.discovery.wait_for_master(Duration::from_secs(1)).await;
             let Ok(master) = master else { continue };
-            match connect(&master.service_endpoint, &self.account).await {
-                Ok(connection) => self.write_on(connection).await,
+            // A host that is cut off says nothing; that another master was published says enough.
+            let login = connect(&master.service_endpoint, &self.account);
+            let login = tokio::select! {
+                login = login => login,
+                () = another_master(&self.discovery, &master) => continue,
+            };
+            match login {
+                Ok(connection) => self.write_on(connection, &master).await,
                 Err(_) => sleep(PAUSE).await,
             }
         }
@@ -104,13 +156,18 @@ impl Client {
 
     /// Writes until a write fails. One without an acknowledgement may be there or not; its value is
     /// never used again.
-    async fn write_on(&mut self, mut connection: MySqlConnection) {
+    async fn write_on(&mut self, mut connection: MySqlConnection, master: &ServiceInstance) {
         while !self.stop.load(Ordering::Relaxed) {
             self.written += 1;
             let value = format!("{}-{}", self.number, self.written);
             let insert = sqlx::query("INSERT INTO load_db.writes (value) VALUES (?)").bind(&value);
-            match timeout(WRITE_TIMEOUT, insert.execute(&mut connection)).await {
-                Ok(Ok(_)) => drop(self.acknowledged.lock().unwrap().insert(value)),
+            let insert = timeout(WRITE_TIMEOUT, insert.execute(&mut connection));
+            let written = tokio::select! {
+                written = insert => written,
+                () = another_master(&self.discovery, master) => return,
+            };
+            match written {
+                Ok(Ok(_)) => self.acknowledged.lock().unwrap().add(value),
                 _ => {
                     // A slave refuses at once; this must not become a busy loop.
                     sleep(PAUSE).await;

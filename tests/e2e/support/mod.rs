@@ -8,16 +8,22 @@
 
 pub mod database;
 pub mod discovery;
+pub mod faults;
+pub mod fleet;
+pub mod hosts;
 pub mod load;
 pub mod process;
 pub mod rest;
 pub mod system;
+#[path = "../../it/support/zookeeper.rs"]
+pub mod zookeeper;
 
 #[path = "../../shared/mod.rs"]
 mod shared;
 
 use std::time::Duration;
 
+pub use process::spawn;
 pub use shared::eventually;
 
 /// How long a cluster may take to come up. Most of it passes in initialising data directories.

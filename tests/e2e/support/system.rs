@@ -331,6 +331,11 @@ impl System {
         .await;
     }
 
+    /// Where `cotton local` keeps everything.
+    pub fn run_directory(&self) -> PathBuf {
+        self.directory.path().join("run")
+    }
+
     /// The sandbox of a task.
     pub fn sandbox(&self, task: &str) -> PathBuf {
         let agents = self.directory.path().join("run/agents");

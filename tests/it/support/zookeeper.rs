@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -29,6 +29,8 @@ pub struct Options {
     pub min_session_timeout: Duration,
     /// The longest session timeout that the server grants.
     pub max_session_timeout: Duration,
+    /// Where it listens.
+    pub address: Ipv4Addr,
 }
 
 impl Default for Options {
@@ -37,6 +39,7 @@ impl Default for Options {
             tick: Duration::from_millis(200),
             min_session_timeout: Duration::from_millis(400),
             max_session_timeout: Duration::from_secs(60),
+            address: Ipv4Addr::LOCALHOST,
         }
     }
 }
@@ -82,7 +85,7 @@ impl ZooKeeper {
 
     /// `host:port` of the server.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.options.address, self.port)
     }
 
     /// `zk://host:port<path>` of the server; `path` begins with a slash or is empty.
@@ -144,7 +147,9 @@ impl ZooKeeper {
             }
             // The answer names the mode once the server serves; a foreign process on the port
             // gives another answer, and then this child ends by itself.
-            if four_letter_word(self.port, "srvr").is_some_and(|text| text.contains("Mode:")) {
+            if four_letter_word(self.options.address, self.port, "srvr")
+                .is_some_and(|text| text.contains("Mode:"))
+            {
                 self.child = Some(child);
                 return true;
             }
@@ -191,13 +196,14 @@ impl ZooKeeper {
     fn configuration(&self) -> String {
         format!(
             "tickTime={}\nminSessionTimeout={}\nmaxSessionTimeout={}\ndataDir={}\n\
-             clientPort={}\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n\
+             clientPort={}\nclientPortAddress={}\nadmin.enableServer=false\n\
              4lw.commands.whitelist=srvr\nmaxClientCnxns=0\n",
             self.options.tick.as_millis(),
             self.options.min_session_timeout.as_millis(),
             self.options.max_session_timeout.as_millis(),
             self.data().display(),
-            self.port
+            self.port,
+            self.options.address,
         )
     }
 
@@ -221,8 +227,8 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-fn four_letter_word(port: u16, word: &str) -> Option<String> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+fn four_letter_word(address: Ipv4Addr, port: u16, word: &str) -> Option<String> {
+    let address = SocketAddr::from((address, port));
     let mut connection = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     connection
         .set_read_timeout(Some(Duration::from_secs(5)))

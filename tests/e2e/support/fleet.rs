@@ -1,0 +1,171 @@
+//! The whole system with each Mesos agent on a host of its own, so that hosts can be cut off.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use cotton::cluster::flavour::Flavour;
+use cotton::cluster::view::MemberView;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::eventually;
+use super::hosts::{End, Network};
+use super::process::{self, Process};
+use super::rest::curl;
+use super::system::{Lease, Options, System};
+use super::zookeeper::{self, ZooKeeper};
+
+/// How long the agents may take to register.
+const REGISTER_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long an agent may take to end, with all its executors.
+const AGENT_ENDS_WITHIN: Duration = Duration::from_secs(30);
+
+/// ZooKeeper, a Mesos master and the scheduler on the hub, and one agent on each host.
+pub struct Fleet {
+    system: Lease,
+    agents: Mutex<Vec<Child>>,
+    zookeeper: Mutex<ZooKeeper>,
+    /// The network between them.
+    pub network: Network,
+}
+
+impl Fleet {
+    /// Starts it with this many hosts.
+    pub async fn start(flavour: Flavour, hosts: u8) -> Self {
+        let network = Network::new(hosts);
+        let hub = network.address(End::Hub);
+        let zookeeper = ZooKeeper::with_options(zookeeper::Options {
+            address: hub,
+            ..zookeeper::Options::default()
+        });
+        let mut options = Options::new(flavour);
+        options.agents = 0;
+        let arguments = [
+            "--ip".to_owned(),
+            hub.to_string(),
+            "--zk-url".to_owned(),
+            zookeeper.url("/cotton"),
+        ];
+        options.arguments.extend(arguments);
+        let fleet = Self {
+            system: System::with_options(options),
+            agents: Mutex::new(Vec::new()),
+            zookeeper: Mutex::new(zookeeper),
+            network,
+        };
+        for host in 1..=hosts {
+            let agent = fleet.spawn_agent(host);
+            fleet.agents().push(agent);
+        }
+        fleet.wait_for_agents(usize::from(hosts)).await;
+        fleet
+    }
+
+    fn spawn_agent(&self, host: u8) -> Child {
+        let run = self.system.run_directory();
+        let directory = run.join("agents").join(host.to_string());
+        std::fs::create_dir_all(&directory).unwrap();
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(run.join(format!("logs/agent-{host}.log")))
+            .unwrap();
+        let mut namespace = std::ffi::OsString::from("--net=");
+        namespace.push(self.network.namespace_path(host));
+        let mut command = Command::new("nsenter");
+        command
+            .arg(namespace)
+            .arg(env!("CARGO_BIN_EXE_cotton"))
+            .args(["local-agent", "--master", &self.system.mesos])
+            .args(["--ip", &self.network.address(End::Host(host)).to_string()])
+            .args(["--cpus", "16", "--mem", "12000", "--disk", "100000"])
+            .args(["--ports", "31000-31099", "--gc-delay", "1m"])
+            .arg("--work-dir")
+            .arg(&directory)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        process::spawn(command).unwrap()
+    }
+
+    async fn wait_for_agents(&self, wanted: usize) {
+        let url = format!("{}/state", self.system.mesos);
+        eventually("the agents are registered", REGISTER_DEADLINE, async || {
+            let state = curl(&[&url]).await?.json();
+            let agents = state["slaves"].as_array()?;
+            let active = agents.iter().filter(|agent| agent["active"] == true);
+            (active.count() >= wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// The host that a member runs on.
+    pub fn host(&self, member: &MemberView) -> u8 {
+        let address = member.host.as_ref().unwrap();
+        let last = address.rsplit('.').next().unwrap();
+        last.parse().unwrap()
+    }
+
+    /// The agent's process on a host.
+    pub fn agent(&self, host: u8) -> Process {
+        let pid = self.agents()[usize::from(host) - 1].id().cast_signed();
+        Process::find(pid).unwrap()
+    }
+
+    /// Starts the agent of a host again, which has ended.
+    pub fn restart_agent(&self, host: u8) {
+        let mut agents = self.agents();
+        let agent = &mut agents[usize::from(host) - 1];
+        let _ = agent.kill();
+        let _ = agent.wait();
+        *agent = self.spawn_agent(host);
+    }
+
+    /// ZooKeeper, to be stopped and started.
+    pub fn zookeeper(&self) -> MutexGuard<'_, ZooKeeper> {
+        self.zookeeper
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn agents(&self) -> MutexGuard<'_, Vec<Child>> {
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deref for Fleet {
+    type Target = System;
+
+    fn deref(&self) -> &System {
+        &self.system
+    }
+}
+
+/// Agents end their executors, and those their servers, while everything else is still there.
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.network.heal();
+        let mut agents = std::mem::take(&mut *self.agents());
+        for agent in &agents {
+            let pid = Pid::from_raw(agent.id().cast_signed());
+            // One that was stopped has to go on to see it.
+            let _ = kill(pid, Signal::SIGTERM);
+            let _ = kill(pid, Signal::SIGCONT);
+        }
+        let start = Instant::now();
+        for agent in &mut agents {
+            while agent.try_wait().is_ok_and(|status| status.is_none()) {
+                if start.elapsed() > AGENT_ENDS_WITHIN {
+                    let _ = agent.kill();
+                    let _ = agent.wait();
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
