@@ -155,14 +155,14 @@ impl Mend<'_> {
     }
 
     /// Mends it.
-    pub fn mend(self) {
+    pub async fn mend(self) {
         match self.fault {
             Fault::HostCutOff(_)
             | Fault::HostMute(_)
             | Fault::HostDeaf(_)
             | Fault::SlaveCutFromMaster => self.fleet.network.heal(),
             Fault::AgentKilled(_) => self.fleet.restart_agent(self.host),
-            Fault::ZooKeeperDown => self.fleet.zookeeper().restart(),
+            Fault::ZooKeeperDown => self.fleet.restart_zookeeper().await,
             Fault::ZooKeeperFrozen => self.fleet.zookeeper().thaw(),
             Fault::ServerKilled(_)
             | Fault::ServerFrozen(_)
@@ -200,7 +200,7 @@ pub async fn survive(
     if !fault.is_a_moment() {
         tokio::time::sleep(lasting).await;
     }
-    mend.mend();
+    mend.mend().await;
     load.wait_for_more(SOME_WRITES, RECOVERY_DEADLINE).await;
     let gap = load.longest_gap();
     let after = fleet.wait_running(cluster, RECOVERY_DEADLINE).await;

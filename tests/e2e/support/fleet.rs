@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::ops::Deref;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cotton::cluster::flavour::Flavour;
@@ -28,7 +28,7 @@ const AGENT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 pub struct Fleet {
     system: Lease,
     agents: Mutex<Vec<Child>>,
-    zookeeper: Mutex<ZooKeeper>,
+    zookeeper: Arc<Mutex<ZooKeeper>>,
     /// The network between them.
     pub network: Network,
 }
@@ -54,7 +54,7 @@ impl Fleet {
         let fleet = Self {
             system: System::with_options(options),
             agents: Mutex::new(Vec::new()),
-            zookeeper: Mutex::new(zookeeper),
+            zookeeper: Arc::new(Mutex::new(zookeeper)),
             network,
         };
         for host in 1..=hosts {
@@ -130,6 +130,16 @@ impl Fleet {
         self.zookeeper
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts ZooKeeper again, which takes seconds; the clients of this process go on meanwhile.
+    pub async fn restart_zookeeper(&self) {
+        let zookeeper = Arc::clone(&self.zookeeper);
+        let restart = move || {
+            let mut zookeeper = zookeeper.lock().unwrap_or_else(PoisonError::into_inner);
+            zookeeper.restart();
+        };
+        tokio::task::spawn_blocking(restart).await.unwrap();
     }
 
     fn agents(&self) -> MutexGuard<'_, Vec<Child>> {
