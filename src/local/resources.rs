@@ -323,7 +323,8 @@ impl fmt::Display for Resources {
     }
 }
 
-fn text(one: &Resource) -> String {
+/// One resource as Mesos writes it in sentences.
+pub fn text(one: &Resource) -> String {
     let mut text = one.name.clone();
     if let Some(role) = one
         .allocation_info
@@ -376,7 +377,9 @@ fn reservation_text(one: &resource::ReservationInfo) -> String {
 }
 
 fn thousandths_text(amount: i64) -> String {
-    let text = format!("{}.{:03}", amount / 1000, amount % 1000);
+    let sign = if amount < 0 { "-" } else { "" };
+    let amount = amount.unsigned_abs();
+    let text = format!("{sign}{}.{:03}", amount / 1000, amount % 1000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::local::reservation;
-use crate::local::resources::Resources;
+use crate::local::resources::{Resources, text};
 use crate::mesos::v1::offer::Operation;
 use crate::mesos::v1::offer::operation::{Create, Destroy, Reserve, Type, Unreserve};
 use crate::mesos::v1::resource::reservation_info;
@@ -384,8 +384,4 @@ fn disk(one: &Resource) -> Result<(), String> {
         return Err("DiskInfo is set but empty".to_owned());
     }
     Ok(())
-}
-
-fn text(one: &Resource) -> String {
-    Resources::new([one]).to_string()
 }

@@ -76,6 +76,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) {
+        let start = std::time::Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(start.elapsed() < DEADLINE, "{} does not end", self.url);
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+
     /// What it listens on, `ip:port`.
     pub fn address(&self) -> &str {
         self.url.trim_start_matches("http://")
@@ -301,11 +310,37 @@ impl Scheduler {
 
     /// Launches a task with an executor of its own on an offer.
     pub async fn launch(&self, offer: &Value, task: Value) {
-        let operations = json!([{"type": "LAUNCH", "launch": {"task_infos": [task]}}]);
+        self.accept(
+            offer,
+            json!([{"type": "LAUNCH", "launch": {"task_infos": [task]}}]),
+        )
+        .await;
+    }
+
+    /// Accepts an offer with these operations.
+    pub async fn accept(&self, offer: &Value, operations: Value) {
         let accept = json!({
             "offer_ids": [offer["id"]], "operations": operations, "filters": {"refuse_seconds": 0.5},
         });
         self.call(json!({"type": "ACCEPT", "accept": accept})).await;
+    }
+
+    /// The next status of an operation.
+    pub async fn operation(&self) -> Value {
+        let event = self.events.next("UPDATE_OPERATION_STATUS").await;
+        event["update_operation_status"]["status"].clone()
+    }
+
+    /// Tells that an operation's status was received.
+    pub async fn acknowledge_operation(&self, status: &Value) {
+        let acknowledge = json!({
+            "agent_id": status["agent_id"], "operation_id": status["operation_id"],
+            "uuid": status["uuid"]["value"],
+        });
+        self.call(json!({
+            "type": "ACKNOWLEDGE_OPERATION_STATUS", "acknowledge_operation_status": acknowledge,
+        }))
+        .await;
     }
 
     pub async fn acknowledge(&self, status: &Value) {

@@ -3,7 +3,9 @@
 mod agents;
 mod executor;
 mod machine;
+mod maintenance;
 mod masters;
+mod operations;
 mod recordings;
 mod replay;
 mod restarts;

@@ -1,5 +1,5 @@
 //! Goal: a status that is not acknowledged is sent again after 10, 20, 40 seconds and holds the next
-//! one back, as recorded in `11-unacknowledged-updates.txt`. Method: a clock 20 times as fast.
+//! one back, as recorded in `11-unacknowledged-updates.txt`. Method: clocks that are 10 or 20 times as fast.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,6 +8,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::machine::{Machine, Scheduler, task};
+use super::recordings::{INTERVAL, player};
+use crate::transcript;
 
 const SCALE: f64 = 20.0;
 
@@ -90,4 +92,14 @@ async fn a_new_scheduler_hears_what_the_old_one_did_not_acknowledge() {
     assert_eq!(next_status(&other).await, first);
     other.acknowledge(&first).await;
     other.update("t", "TASK_RUNNING").await;
+}
+
+#[tokio::test]
+async fn an_update_that_is_never_acknowledged_holds_everything_back_as_recorded() {
+    let mut machine = Machine::start(&[&INTERVAL[..], &["--time-scale", "10"]].concat());
+    let scaled = ["--no-cgroups", "--time-scale", "10"];
+    machine.add_agent(&scaled).await;
+    machine.add_agent(&scaled).await;
+    let mut player = player(&machine);
+    player.play(&transcript::one("11-unacknowledged")).await;
 }
