@@ -1,6 +1,9 @@
 //! Points in time as plain numbers, so that code which decides can be given one.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,9 +55,33 @@ impl Timestamp {
     }
 }
 
+/// The last millisecond that is written with four digits of year.
+const LAST_WRITABLE: u64 = 253_402_300_799_999;
+
+/// For people, in UTC: `2026-02-01 12:00:00.123 UTC`.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 > LAST_WRITABLE {
+            return f.write_str("never");
+        }
+        let time = UNIX_EPOCH + Duration::from_millis(self.0);
+        let text = humantime::format_rfc3339_millis(time).to_string();
+        write!(f, "{} UTC", text.replace('T', " ").trim_end_matches('Z'))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_are_written_in_utc() {
+        let time = Timestamp::from_millis(1_769_947_200_123);
+        assert_eq!(time.to_string(), "2026-02-01 12:00:00.123 UTC");
+        let last = Timestamp(LAST_WRITABLE);
+        assert_eq!(last.to_string(), "9999-12-31 23:59:59.999 UTC");
+        assert_eq!(Timestamp::FAR_FUTURE.to_string(), "never");
+    }
 
     #[test]
     fn time_before_the_start_counts_as_no_time() {

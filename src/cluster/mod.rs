@@ -1,6 +1,8 @@
 //! The vocabulary: what clusters, members and positions are, without any I/O, clock or chance.
 
 pub mod control;
+pub mod explanation;
+pub mod failover_record;
 pub mod flavour;
 pub mod gtid;
 pub mod id;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     control::{self, Address, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
+    failover_record::FailoverLog,
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     service_instance::ServiceInstance,
@@ -63,6 +64,9 @@ pub struct ClusterRecord {
     pub members: BTreeMap<MemberId, MemberRecord>,
     /// What discovery shows.
     pub published: Published,
+    /// How the last changes of master came about, for people. Nothing is decided by it.
+    #[serde(default, skip_serializing_if = "FailoverLog::is_empty")]
+    pub failovers: FailoverLog,
     /// Keys of a later version, kept as they are.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,
@@ -195,6 +199,7 @@ impl ClusterRecord {
             lineage: Vec::new(),
             members,
             published: Published::default(),
+            failovers: FailoverLog::default(),
             unknown: serde_json::Map::new(),
         }
     }

@@ -126,7 +126,7 @@ fn votes(counted: &[Candidate<'_>], missing: &[(MemberId, Missing)], rules: Rule
 }
 
 /// The voter as a candidate, if its report counts.
-fn candidate<'a>(
+pub fn candidate<'a>(
     record: &'a ClusterRecord,
     observed: &'a Observed,
     rules: Rules,
@@ -175,6 +175,6 @@ fn compare(record: &ClusterRecord, rules: Rules, a: &Candidate<'_>, b: &Candidat
 }
 
 /// Whether the candidate has something left to apply.
-fn unapplied(candidate: &Candidate<'_>) -> bool {
+pub fn unapplied(candidate: &Candidate<'_>) -> bool {
     !candidate.held.executed.contains(&candidate.held.position)
 }

@@ -7,6 +7,7 @@
 
 use super::{
     election::{self, Verdict},
+    explain,
     health::{self, MasterHealth},
     observed::Observed,
     state::Policy,
@@ -14,6 +15,7 @@ use super::{
 use crate::{
     cluster::{
         control::{Lineage, MemberState, Report},
+        failover_record::Ending,
         gtid::Position,
         id::MemberId,
         record::{ClusterRecord, Elected, Mastership},
@@ -161,8 +163,8 @@ fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> 
         view.now,
     );
     match health {
-        MasterHealth::Ended(_) => {
-            begin_election(next, view.now);
+        MasterHealth::Ended(ending) => {
+            begin_election(next, ending, view);
             Awaited::default()
         }
         MasterHealth::Silent { reason, until } => Awaited {
@@ -199,10 +201,11 @@ fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> 
     }
 }
 
-/// Starts the next epoch: the old master leaves discovery in the same transaction.
-pub fn begin_election(next: &mut ClusterRecord, now: Timestamp) {
+/// Starts the next epoch on that evidence: the old master leaves discovery in the same transaction.
+pub fn begin_election(next: &mut ClusterRecord, ending: Ending, view: View<'_>) {
+    explain::begins(next, ending, view);
     next.epoch = next.epoch.next();
-    next.epoch_since = now;
+    next.epoch_since = view.now;
     next.mastership = Mastership::Electing;
     next.published.master = None;
 }

@@ -10,6 +10,7 @@ use super::observed::{Observed, Presence, silence_counts_from};
 use crate::{
     cluster::{
         control::{MemberState, Report},
+        failover_record::{Cause, Ending},
         id::MemberId,
         record::{ClusterRecord, Elected},
         voters::Durability,
@@ -23,7 +24,7 @@ pub enum MasterHealth {
     /// It is in its place.
     Fine,
     /// It is certainly not the master any more; a new epoch is needed.
-    Ended(String),
+    Ended(Ending),
     /// It is silent. The next look is due at that time, if time alone can change anything.
     Silent {
         /// What is known, as a sentence.
@@ -46,8 +47,9 @@ pub fn master_health(
     match record.task(member) {
         Some(task) if task.task_id == elected.task_id => {}
         _ => {
-            return MasterHealth::Ended(format!(
-                "the task of the master, member {member}, has ended"
+            return MasterHealth::Ended(Ending::new(
+                Cause::TaskEnded,
+                format!("the task of the master, member {member}, has ended"),
             ));
         }
     }
@@ -71,18 +73,25 @@ pub fn master_health(
 fn reported_health(record: &ClusterRecord, elected: &Elected, report: &Report) -> MasterHealth {
     let member = elected.member;
     if report.data != Some(elected.data) || report.process != Some(elected.process) {
-        return MasterHealth::Ended(format!(
-            "the server of the master, member {member}, has ended"
+        return MasterHealth::Ended(Ending::new(
+            Cause::ServerEnded,
+            format!("the server of the master, member {member}, has ended"),
         ));
     }
     match report.state {
-        MemberState::Refused { epoch } if epoch == record.epoch => MasterHealth::Ended(format!(
-            "member {member} could not become master: {}",
-            report.problem.as_deref().unwrap_or("it did not say why")
-        )),
-        MemberState::Stopping => {
-            MasterHealth::Ended(format!("the master, member {member}, is stopping"))
+        MemberState::Refused { epoch } if epoch == record.epoch => {
+            MasterHealth::Ended(Ending::new(
+                Cause::Refused,
+                format!(
+                    "member {member} could not become master: {}",
+                    report.problem.as_deref().unwrap_or("it did not say why")
+                ),
+            ))
         }
+        MemberState::Stopping => MasterHealth::Ended(Ending::new(
+            Cause::Stopping,
+            format!("the master, member {member}, is stopping"),
+        )),
         MemberState::Provisioning
         | MemberState::Closed
         | MemberState::Following { .. }
@@ -129,8 +138,11 @@ fn silence(
         Durability::Async => 1,
     };
     if in_sight >= needed {
-        MasterHealth::Ended(format!(
-            "the master, member {member}, has lost its ZooKeeper session, and {in_sight} of the {needed} voters that an election needs are in sight"
+        MasterHealth::Ended(Ending::new(
+            Cause::SessionLost,
+            format!(
+                "the master, member {member}, has lost its ZooKeeper session, and {in_sight} of the {needed} voters that an election needs are in sight"
+            ),
         ))
     } else {
         MasterHealth::Silent {

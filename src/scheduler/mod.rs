@@ -6,11 +6,13 @@
 //! and no randomness. Around them, [`driver`] is the only loop, and [`execute`] carries plans out.
 
 pub mod action;
+pub mod awaiting;
 pub mod check;
 pub mod driver;
 pub mod election;
 pub mod event;
 pub mod execute;
+pub mod explain;
 pub mod failover;
 pub mod health;
 pub mod members;

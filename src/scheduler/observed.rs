@@ -42,6 +42,10 @@ pub struct TaskObservation {
 pub struct ReportObservation {
     /// The last report.
     pub report: Report,
+    /// When it arrived.
+    pub arrived: Timestamp,
+    /// When the first report with what it says is held in that epoch arrived.
+    pub held_arrived: Option<Timestamp>,
     /// Since when its node is gone, if it is.
     pub gone_since: Option<Timestamp>,
 }
@@ -58,22 +62,44 @@ pub enum Presence<'a> {
 }
 
 impl Observed {
+    /// Takes a report in.
+    pub fn reported(&mut self, report: Report, now: Timestamp) {
+        let read_in = |report: &Report| report.held.as_ref().map(|held| held.epoch);
+        let earlier = self.reports.get(&report.task_id);
+        // The same reading, told again with something else that has changed, is as old as it was.
+        let known = earlier.filter(|earlier| read_in(&earlier.report) == read_in(&report));
+        let held_arrived = match known {
+            Some(known) => known.held_arrived,
+            None => report.held.as_ref().map(|_| now),
+        };
+        let observation = ReportObservation {
+            arrived: now,
+            held_arrived,
+            gone_since: None,
+            report,
+        };
+        let task_id = observation.report.task_id.clone();
+        self.reports.insert(task_id, observation);
+    }
+
     /// Whether the member's current task is in sight.
     pub fn presence(&self, record: &ClusterRecord, member: MemberId) -> Presence<'_> {
-        let observed = record
-            .task(member)
-            .and_then(|task| self.reports.get(&task.task_id));
-        match observed {
-            Some(ReportObservation {
-                report,
-                gone_since: None,
-            }) => Presence::Live(report),
-            Some(ReportObservation {
-                gone_since: Some(since),
-                ..
-            }) => Presence::Gone(*since),
+        match self.observation(record, member) {
+            Some(observation) => match observation.gone_since {
+                None => Presence::Live(&observation.report),
+                Some(since) => Presence::Gone(since),
+            },
             None => Presence::Unknown,
         }
+    }
+
+    /// The last report of the member's current task and when it came and went.
+    pub fn observation(
+        &self,
+        record: &ClusterRecord,
+        member: MemberId,
+    ) -> Option<&ReportObservation> {
+        self.reports.get(&record.task(member)?.task_id)
     }
 
     /// The standing report of the member's current task.

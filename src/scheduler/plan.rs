@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use super::{
     action::{Action, Look, Plan},
+    explain,
     failover::{self, View},
     members,
     placement::{Launch, Offer},
@@ -127,6 +128,7 @@ fn plan_cluster<'a>(
     }
     let launches = place(state, &mut next, pool, now, &mut look);
     if next != cluster.record {
+        explain::note_stored(cluster, &mut next);
         plan.actions.push(Action::Persist {
             record: Box::new(next),
             expected: cluster.version,
@@ -143,8 +145,9 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     let before = next.epoch;
     look.awaited = failover::advance(next, view);
     if next.epoch != before {
-        look.notes.push(format!("epoch {} begins", next.epoch));
+        look.notes.push(explain::beginning(next));
     }
+    explain::note(next, view);
     voting::advance(next, view.observed, view.policy.rules);
     publish::advance(next, view);
     members::forgive_serving(next);

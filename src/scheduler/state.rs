@@ -13,8 +13,9 @@ use std::{
 use super::{
     action::{Action, Plan, Reply},
     event::{CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version},
+    explain,
     failover::Awaited,
-    observed::{Observed, ReportObservation, TaskObservation},
+    observed::{Observed, TaskObservation},
     placement::{Launch, Offer},
 };
 use crate::{
@@ -138,6 +139,8 @@ pub struct Cluster {
     pub observed: Observed,
     /// What is awaited, as the newest look found it.
     pub awaited: Awaited,
+    /// When the newest stage of the newest failover was stored, if this scheduler stored it.
+    pub stage_stored: Option<Timestamp>,
 }
 
 /// A write that is under way.
@@ -232,14 +235,14 @@ impl State {
                     password,
                 });
             }
-            Event::Reported { cluster, report } => self.reported(cluster, *report),
+            Event::Reported { cluster, report } => self.reported(cluster, *report, now),
             Event::ReportGone { cluster, task_id } => self.report_gone(cluster, &task_id, now),
             Event::ControlLost => self.listening_since = Timestamp::FAR_FUTURE,
             Event::ControlRestored => {
                 self.listening_since = now;
                 self.touched.extend(self.clusters.keys().cloned());
             }
-            Event::Stored { cluster, version } => self.stored(cluster, version),
+            Event::Stored { cluster, version } => self.stored(cluster, version, now),
             Event::Removed { cluster } => {
                 self.clusters.remove(&cluster);
                 self.due.remove(&cluster);
@@ -282,7 +285,7 @@ impl State {
         self.touched.insert(name);
     }
 
-    fn reported(&mut self, name: ClusterName, report: Report) {
+    fn reported(&mut self, name: ClusterName, report: Report, now: Timestamp) {
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
         };
@@ -290,14 +293,7 @@ impl State {
         if report.uuid != cluster.record.uuid {
             return;
         }
-        let task_id = report.task_id.clone();
-        cluster.observed.reports.insert(
-            task_id,
-            ReportObservation {
-                report,
-                gone_since: None,
-            },
-        );
+        cluster.observed.reported(report, now);
         self.touched.insert(name);
     }
 
@@ -311,7 +307,7 @@ impl State {
         }
     }
 
-    fn stored(&mut self, name: ClusterName, version: Version) {
+    fn stored(&mut self, name: ClusterName, version: Version, now: Timestamp) {
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
         };
@@ -321,6 +317,9 @@ impl State {
             replies,
         }) = cluster.pending.take()
         {
+            if explain::stage(&record) != explain::stage(&cluster.record) {
+                cluster.stage_stored = Some(now);
+            }
             cluster.record = *record;
             cluster.version = Some(version);
             cluster.launches.extend(launches);
@@ -501,6 +500,7 @@ impl Cluster {
             launches: Vec::new(),
             observed: Observed::default(),
             awaited: Awaited::default(),
+            stage_stored: None,
         }
     }
 

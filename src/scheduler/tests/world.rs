@@ -114,6 +114,15 @@ impl World {
         Uuid::from_u128(self.ids)
     }
 
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// The identity of a server that is started now.
+    pub fn process(&mut self) -> ProcessId {
+        ProcessId(self.id())
+    }
+
     pub fn tell(&mut self, event: Event) {
         self.state.apply(event, self.now);
         self.settle();

@@ -1,0 +1,577 @@
+//! What is remembered of a failover: who, when, on what evidence, and by which arithmetic.
+//!
+//! It lies in the cluster's record and is written in the transactions that decide, so it cannot tell of
+//! anything that did not happen. It is there to be read: nothing is ever decided by it, a part of it that
+//! cannot be decoded is left out rather than let the cluster's record be unreadable, and it is bounded
+//! ([`FailoverLog::push`]), because the record is written whole with every change.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{
+    gtid::Position,
+    id::{DataId, Epoch, MemberId, ProcessId, TaskId},
+    record::{Elected, TaskRecord},
+    voters::Durability,
+};
+use crate::time::Timestamp;
+
+/// The format number of what is written by this version.
+pub const FORMAT: u32 = 1;
+
+/// How many failovers a cluster remembers.
+pub const MOST_REMEMBERED: usize = 16;
+
+/// How large their JSON may be together, in bytes. ZooKeeper takes 1 MiB in one node, and the record has
+/// more to say than this.
+pub const MOST_BYTES: usize = 64 << 10;
+
+/// How much is kept of a text of GTIDs, in bytes: a dozen of MySQL's intervals with their source. The
+/// whole sets decide and are in the lineage; here they are read by a person.
+const MOST_OF_A_POSITION: usize = 512;
+
+/// How much is kept of a sentence, in bytes. Sentences may quote what a server said.
+const MOST_OF_A_SENTENCE: usize = 1024;
+
+/// The last failovers, oldest first. Shared, because every look at a cluster copies its record, and few
+/// change this.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FailoverLog(Arc<Vec<FailoverRecord>>);
+
+/// One change of master, from the decision until discovery names the new one. Times are the scheduler's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverRecord {
+    /// See [`FORMAT`].
+    #[serde(default)]
+    pub format: u32,
+    /// The epoch that it began.
+    pub epoch: Epoch,
+    /// 1, or one more than that of the epoch before if no master opened in that one.
+    #[serde(default = "first_attempt")]
+    pub attempt: u32,
+    /// What ended the term of the master before.
+    pub ending: Ending,
+    /// The master before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Master>,
+    /// Whether that one had opened for clients in its epoch.
+    #[serde(default)]
+    pub before_opened: bool,
+    /// How many reports were needed, and why so many.
+    pub quorum: Quorum,
+    /// Each voter: whether its report counted and what it held. Empty until a master is elected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub voters: Vec<VoterAccount>,
+    /// The elected one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub winner: Option<Winner>,
+    /// When what happened.
+    pub times: Times,
+}
+
+/// What ended a master's term.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// The kind of evidence.
+    pub cause: Cause,
+    /// The evidence as a sentence.
+    pub sentence: String,
+}
+
+/// The kinds of evidence on which a master's term is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// Mesos says that its task has ended.
+    TaskEnded,
+    /// Its executor reports that the server has ended, or is another one than was elected.
+    ServerEnded,
+    /// It was elected and reports that it cannot become master.
+    Refused,
+    /// Its executor is stopping for good.
+    Stopping,
+    /// Its executor's ZooKeeper session has ended, and silence counts.
+    SessionLost,
+    /// Something that this version has no word for.
+    #[serde(other)]
+    Other,
+}
+
+/// A master as it was identified.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Master {
+    /// The member.
+    pub member: MemberId,
+    /// Its task.
+    pub task_id: TaskId,
+    /// Where clients found it, `host:port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Its data directory.
+    pub data: DataId,
+    /// Its server process.
+    pub process: ProcessId,
+}
+
+/// The arithmetic of an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// What the cluster promises for an acknowledged write.
+    pub durability: Durability,
+    /// `|V|`: how many voters there are.
+    pub voters: usize,
+    /// `k`: how many of them a master waits for at least.
+    pub k_floor: u32,
+    /// `|V| - k`: how many reports an election needs.
+    pub needed: usize,
+}
+
+/// What one voter had to do with an election.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterAccount {
+    /// The member.
+    pub member: MemberId,
+    /// What it held, if its report counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldAccount>,
+    /// Why it did not count, else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// When its report of what it held arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<Timestamp>,
+}
+
+/// What a voter held. Long sets of GTIDs are cut and say so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAccount {
+    /// The last epoch whose marker was in it.
+    pub marker: Epoch,
+    /// All that it had received or executed.
+    pub received: String,
+    /// What of that it had not applied yet; empty if nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unapplied: String,
+}
+
+/// Who won, and why that one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Winner {
+    /// Who.
+    #[serde(flatten)]
+    pub master: Master,
+    /// The rule that set it apart from the best of the others.
+    pub won_by: WonBy,
+}
+
+/// What set the winner apart, in the order in which it is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WonBy {
+    /// No other report counted.
+    OnlyOne,
+    /// It held the marker of a higher epoch.
+    HighestMarker,
+    /// It held transactions that the others lacked.
+    HeldMost,
+    /// It held as much, and had applied all of it.
+    LeastToApply,
+    /// There was nothing to choose: the lowest number.
+    LowestNumber,
+    /// Something that this version has no word for.
+    #[serde(other)]
+    Other,
+}
+
+/// When what happened. What is `None` has not happened yet, or was not seen by a scheduler that lived on
+/// to write it down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Times {
+    /// The evidence arrived. Silence is dated by the end of the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub noticed: Option<Timestamp>,
+    /// The election was decided upon.
+    pub decided: Timestamp,
+    /// That was stored: the old master was out of discovery.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision_stored: Option<Timestamp>,
+    /// The winner was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elected: Option<Timestamp>,
+    /// That was stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice_stored: Option<Timestamp>,
+    /// The winner reported that it accepts writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Timestamp>,
+    /// Discovery named it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Timestamp>,
+}
+
+/// How far a failover has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The election was decided upon.
+    Decided,
+    /// A winner was chosen.
+    Elected,
+    /// The winner accepts writes.
+    Opened,
+}
+
+/// A part of a failover's time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phase {
+    /// What was done in it.
+    pub name: String,
+    /// How long it took, in milliseconds.
+    pub millis: u64,
+}
+
+fn first_attempt() -> u32 {
+    1
+}
+
+impl FailoverLog {
+    /// The failovers, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &FailoverRecord> {
+        self.0.iter()
+    }
+
+    /// The newest.
+    pub fn last(&self) -> Option<&FailoverRecord> {
+        self.0.last()
+    }
+
+    /// The one that began `epoch`.
+    pub fn of_mut(&mut self, epoch: Epoch) -> Option<&mut FailoverRecord> {
+        let mut failovers = Arc::make_mut(&mut self.0).iter_mut();
+        failovers.rfind(|failover| failover.epoch == epoch)
+    }
+
+    /// Adds one, and forgets the oldest beyond [`MOST_REMEMBERED`].
+    pub fn push(&mut self, failover: FailoverRecord) {
+        let failovers = Arc::make_mut(&mut self.0);
+        failovers.push(failover);
+        failovers.drain(..failovers.len().saturating_sub(MOST_REMEMBERED));
+    }
+
+    /// Forgets the oldest until the rest is no larger than [`MOST_BYTES`]. The newest always stays; it is
+    /// bounded by itself, for its texts are.
+    pub fn shrink(&mut self) {
+        let size = |failover: &FailoverRecord| serde_json::to_vec(failover).map_or(0, |v| v.len());
+        let failovers = Arc::make_mut(&mut self.0);
+        let mut total: usize = failovers.iter().map(size).sum();
+        while total > MOST_BYTES && failovers.len() > 1 {
+            total -= size(&failovers.remove(0));
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What cannot be decoded, such as something of a later format, is left out: a cluster must not become
+/// unmanageable because its history cannot be read.
+impl<'de> Deserialize<'de> for FailoverLog {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let documents = match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::Array(documents) => documents,
+            _ => Vec::new(),
+        };
+        let readable = documents
+            .into_iter()
+            .filter_map(|document| serde_json::from_value(document).ok());
+        Ok(Self(Arc::new(readable.collect())))
+    }
+}
+
+impl Serialize for FailoverLog {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_slice().serialize(serializer)
+    }
+}
+
+impl FailoverRecord {
+    /// How far it has come.
+    pub fn stage(&self) -> Stage {
+        match (&self.times.opened, &self.times.elected) {
+            (Some(_), _) => Stage::Opened,
+            (None, Some(_)) => Stage::Elected,
+            (None, None) => Stage::Decided,
+        }
+    }
+
+    /// Notes when the record with `stage` in it was stored; the first time counts.
+    pub fn stored(&mut self, stage: Stage, at: Timestamp) {
+        let times = &mut self.times;
+        let noted = match stage {
+            Stage::Decided => &mut times.decision_stored,
+            Stage::Elected => &mut times.choice_stored,
+            Stage::Opened => &mut times.published,
+        };
+        noted.get_or_insert(at);
+    }
+
+    /// How many reports counted.
+    pub fn counted(&self) -> usize {
+        self.voters.iter().filter(|v| v.held.is_some()).count()
+    }
+
+    /// The phases that are over, in their order. One whose beginning or end nobody noted is told together
+    /// with the next one.
+    pub fn phases(&self) -> Vec<Phase> {
+        let times = &self.times;
+        let reported = self.voters.iter().filter(|v| v.held.is_some());
+        // A report may be older than the decision's return from the store, but not than the decision.
+        let reported = reported.filter_map(|voter| voter.reported).max();
+        let steps = [
+            ("deciding", Some(times.decided)),
+            ("storing the decision", times.decision_stored),
+            ("collecting the reports", reported),
+            ("choosing", times.elected),
+            ("storing the choice", times.choice_stored),
+            ("applying and opening", times.opened),
+            ("publishing", times.published),
+        ];
+        let mut from = times.noticed;
+        let mut phases = Vec::new();
+        for (name, until) in steps {
+            if let (Some(from), Some(until)) = (from, until) {
+                let millis = until.since(from).as_millis() as u64;
+                let name = name.to_owned();
+                phases.push(Phase { name, millis });
+            }
+            from = until.or(from).max(from);
+        }
+        phases
+    }
+
+    /// For how long discovery named no master, in milliseconds, once that is over.
+    pub fn unpublished_millis(&self) -> Option<u64> {
+        let since = self.times.decided;
+        let until = self.times.published.or(self.times.opened)?;
+        Some(until.since(since).as_millis() as u64)
+    }
+}
+
+impl Ending {
+    /// Evidence of a kind.
+    pub fn new(cause: Cause, sentence: impl Into<String>) -> Self {
+        let sentence = cut(sentence.into(), MOST_OF_A_SENTENCE);
+        Self { cause, sentence }
+    }
+}
+
+impl Cause {
+    /// The word in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TaskEnded => "task-ended",
+            Self::ServerEnded => "server-ended",
+            Self::Refused => "refused",
+            Self::Stopping => "stopping",
+            Self::SessionLost => "session-lost",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl WonBy {
+    /// The rule as the end of a sentence that begins with the winner.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::OnlyOne => "no other report counted",
+            Self::HighestMarker => "it held the marker of the highest epoch",
+            Self::HeldMost => "it held the most transactions",
+            Self::LeastToApply => "it held as much as the others and had the least left to apply",
+            Self::LowestNumber => {
+                "it held as much as the others, and among equals the lowest number wins"
+            }
+            Self::Other => "by a rule that this version has no word for",
+        }
+    }
+}
+
+impl Master {
+    /// An elected member and, if it still has one, its task.
+    pub fn of(elected: &Elected, task: Option<&TaskRecord>) -> Self {
+        let task = task.filter(|task| task.task_id == elected.task_id);
+        Self {
+            member: elected.member,
+            task_id: elected.task_id.clone(),
+            address: task.map(|task| format!("{}:{}", task.host, task.port)),
+            data: elected.data,
+            process: elected.process,
+        }
+    }
+}
+
+/// A position as a text of bounded length.
+pub fn bounded(position: &Position) -> String {
+    cut(position.to_string(), MOST_OF_A_POSITION)
+}
+
+/// The beginning of a long text, and how much of it is missing.
+fn cut(mut text: String, most: usize) -> String {
+    if text.len() <= most {
+        return text;
+    }
+    let all = text.len();
+    let mut end = most;
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    let left_out = all - end;
+    text.push_str(&format!("... ({left_out} of {all} bytes left out)"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn record(epoch: u64) -> FailoverRecord {
+        let decided = Timestamp::from_millis(1000);
+        FailoverRecord {
+            format: FORMAT,
+            epoch: Epoch(epoch),
+            attempt: 1,
+            ending: Ending::new(Cause::SessionLost, "it is gone"),
+            before: None,
+            before_opened: true,
+            quorum: Quorum {
+                durability: Durability::Majority,
+                voters: 3,
+                k_floor: 1,
+                needed: 2,
+            },
+            voters: Vec::new(),
+            winner: None,
+            times: Times {
+                noticed: None,
+                decided,
+                decision_stored: None,
+                elected: None,
+                choice_stored: None,
+                opened: None,
+                published: None,
+            },
+        }
+    }
+
+    fn voter(member: u32, reported: u64, text: &str) -> VoterAccount {
+        VoterAccount {
+            member: MemberId(member),
+            held: Some(HeldAccount {
+                marker: Epoch(1),
+                received: text.to_owned(),
+                unapplied: String::new(),
+            }),
+            missing: None,
+            reported: Some(Timestamp::from_millis(reported)),
+        }
+    }
+
+    fn phases(record: &FailoverRecord) -> Vec<(String, u64)> {
+        let phases = record.phases().into_iter();
+        phases.map(|phase| (phase.name, phase.millis)).collect()
+    }
+
+    #[test]
+    fn phases_follow_each_other_and_leave_out_what_nobody_noted() {
+        let mut failover = record(2);
+        assert_eq!(phases(&failover), []);
+        failover.times.noticed = Some(Timestamp::from_millis(990));
+        failover.voters = vec![voter(1, 1020, ""), voter(2, 1005, "")];
+        failover.stored(Stage::Decided, Timestamp::from_millis(1010));
+        failover.stored(Stage::Decided, Timestamp::from_millis(5000));
+        failover.times.elected = Some(Timestamp::from_millis(1020));
+        failover.times.opened = Some(Timestamp::from_millis(1100));
+        failover.stored(failover.stage(), Timestamp::from_millis(1107));
+        let expected = [
+            ("deciding", 10),
+            ("storing the decision", 10),
+            ("collecting the reports", 10),
+            ("choosing", 0),
+            ("applying and opening", 80),
+            ("publishing", 7),
+        ];
+        assert_eq!(
+            phases(&failover),
+            expected.map(|(name, millis)| (name.to_owned(), millis))
+        );
+        assert_eq!(failover.unpublished_millis(), Some(107));
+    }
+
+    #[test]
+    fn the_log_is_bounded_in_number_and_in_size() {
+        let mut log = FailoverLog::default();
+        for epoch in 2..100 {
+            log.push(record(epoch));
+        }
+        log.shrink();
+        let epochs: Vec<u64> = log.iter().map(|failover| failover.epoch.0).collect();
+        assert_eq!(epochs, (84..100).collect::<Vec<_>>());
+        let text = cut("x".repeat(1_000_000), MOST_OF_A_POSITION);
+        assert!(text.len() < MOST_OF_A_POSITION + 50, "{}", text.len());
+        assert!(text.ends_with("x... (999488 of 1000000 bytes left out)"));
+        for epoch in 100..120 {
+            let mut large = record(epoch);
+            large.voters = (0..15).map(|n| voter(n, 0, &text)).collect();
+            log.push(large);
+            log.shrink();
+            assert!(serde_json::to_vec(&log).unwrap().len() <= MOST_BYTES + 100);
+        }
+        assert_eq!(log.last().unwrap().epoch, Epoch(119));
+    }
+
+    #[test]
+    fn what_is_cut_stays_a_text() {
+        assert_eq!(cut("ä".repeat(3), 5), "ää... (2 of 6 bytes left out)");
+        assert_eq!(cut("short".to_owned(), 5), "short");
+    }
+
+    #[test]
+    fn a_later_format_hinders_nobody() {
+        let mut later = serde_json::to_value(record(2)).unwrap();
+        later["ending"]["cause"] = "bad-mood".into();
+        later["another"] = 1.into();
+        let unreadable = serde_json::json!({"epoch": "three"});
+        let log = serde_json::json!([unreadable, later]);
+        let log: FailoverLog = serde_json::from_value(log).unwrap();
+        let causes: Vec<Cause> = log.iter().map(|failover| failover.ending.cause).collect();
+        assert_eq!(causes, [Cause::Other]);
+        let none: FailoverLog = serde_json::from_value(serde_json::json!("?")).unwrap();
+        assert!(none.is_empty());
+    }
+
+    #[test]
+    fn it_comes_back_from_json_as_it_was() {
+        let mut failover = record(7);
+        failover.voters = vec![voter(0, 5, "0-1-1")];
+        failover.winner = Some(Winner {
+            master: Master {
+                member: MemberId(0),
+                task_id: TaskId::from_wire("t"),
+                address: None,
+                data: DataId(Uuid::from_u128(1)),
+                process: ProcessId(Uuid::from_u128(2)),
+            },
+            won_by: WonBy::HeldMost,
+        });
+        let mut log = FailoverLog::default();
+        log.push(failover);
+        let text = serde_json::to_string(&log).unwrap();
+        assert_eq!(serde_json::from_str::<FailoverLog>(&text).unwrap(), log);
+        assert!(text.contains("\"won_by\":\"held-most\""), "{text}");
+    }
+}
