@@ -142,13 +142,13 @@ pub(super) async fn show(
     answer.ok_or_else(|| ApiError::UnknownCluster(name.to_string()))
 }
 
-fn name_in(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+pub(super) fn name_in(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
     path.map(|Path(name)| name)
         .map_err(|error| ApiError::UnknownPath(error.body_text()))
 }
 
 /// A name that no cluster can have is that of an unknown cluster.
-fn known_name(text: String) -> Result<ClusterName, ApiError> {
+pub(super) fn known_name(text: String) -> Result<ClusterName, ApiError> {
     text.parse()
         .map_err(|_| ApiError::UnknownCluster(text.chars().take(64).collect()))
 }

@@ -17,7 +17,7 @@ use axum::{
 };
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge},
+    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use serde_json::{Map, Value};
@@ -55,7 +55,16 @@ pub struct Metrics {
     pub offers_incompatible_role: Counter,
     /// Offers declined because nothing needed them.
     pub offers_unused: Counter,
+    /// Failovers that came to an end: discovery names a master again.
+    pub failovers: Counter,
+    /// For how long discovery named no master in each of them, in seconds.
+    pub failover_seconds: Histogram,
 }
+
+/// Upper bounds of the classes of [`Metrics::failover_seconds`]: finest where failovers are to be.
+const FAILOVER_SECONDS: [f64; 12] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0,
+];
 
 impl Metrics {
     /// Registers all of them; others may have registered theirs before.
@@ -77,6 +86,8 @@ impl Metrics {
             resource_offers: Counter::default(),
             offers_incompatible_role: Counter::default(),
             offers_unused: Counter::default(),
+            failovers: Counter::default(),
+            failover_seconds: Histogram::new(FAILOVER_SECONDS),
         };
         metrics.enter_in(registry.sub_registry_with_prefix(PREFIX));
         Self {
@@ -153,6 +164,16 @@ impl Metrics {
             "Offers that nothing needed",
             self.offers_unused.clone(),
         );
+        to.register(
+            "failovers",
+            "Changes of master that came to an end",
+            self.failovers.clone(),
+        );
+        to.register(
+            "failover_seconds",
+            "For how long discovery named no master",
+            self.failover_seconds.clone(),
+        );
     }
 
     /// The text for Prometheus (OpenMetrics 1.0).
@@ -182,6 +203,10 @@ fn variable(line: &str) -> Option<(String, Value)> {
         return None;
     }
     let (name, number) = line.rsplit_once(' ')?;
+    // The classes of a histogram have labels and no name of their own; its sum and count are there.
+    if name.contains('{') {
+        return None;
+    }
     let name = name.strip_prefix("cotton_")?.replacen('_', ".", 1);
     let name = name.strip_suffix("_total").unwrap_or(&name).to_owned();
     let value = match number.parse::<u64>() {
@@ -207,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_are_those_of_the_original() {
+    fn the_names_are_those_of_the_original_and_a_few_more() {
         let metrics = Metrics::register(Registry::default());
         metrics.tasks_lost.inc();
         metrics.total_requested_cpus.set(1.5);
@@ -215,6 +240,9 @@ mod tests {
         let names: Vec<_> = vars.keys().map(String::as_str).collect();
         let mut expected = [
             "scheduler.cluster_count",
+            "scheduler.failover_seconds_count",
+            "scheduler.failover_seconds_sum",
+            "scheduler.failovers",
             "scheduler.framework_registered",
             "scheduler.offers_incompatible_role",
             "scheduler.offers_unused",

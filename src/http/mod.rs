@@ -8,6 +8,7 @@
 pub mod clusters;
 pub mod errors;
 pub mod executor_binary;
+pub mod explain;
 pub mod forms;
 pub mod metrics;
 pub mod page;

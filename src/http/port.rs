@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{errors::ApiError, executor_binary::ExecutorBinary, metrics::Metrics};
 use crate::{
     cluster::{
+        explanation::Explanation,
         id::ClusterName,
         spec::{ClusterSpec, Rules},
         view::ClusterView,
@@ -92,6 +93,8 @@ pub struct Views {
     pub connected: bool,
     /// The clusters.
     pub clusters: BTreeMap<ClusterName, Arc<ClusterView>>,
+    /// Why each of them is as it is.
+    pub explanations: BTreeMap<ClusterName, Arc<Explanation>>,
 }
 
 impl SchedulerPort {

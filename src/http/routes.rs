@@ -9,7 +9,9 @@ use axum::{
     routing::get,
 };
 
-use super::{clusters, errors::ApiError, executor_binary, metrics, page, port::SchedulerPort};
+use super::{
+    clusters, errors::ApiError, executor_binary, explain, metrics, page, port::SchedulerPort,
+};
 
 /// All that the scheduler serves.
 pub fn router(port: SchedulerPort) -> Router {
@@ -22,6 +24,8 @@ pub fn router(port: SchedulerPort) -> Router {
                 .post(clusters::create)
                 .delete(clusters::delete),
         )
+        .route("/clusters/{name}/explain", get(explain::explain))
+        .route("/clusters/{name}/failovers", get(explain::failovers))
         .route("/executor/{name}", get(executor_binary::serve))
         .route("/vars.json", get(metrics::vars))
         .route("/metrics", get(metrics::prometheus))

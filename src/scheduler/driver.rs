@@ -8,14 +8,18 @@ use tracing::{error, info};
 
 use super::{
     action::{Action, Plan},
+    awaiting,
     check::{self, Violation},
     event::{Event, RequestToken},
     execute::{Hands, Input, Waiting},
-    plan, report,
+    explain, plan, report,
     state::State,
 };
 use crate::{
-    cluster::id::ClusterName,
+    cluster::{
+        failover_record::Stage,
+        id::{ClusterName, Epoch},
+    },
     http::{
         metrics::Metrics,
         port::{ApiRequest, Views},
@@ -90,7 +94,17 @@ impl Driver {
 
     fn take_in(&mut self, input: Input, token: &mut u64, now: Timestamp) -> Result<(), String> {
         match input {
-            Input::Event(event) => self.state.apply(event, now),
+            Input::Event(event) => {
+                let stored = match &event {
+                    Event::Stored { cluster, .. } => Some(cluster.clone()),
+                    _ => None,
+                };
+                let before = stored.as_ref().and_then(|name| self.stage_of(name));
+                self.state.apply(event, now);
+                if let Some(name) = stored {
+                    self.count_failover(&name, before, now);
+                }
+            }
             Input::Status(status) => {
                 self.count(&status);
                 let update = super::wire::task_update(&status);
@@ -141,14 +155,18 @@ impl Driver {
             return;
         }
         let mut clusters: BTreeMap<_, _> = before.clusters.clone();
+        let mut explanations: BTreeMap<_, _> = before.explanations.clone();
         for name in gone {
             clusters.remove(&name);
+            explanations.remove(&name);
         }
         for name in due {
             if let Some(cluster) = self.state.clusters.get(name)
                 && cluster.version.is_some()
             {
                 let view = report::view(cluster, &self.discovery_root);
+                let explanation = awaiting::explanation(cluster, &view, self.state.policy.rules);
+                explanations.insert(name.clone(), Arc::new(explanation));
                 clusters.insert(name.clone(), Arc::new(view));
             }
         }
@@ -157,6 +175,7 @@ impl Driver {
             loaded: true,
             connected,
             clusters,
+            explanations,
         }));
     }
 
@@ -175,6 +194,27 @@ impl Driver {
         metrics.total_requested_cpus.set(cpus);
         metrics.total_requested_mem_mb.set(mem as i64);
         metrics.total_requested_disk_mb.set(disk as i64);
+    }
+
+    fn stage_of(&self, name: &ClusterName) -> Option<(Epoch, Stage)> {
+        explain::stage(&self.state.clusters.get(name)?.record)
+    }
+
+    /// Counts a failover when the record that names its master is stored, and discovery with it.
+    fn count_failover(&self, name: &ClusterName, before: Option<(Epoch, Stage)>, now: Timestamp) {
+        let after = self.stage_of(name);
+        let cluster = self.state.clusters.get(name);
+        let Some(failover) = cluster.and_then(|cluster| cluster.record.failovers.last()) else {
+            return;
+        };
+        if after == before || failover.stage() != Stage::Opened {
+            return;
+        }
+        let took = now.since(failover.times.decided);
+        self.metrics.failovers.inc();
+        self.metrics.failover_seconds.observe(took.as_secs_f64());
+        let (epoch, cause) = (failover.epoch, failover.ending.cause.as_str());
+        info!(cluster = %name, %epoch, cause, millis = took.as_millis() as u64, "failed over");
     }
 
     fn count(&self, status: &crate::mesos::v1::TaskStatus) {

@@ -1,7 +1,9 @@
 //! A master dies, or a member with all its data: nothing that was acknowledged is lost.
 
+use cotton::cluster::failover_record::{Cause, Phase};
 use cotton::cluster::flavour::Flavour;
-use cotton::cluster::view::MemberRole;
+use cotton::cluster::view::{MemberRole, MemberView};
+use cotton::http::explain::ExplainAnswer;
 
 use crate::support::database::{run, wait_for_texts};
 use crate::support::discovery::Masters;
@@ -50,6 +52,7 @@ async fn the_master_is_killed_under_load(flavour: Flavour) {
     let after = system.wait_running(&cluster, FAILOVER_DEADLINE).await;
     assert_eq!(tasks(&before), tasks(&after));
     assert_eq!(slaves(&after).len(), 2);
+    explained(&system, &old, master(&after)).await;
     let acknowledged = load.stop().await;
     for member in &after.members {
         let at = endpoint(member);
@@ -66,6 +69,43 @@ async fn the_master_is_killed_under_load(flavour: Flavour) {
     let last = seen.last().unwrap().clone();
     assert_eq!(last, [format!("member_{:010}", master(&after).id)]);
     system.delete_and_wait(&cluster).await;
+}
+
+/// The first failover is explained: who was killed, how many had to report, and where the time went. (More
+/// than one is possible on a busy machine.)
+async fn explained(system: &System, old: &MemberView, new: &MemberView) {
+    let explained: ExplainAnswer = system.explain("killed").await;
+    let failovers = &explained.explanation.failovers;
+    let first = failovers.last().unwrap();
+    let record = &first.record;
+    assert_eq!(record.ending.cause, Cause::ServerEnded, "{first:?}");
+    let before = record.before.as_ref().unwrap();
+    assert_eq!(before.member.0, old.id);
+    assert_eq!(Some(before.task_id.as_str()), old.task_id.as_deref());
+    let address = format!("{}:{}", old.host.as_ref().unwrap(), old.port.unwrap());
+    assert_eq!(before.address, Some(address));
+    let quorum = record.quorum;
+    assert_eq!((quorum.voters, quorum.k_floor, quorum.needed), (3, 1, 2));
+    assert!(first.counted >= quorum.needed, "{first:?}");
+    let last = failovers.first().unwrap().record.winner.as_ref().unwrap();
+    assert_eq!(last.master.member.0, new.id);
+    // The phases fill the time, which is no longer than what the story allows.
+    let names: Vec<&str> = first.phases.iter().map(|phase| &*phase.name).collect();
+    for name in ["collecting the reports", "applying and opening"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+    let deciding = |phase: &&Phase| phase.name == "deciding";
+    let whole: u64 = first.phases.iter().map(|phase| phase.millis).sum();
+    let before: u64 = first
+        .phases
+        .iter()
+        .filter(deciding)
+        .map(|phase| phase.millis)
+        .sum();
+    let took = first.unpublished_millis.unwrap();
+    assert_eq!(whole - before, took, "{first:?}");
+    let most = FAILOVER_DEADLINE.as_millis() as u64;
+    assert!((1..most).contains(&took), "{first:?}");
 }
 
 /// A member without its executor is launched anew, starts empty, gets everything from the others and

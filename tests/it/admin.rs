@@ -275,3 +275,62 @@ async fn a_scheduler_that_starts_again_is_waited_for() {
     let (output, ()) = tokio::join!(waits, starts);
     assert_eq!(texts(&output).0, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clusters_are_explained() {
+    let server = Server::start().await;
+    server.show(true, vec![crate::http::pages::view("orders")]);
+    server.explain(crate::http::pages::explanation("orders"));
+    let (status, text, stderr) = texts(&admin(&server, &["explain", "orders"], "").await);
+    assert_eq!((status, stderr.as_str()), (Some(0), ""));
+    // How long ago it was changes; everything else is as it stands here.
+    let text: Vec<String> = text.lines().map(without_age).collect();
+    let expected = "\
+orders is waiting: electing in epoch 3
+A write is acknowledged by the master and 1 other of 3 voters; an election needs the reports of 3 - 1 = 2 voters.
+
+It accepts no writes until
+  1 more report must count, of these:
+  member 0: <it> must start
+  VOTER  COUNTED  MARKER  HELD                     NOT YET APPLIED
+  0      no       -       its server does not run
+  1      yes      1       0-1-9,50-1-1             nothing
+  2      yes      1       0-1-10,50-1-1            0-1-10
+
+Epoch 3: member 2 lost its place, nobody has it yet
+  when    AGE (2026-02-01 12:01:40.000 UTC), not over yet
+  why     the task of member 2 has ended (task-ended)
+  before  member 2, task orders.0.2.1
+  quorum  an election needs the reports of 3 - 1 = 2 voters; 0 counted
+
+Epoch 2: member 2 took over from member 0
+  when    AGE (2026-02-01 12:00:00.000 UTC), 215 ms without a master
+  why     the server of <member 0> has ended (server-ended)
+  before  member 0 at db0:31007, task orders.0.0.1
+  quorum  an election needs the reports of 3 - 1 = 2 voters; 2 counted
+  winner  member 2 at db2:31007, task orders.0.2.1: it held the most transactions
+  phases  deciding 1 ms, storing the decision 10 ms, collecting the reports 40 ms, choosing 0 ms, storing the choice 10 ms, applying and opening 140 ms, publishing 15 ms
+  VOTER  COUNTED      MARKER  HELD                     NOT YET APPLIED
+  0      no           -       its server does not run
+  1      after 20 ms  1       0-1-9,50-1-1             nothing
+  2      after 50 ms  1       0-1-10,50-1-1            0-1-10";
+    assert_eq!(text.join("\n"), expected);
+    let json = admin(&server, &["explain", "orders", "--json"], "").await;
+    let json: serde_json::Value = serde_json::from_str(&texts(&json).1).unwrap();
+    assert_eq!(json["failovers"][1]["ending"]["cause"], "server-ended");
+    let unknown = texts(&admin(&server, &["explain", "other"], "").await);
+    let sentence = "cotton: there is no cluster \"other\" (404 Not Found)\n";
+    assert_eq!(unknown, (Some(1), String::new(), sentence.to_owned()));
+    let (_, help, _) = texts(&admin(&server, &["explain", "--help"], "").await);
+    assert!(
+        help.contains("cotton admin explain orders --json"),
+        "{help}"
+    );
+}
+
+fn without_age(line: &str) -> String {
+    match (line.strip_prefix("  when    "), line.find(" ago (")) {
+        (Some(_), Some(age)) => format!("  when    AGE{}", &line[age + " ago".len()..]),
+        _ => line.to_owned(),
+    }
+}

@@ -4,6 +4,7 @@ mod api;
 mod create;
 mod delete;
 mod discovery;
+mod explain;
 mod list;
 mod password;
 mod show;
@@ -43,6 +44,8 @@ enum Verb {
     List,
     /// Show a cluster and its members.
     Show(show::ShowArgs),
+    /// Explain what a cluster waits for and how its last failovers came about.
+    Explain(explain::ExplainArgs),
     /// Wait until a cluster is in a state.
     Wait(wait::WaitArgs),
 }
@@ -52,6 +55,7 @@ Examples:
   export COTTON_API=http://scheduler.example.com:8080
   cotton admin create orders --user app --num-nodes 3 --wait
   cotton admin show orders
+  cotton admin explain orders
   cotton admin delete orders --password-file orders.password --wait
 
 A password is read from a file, from standard input (`--password-file -`) or from the terminal, and never
@@ -82,6 +86,7 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::Delete(arguments) => delete::run(&context, arguments).await,
             Verb::List => list::run(&context).await,
             Verb::Show(arguments) => show::run(&context, arguments).await,
+            Verb::Explain(arguments) => explain::run(&context, arguments).await,
             Verb::Wait(arguments) => wait::run(&context, arguments).await,
         }
     })

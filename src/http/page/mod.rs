@@ -11,10 +11,16 @@ use axum::{
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::port::{SchedulerPort, Views};
-use crate::cluster::view::{ClusterView, MemberView};
+use crate::cluster::{
+    explanation::{Explanation, FailoverView},
+    view::{ClusterView, MemberView},
+};
 
 /// The page's styles; part of the document, so that nothing else has to be fetched.
 const STYLE: &str = include_str!("style.css");
+
+/// How many failovers of each cluster the page shows.
+const SHOWN_FAILOVERS: usize = 3;
 
 /// How often the page loads itself again, in seconds.
 const REFRESH_SECONDS: u32 = 5;
@@ -62,7 +68,9 @@ pub fn render(views: &Views) -> Markup {
                     } @else if views.clusters.is_empty() {
                         (no_clusters())
                     }
-                    @for cluster in views.clusters.values() { (section(cluster)) }
+                    @for (name, cluster) in &views.clusters {
+                        (section(cluster, views.explanations.get(name).map(Arc::as_ref)))
+                    }
                 }
             }
         }
@@ -79,7 +87,7 @@ fn no_clusters() -> Markup {
     }
 }
 
-fn section(cluster: &Arc<ClusterView>) -> Markup {
+fn section(cluster: &ClusterView, explanation: Option<&Explanation>) -> Markup {
     let state = cluster.state.as_str();
     html! {
         section id=(format!("cluster-{}", cluster.name)) {
@@ -99,6 +107,47 @@ fn section(cluster: &Arc<ClusterView>) -> Markup {
                 } }
                 tbody { @for member in &cluster.members { (row(member)) } }
             }
+            @if let Some(explanation) = explanation { (why(explanation)) }
+        }
+    }
+}
+
+/// What is waited for, and the last failovers.
+fn why(explanation: &Explanation) -> Markup {
+    let failovers = &explanation.failovers;
+    html! {
+        @if let Some(waiting) = &explanation.waiting {
+            h3 { @if waiting.blocked { "No writes until" } @else { "Waiting until" } }
+            ul { @for end in &waiting.ends_when { li { (end) } } }
+        }
+        @if !failovers.is_empty() {
+            h3 { "Last failovers" }
+            table {
+                thead { tr {
+                    th { "Epoch" } th { "When" } th { "Who" } th { "Why" } th { "Reports" } th { "Without a master" }
+                } }
+                tbody { @for one in failovers.iter().take(SHOWN_FAILOVERS) { (failover(one)) } }
+            }
+            p.more {
+                a href=(format!("/clusters/{}/explain", explanation.name)) { "With everything that is known of them" }
+            }
+        }
+    }
+}
+
+fn failover(failover: &FailoverView) -> Markup {
+    let record = &failover.record;
+    html! {
+        tr {
+            td { (record.epoch) }
+            td.when { (record.times.decided) }
+            td { (failover.change()) }
+            td { (record.ending.sentence) }
+            td { (failover.counted) " of the " (record.quorum.needed) " needed" }
+            td { @match failover.unpublished_millis {
+                Some(millis) => { (millis) " ms" }
+                None => "not over yet",
+            } }
         }
     }
 }

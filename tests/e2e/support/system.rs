@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::service_instance::Endpoint;
 use cotton::cluster::view::{ClusterState, ClusterView, MemberRole, MemberView};
+use cotton::http::explain::ExplainAnswer;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tempfile::TempDir;
@@ -275,6 +276,18 @@ impl System {
     pub async fn show(&self, name: &str) -> Option<ClusterView> {
         let answer = curl(&[&format!("{}/clusters/{name}", self.api)]).await?;
         (answer.status == 200).then(|| serde_json::from_str(&answer.text).unwrap())
+    }
+
+    /// What `cotton admin explain` says of the cluster.
+    pub async fn explain(&self, name: &str) -> ExplainAnswer {
+        let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_cotton"))
+            .args(["admin", "explain", name, "--json", "--api", &self.api])
+            .output()
+            .await
+            .unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        serde_json::from_slice(&output.stdout).unwrap()
     }
 
     /// Waits until the cluster looks as wanted.

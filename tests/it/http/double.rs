@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use cotton::{
     cluster::{
+        explanation::Explanation,
         id::ClusterName,
         spec::{ClusterSpec, Rules},
         view::ClusterView,
@@ -127,7 +128,16 @@ impl Server {
             loaded: true,
             connected,
             clusters: clusters.collect(),
+            explanations: BTreeMap::new(),
         }));
+    }
+
+    /// Shows why, beside what is shown already.
+    pub fn explain(&self, explanation: Explanation) {
+        let mut views = Views::clone(&self.views.borrow());
+        let name = explanation.name.clone();
+        views.explanations.insert(name, Arc::new(explanation));
+        self.views.send_replace(Arc::new(views));
     }
 
     pub async fn send(

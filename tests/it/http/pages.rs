@@ -2,6 +2,8 @@
 
 use cotton::{
     cluster::{
+        explanation::{Explanation, FailoverView, Waiting},
+        failover_record::FailoverRecord,
         size::Size,
         view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState},
         voters::Durability,
@@ -74,6 +76,139 @@ async fn clusters_are_listed_and_shown() {
         (unknown.status, unknown.problem().detail.as_str()),
         (StatusCode::NOT_FOUND, "there is no cluster \"c\"")
     );
+}
+
+/// What is told of a cluster that waits in the middle of its second failover.
+pub fn explanation(name: &str) -> Explanation {
+    let master = |member: u32, address: Option<&str>| {
+        serde_json::json!({
+            "member": member, "task_id": format!("{name}.0.{member}.1"), "address": address,
+            "data": uuid::Uuid::from_u128(1), "process": uuid::Uuid::from_u128(2),
+        })
+    };
+    let quorum =
+        serde_json::json!({"durability": "majority", "voters": 3, "k_floor": 1, "needed": 2});
+    let mut winner = master(2, Some("db2:31007"));
+    winner["won_by"] = "held-most".into();
+    let voters = serde_json::json!([
+        {"member": 0, "missing": "its server does not run"},
+        {"member": 1, "held": {"marker": 1, "received": "0-1-9,50-1-1"}, "reported": 1_769_947_200_020_u64},
+        {"member": 2, "held": {"marker": 1, "received": "0-1-10,50-1-1", "unapplied": "0-1-10"}, "reported": 1_769_947_200_050_u64},
+    ]);
+    let first = serde_json::json!({
+        "format": 1, "epoch": 2, "attempt": 1, "before": master(0, Some("db0:31007")), "before_opened": true,
+        "ending": {"cause": "server-ended", "sentence": "the server of <member 0> has ended"},
+        "quorum": quorum, "voters": voters, "winner": winner,
+        "times": {
+            "noticed": 1_769_947_199_999_u64, "decided": 1_769_947_200_000_u64, "decision_stored": 1_769_947_200_010_u64,
+            "elected": 1_769_947_200_050_u64, "choice_stored": 1_769_947_200_060_u64,
+            "opened": 1_769_947_200_200_u64, "published": 1_769_947_200_215_u64,
+        },
+    });
+    let second = serde_json::json!({
+        "format": 1, "epoch": 3, "attempt": 1, "before": master(2, None), "before_opened": true,
+        "ending": {"cause": "task-ended", "sentence": "the task of member 2 has ended"},
+        "quorum": quorum, "times": {"decided": 1_769_947_300_000_u64},
+    });
+    let view = |record: serde_json::Value| -> FailoverView {
+        serde_json::from_value::<FailoverRecord>(record)
+            .unwrap()
+            .into()
+    };
+    Explanation {
+        name: name.parse().unwrap(),
+        state: ClusterState::Waiting,
+        reason: "electing in epoch 3".to_owned(),
+        epoch: 3,
+        master: None,
+        quorum: serde_json::from_value(quorum.clone()).unwrap(),
+        waiting: Some(Waiting {
+            blocked: true,
+            until: None,
+            ends_when: vec![
+                "1 more report must count, of these:".to_owned(),
+                "member 0: <it> must start".to_owned(),
+            ],
+            voters: serde_json::from_value(voters.clone()).unwrap(),
+        }),
+        failovers: vec![view(second), view(first.clone())],
+    }
+}
+
+#[tokio::test]
+async fn clusters_are_explained() {
+    let server = Server::start().await;
+    server.show(true, vec![view("a")]);
+    server.explain(explanation("a"));
+    let answer = server.get("/clusters/a/explain").await;
+    assert_eq!(answer.headers["content-type"], "application/json");
+    let explained = answer.json();
+    assert!(explained["now"].as_u64().unwrap() > 1_769_947_300_000);
+    assert_eq!(explained["state"], "waiting");
+    assert_eq!(
+        explained["waiting"]["ends_when"][1],
+        "member 0: <it> must start"
+    );
+    let failovers = server.get("/clusters/a/failovers").await.json();
+    assert_eq!(failovers["failovers"], explained["failovers"]);
+    let newest = &failovers["failovers"][0];
+    assert_eq!(
+        (&newest["epoch"], &newest["unpublished_millis"]),
+        (&3.into(), &serde_json::Value::Null)
+    );
+    let first = &failovers["failovers"][1];
+    assert_eq!(first["before"]["address"], "db0:31007");
+    assert_eq!(first["ending"]["cause"], "server-ended");
+    assert_eq!(
+        first["quorum"],
+        serde_json::json!({"durability": "majority", "voters": 3, "k_floor": 1, "needed": 2})
+    );
+    assert_eq!(
+        (&first["counted"], &first["winner"]["won_by"]),
+        (&2.into(), &"held-most".into())
+    );
+    assert_eq!(first["unpublished_millis"], 215);
+    assert_eq!(
+        first["phases"][2],
+        serde_json::json!({"name": "collecting the reports", "millis": 40})
+    );
+    for path in [
+        "/clusters/b/explain",
+        "/clusters/b/failovers",
+        "/clusters/..%2Fb/failovers",
+    ] {
+        let unknown = server.get(path).await;
+        assert_eq!(unknown.status, StatusCode::NOT_FOUND, "{path}");
+        assert!(
+            unknown.problem().detail.starts_with("there is no cluster"),
+            "{path}"
+        );
+    }
+    let put = server
+        .send(Method::POST, "/clusters/a/explain", "text/plain", "")
+        .await;
+    assert_eq!(put.problem().status, 405);
+}
+
+#[tokio::test]
+async fn the_page_explains_and_escapes() {
+    let server = Server::start().await;
+    server.show(true, vec![view("orders")]);
+    server.explain(explanation("orders"));
+    let page = server.get("/").await;
+    for text in [
+        "No writes until",
+        "member 0: &lt;it&gt; must start",
+        "member 2 took over from member 0",
+        "the server of &lt;member 0&gt; has ended",
+        "2 of the 2 needed",
+        "215 ms",
+        "not over yet",
+        "2026-02-01 12:00:00.000 UTC",
+        "/clusters/orders/explain",
+    ] {
+        assert!(page.text().contains(text), "{text}: {}", page.text());
+    }
 }
 
 #[tokio::test]
@@ -185,7 +320,12 @@ async fn the_executor_is_served_as_it_was_at_the_start() {
 async fn before_the_state_was_read_nothing_is_said_of_clusters() {
     let server = Server::start().await;
     server.views.send_replace(Default::default());
-    for path in ["/clusters", "/clusters/a"] {
+    for path in [
+        "/clusters",
+        "/clusters/a",
+        "/clusters/a/explain",
+        "/clusters/a/failovers",
+    ] {
         let answer = server.get(path).await;
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{path}");
         assert!(
