@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    donor::{Donor, WantsDonor},
     flavour::{Flavour, ServerVersion},
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
@@ -104,6 +105,9 @@ pub struct Goal {
     /// ZooKeeper asks the other voters there whether they still follow it.
     #[serde(default)]
     pub addresses: BTreeMap<MemberId, Address>,
+    /// Where members that hold nothing copy the cluster's data from.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub donors: BTreeMap<MemberId, Donor>,
 }
 
 /// Where a server listens.
@@ -197,6 +201,12 @@ pub struct Report {
     /// Which fault of the server that is, where faults are told apart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<Trouble>,
+    /// Whether it holds nothing and waits for a donor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wants_donor: Option<WantsDonor>,
+    /// The port at which the executor hands out a stream of its server's data to other executors of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_port: Option<u16>,
 }
 
 /// The faults of a server that an executor tells apart, each of which has a remedy of its own.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::{
     control::{self, Address, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
+    donor::{Chosen, Donor},
     failover_record::FailoverLog,
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
@@ -64,6 +65,9 @@ pub struct ClusterRecord {
     pub members: BTreeMap<MemberId, MemberRecord>,
     /// What discovery shows.
     pub published: Published,
+    /// Whose data is copied to members that hold nothing.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub donors: BTreeMap<MemberId, Chosen>,
     /// How the last changes of master came about, for people. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "FailoverLog::is_empty")]
     pub failovers: FailoverLog,
@@ -199,6 +203,7 @@ impl ClusterRecord {
             lineage: Vec::new(),
             members,
             published: Published::default(),
+            donors: BTreeMap::new(),
             failovers: FailoverLog::default(),
             unknown: serde_json::Map::new(),
         }
@@ -233,6 +238,7 @@ impl ClusterRecord {
             lineage: self.lineage.clone(),
             user: self.user.clone(),
             addresses: self.addresses(),
+            donors: self.donors(),
         }
     }
 
@@ -243,6 +249,22 @@ impl ClusterRecord {
             Some((*id, Address { host, port }))
         });
         with_task.collect()
+    }
+
+    /// Where the chosen donors are found. One whose task has ended is none.
+    fn donors(&self) -> BTreeMap<MemberId, Donor> {
+        let found = |(member, chosen): (&MemberId, &Chosen)| {
+            let task = self.task(chosen.member)?;
+            let donor = Donor {
+                instead_of: chosen.instead_of,
+                member: chosen.member,
+                host: task.host.clone(),
+                port: task.port,
+                stream_port: chosen.stream_port,
+            };
+            Some((*member, donor))
+        };
+        self.donors.iter().filter_map(found).collect()
     }
 
     /// The discovery nodes that this record means. A member without a task is never among them.

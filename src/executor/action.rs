@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::{
     control::{ClusterUser, Report},
+    donor::Donor,
     gtid::Position,
     id::{DataId, Epoch, ProcessId},
 };
@@ -106,13 +107,23 @@ pub enum Step {
     Start {
         /// On this data directory.
         data: DataId,
-        /// Whether the directory is new: then its accounts are made, and it is synced.
-        birth: bool,
+        /// Whether this is the directory's first start.
+        birth: Birth,
     },
     /// Stop receiving, then read what is held.
     Hold {
         /// For this epoch, which is promised.
         epoch: Epoch,
+    },
+    /// Copy the cluster's data from a donor into a new data directory; the server that runs holds nothing. Not
+    /// done where replaying the master's binlogs costs less.
+    Copy {
+        /// In this epoch.
+        epoch: Epoch,
+        /// Whose data.
+        donor: Donor,
+        /// The master's host and port, whose binlogs could be replayed.
+        master: (String, u16),
     },
     /// Apply all that was received.
     Apply {
@@ -167,12 +178,27 @@ pub enum Step {
     },
 }
 
+/// What a data directory is to the server that starts in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Birth {
+    /// A server ran in it before.
+    Past,
+    /// It is new and empty: its accounts are made, and it is synced.
+    Empty,
+    /// It is new and a copy of a donor's: what belongs to the donor alone is forgotten, and it is synced.
+    Copied {
+        /// The directory whose place it takes, which holds nothing and is removed.
+        instead_of: DataId,
+    },
+}
+
 impl Step {
     /// The epoch that the step serves, if it serves one.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
             Self::Install | Self::MakeData { .. } | Self::Start { .. } => None,
             Self::Hold { epoch }
+            | Self::Copy { epoch, .. }
             | Self::Apply { epoch, .. }
             | Self::Prepare { epoch, .. }
             | Self::Mark { epoch }
@@ -192,6 +218,7 @@ impl Step {
             | Self::MakeData { .. }
             | Self::Start { .. }
             | Self::Hold { .. }
+            | Self::Copy { .. }
             | Self::Apply { .. }
             | Self::Follow { .. }
             | Self::Admit { .. }

@@ -84,6 +84,10 @@ pub enum Outcome {
         /// Executed.
         executed: Position,
     },
+    /// A copy of the cluster's data is complete, in this new data directory.
+    Copied(DataId),
+    /// Nothing was copied: the master's binlogs go back to the first transaction, and there is little in them.
+    ReplayIsCheaper,
     /// The step has done what it is for.
     Finished,
 }

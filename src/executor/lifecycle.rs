@@ -25,6 +25,7 @@
 
 mod apply;
 mod plan;
+mod rebuild;
 mod report;
 #[cfg(test)]
 mod stories;
@@ -71,6 +72,7 @@ pub struct State {
     ends: Ends,
     look: Look,
     canary: Canary,
+    rebuild: rebuild::Rebuild,
     ending: Option<Ending>,
     reported: Option<Report>,
     told: Told,
@@ -83,6 +85,8 @@ enum Data {
     None { set_aside: Option<DataId> },
     /// A new one, not yet named by the promise, whose server was not yet started successfully.
     New(DataId),
+    /// The same, copied from a donor. It takes the place of one that holds nothing.
+    Copied { data: DataId, instead_of: DataId },
     /// The one in use.
     InUse(DataId),
 }
@@ -250,6 +254,7 @@ impl State {
             ends: Ends::default(),
             look: Look::default(),
             canary: Canary::default(),
+            rebuild: rebuild::Rebuild::default(),
             ending: None,
             reported: None,
             told: Told::default(),
@@ -329,7 +334,7 @@ impl State {
     fn data_in_use(&self) -> Option<DataId> {
         match self.data {
             Data::InUse(data) => Some(data),
-            Data::None { .. } | Data::New(_) => None,
+            Data::None { .. } | Data::New(_) | Data::Copied { .. } => None,
         }
     }
 

@@ -9,7 +9,7 @@
 //!
 //! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
-//!   [`install`], [`datadir`], [`mysqld`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
+//!   [`install`], [`datadir`], [`rebuild`], [`mysqld`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
 //!
 //! The server dies with the executor (a death signal), the executor does not die with its agent, and losing
 //! ZooKeeper changes nothing by itself.
@@ -25,6 +25,7 @@ pub mod install;
 pub mod lifecycle;
 pub mod mysqld;
 pub mod promise;
+pub mod rebuild;
 pub mod sandbox;
 pub mod steps;
 

@@ -129,6 +129,20 @@ impl Spawner {
     /// # Errors
     /// When the log cannot be opened or the program cannot be executed.
     pub async fn spawn(&self, program: &Program) -> Result<Process, SpawnError> {
+        self.spawn_between(program, Stdio::null(), None).await
+    }
+
+    /// The same for a tool that reads a stream or writes one. Without an output, what it prints is appended to its
+    /// log with its errors.
+    ///
+    /// # Errors
+    /// As [`Spawner::spawn`].
+    pub async fn spawn_between(
+        &self,
+        program: &Program,
+        input: Stdio,
+        output: Option<Stdio>,
+    ) -> Result<Process, SpawnError> {
         let log = open_log(&program.log).map_err(|source| SpawnError::OpenLog {
             path: program.log.clone(),
             source,
@@ -137,14 +151,18 @@ impl Spawner {
             program: program.path.clone(),
             source,
         };
+        let output = match output {
+            Some(output) => output,
+            None => log.try_clone().map_err(start)?.into(),
+        };
         let mut command = Command::new(&program.path);
         command
             .args(&program.arguments)
             .current_dir(&program.working_directory)
             .env_clear()
             .envs(handed_on())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(start)?)
+            .stdin(input)
+            .stdout(output)
             .stderr(log)
             .process_group(0);
         let (reply, answer) = oneshot::channel();

@@ -20,13 +20,14 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    action::Step,
+    action::{Birth, Step},
     agent_cache::AgentCache,
     chain,
     datadir::{self, DataDirError, Part},
     event::Outcome,
     install::{self, InstallError, Installed},
     mysqld::{Process, Program, SpawnError, Spawner},
+    rebuild::{self, RebuildError},
     sandbox::Sandbox,
 };
 use crate::{
@@ -120,6 +121,9 @@ pub enum StepError {
         #[source]
         source: io::Error,
     },
+    /// Copying another member's data.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
     /// Rendering the settings.
     #[error("the server's settings cannot be made")]
     Settings(#[from] MyCnfError),
@@ -205,7 +209,16 @@ async fn raise(
             Ok((Outcome::DataMade(data), Brought::Nothing))
         }
         Step::Start { data, birth } => {
-            let running = start(context, &installed, data, birth).await?;
+            if let Birth::Copied { instead_of } = birth {
+                rebuild::remove(sandbox, instead_of).await;
+            }
+            let running = match start(context, &installed, data, birth).await {
+                Err(error) if matches!(birth, Birth::Copied { .. }) => {
+                    rebuild::remove(sandbox, data).await;
+                    return Err(error);
+                }
+                started => started?,
+            };
             Ok((Outcome::Started(running.id), Brought::Running(running)))
         }
         _ => Ok((Outcome::Installed(installed.kind.clone()), Brought::Nothing)),
@@ -228,12 +241,12 @@ async fn start(
     context: &Context,
     installed: &Installed,
     data: DataId,
-    birth: bool,
+    birth: Birth,
 ) -> Result<Running, StepError> {
     let sandbox = &context.sandbox;
     write(&sandbox.my_cnf(), &settings(context, installed, data)?)?;
     let mut arguments = vec![option("--defaults-file=", &sandbox.my_cnf())];
-    if birth {
+    if birth == Birth::Empty {
         let mut salt = [0; SALT_LENGTH];
         rand::fill(&mut salt);
         let admin = Authentication::of(&context.admin.password, salt);
@@ -256,8 +269,14 @@ async fn start(
     let ready = async {
         let flavour = installed.kind.flavour;
         let connect = Server::connect(&socket, &context.admin, flavour, deadline);
-        if !birth {
-            return Ok(connect.await?);
+        match birth {
+            Birth::Past => return Ok(connect.await?),
+            Birth::Copied { .. } => {
+                let server = connect.await?;
+                rebuild::settle(sandbox, &server, data).await?;
+                return Ok(server);
+            }
+            Birth::Empty => {}
         }
         // Most of the directory is synced beside the start, what the start has written after it.
         let synced = datadir::sync(sandbox.data(data), Part::All);
@@ -392,6 +411,9 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
                 .await?;
         }
         Step::Admit { marker, .. } => admit(server, &marker).await?,
+        Step::Copy { donor, master, .. } => {
+            return Ok(rebuild::copy(context, server, &donor, master).await?);
+        }
         Step::Halt { refuse_clients, .. } => {
             if refuse_clients {
                 server.stop_following().await?;

@@ -4,8 +4,9 @@
 //!
 //! What must exist on every member before it replicates anything is made without binlog when its data directory
 //! is new ([`birth_sql`]): the administration account and the schema `cotton`. The account exists twice.
-//! At `localhost`, which is the unix socket, it may do everything. From anywhere else it may replicate and
-//! nothing more: its password lies on all agents.
+//! At `localhost`, which is the unix socket, it may do everything. From anywhere else it may replicate,
+//! copy a server as a whole (MySQL's BACKUP_ADMIN) and see how large its binlogs are, and nothing more: its password lies on
+//! all agents.
 //!
 //! # The cluster's user
 //!
@@ -54,13 +55,13 @@ pub fn birth_sql(flavour: Flavour, admin_user: &str, admin: &Authentication) -> 
     let system_schema = "DELETE FROM mysql.db WHERE Db LIKE 'test%'";
     statements.extend(match flavour {
         Flavour::Mysql => vec![
-            format!("GRANT REPLICATION SLAVE, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {remote}"),
+            format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT, BACKUP_ADMIN, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {remote}"),
             "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
             "DELETE FROM mysql.user WHERE User = ''".to_owned(),
             system_schema.to_owned(),
         ],
         Flavour::Mariadb => vec![
-            format!("GRANT REPLICATION SLAVE, CONNECTION ADMIN ON *.* TO {remote}"),
+            format!("GRANT REPLICATION SLAVE, BINLOG MONITOR, CONNECTION ADMIN ON *.* TO {remote}"),
             "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
             "DELETE FROM mysql.global_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
             "DELETE FROM mysql.proxies_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),

@@ -15,7 +15,10 @@ use sqlx::{
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::trace;
 
-use super::{error::Error, server::Credentials};
+use super::{
+    error::Error,
+    server::{Credentials, Source},
+};
 
 /// How long a statement may take that waits for nothing but the server itself. Stopping a replication thread
 /// is the slowest: it may wait for a network timeout of [`super::dialect::NETWORK_TIMEOUT_SECONDS`].
@@ -84,22 +87,41 @@ impl Row {
 impl Connections {
     /// Prepares connections for an account; connects to nothing yet.
     pub fn new(socket: &Path, credentials: &Credentials) -> Self {
-        // None of the statements that the client library would send by itself is wanted.
         let options = MySqlConnectOptions::new()
             .socket(socket)
             .username(&credentials.user)
-            .password(credentials.password.expose())
-            .pipes_as_concat(false)
-            .no_engine_substitution(false)
-            .timezone(None)
-            .statement_cache_capacity(0)
-            .disable_statement_logging();
+            .password(credentials.password.expose());
         Self {
             socket: socket.to_owned(),
-            options,
+            options: quiet(options),
             user: credentials.user.clone(),
             idle: Mutex::default(),
         }
+    }
+
+    /// The same, for a server on another host.
+    pub fn through_network(source: &Source) -> Self {
+        let Source {
+            host,
+            port,
+            user,
+            password,
+        } = source;
+        let named = format!("{host}:{port}");
+        let mut connections = Self::new(
+            Path::new(&named),
+            &Credentials {
+                user: user.clone(),
+                password: password.clone(),
+            },
+        );
+        let options = MySqlConnectOptions::new()
+            .host(host)
+            .port(*port)
+            .username(user)
+            .password(password.expose());
+        connections.options = quiet(options);
+        connections
     }
 
     /// The server's socket.
@@ -231,6 +253,16 @@ impl Connections {
     }
 }
 
+/// None of the statements that the client library would send by itself is wanted.
+fn quiet(options: MySqlConnectOptions) -> MySqlConnectOptions {
+    options
+        .pipes_as_concat(false)
+        .no_engine_substitution(false)
+        .timezone(None)
+        .statement_cache_capacity(0)
+        .disable_statement_logging()
+}
+
 /// A connection of somebody's own.
 pub struct Own {
     connection: MySqlConnection,
@@ -252,6 +284,14 @@ impl Own {
             fetch(&mut self.connection, sql.into()),
         )
         .await
+    }
+
+    /// Runs a statement for its effect that takes as long as it takes. The caller bounds it.
+    pub async fn execute(&mut self, sql: String) -> Result<(), Error> {
+        let operation = self.operation;
+        let done = fetch(&mut self.connection, sql).await;
+        done.map(|_| ())
+            .map_err(|source| Error::Statement { operation, source })
     }
 
     /// Runs a statement and hands its rows to `each` as they come, so that a long answer takes no memory.

@@ -8,6 +8,7 @@
 
 pub mod accounts;
 pub mod authentication;
+pub mod binlogs;
 mod connections;
 mod dialect;
 mod error;

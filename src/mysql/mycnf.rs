@@ -236,7 +236,10 @@ fn mysql() -> Vec<Line> {
             "disabled_storage_engines",
             "MyISAM,MEMORY,CSV,ARCHIVE,BLACKHOLE,FEDERATED,MRG_MyISAM,EXAMPLE",
         ),
-        line("plugin_load_add", "semisync_source.so;semisync_replica.so"),
+        line(
+            "plugin_load_add",
+            "semisync_source.so;semisync_replica.so;mysql_clone.so",
+        ),
         // A server that starts as either has been seen to truncate its binlog, or to go on as if it were still in office.
         line("rpl_semi_sync_source_enabled", "OFF"),
         line("rpl_semi_sync_replica_enabled", "OFF"),

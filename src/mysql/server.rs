@@ -1,5 +1,6 @@
 //! [`Server`]: a handle on one running server.
 
+mod clone;
 mod replication;
 mod writing;
 

@@ -20,6 +20,7 @@ pub mod observed;
 pub mod placement;
 pub mod plan;
 pub mod publish;
+pub mod rebuild;
 pub mod report;
 pub mod requests;
 pub mod start;

@@ -14,7 +14,7 @@ use super::{
     failover::{self, View},
     members,
     placement::{Launch, Offer},
-    publish, requests,
+    publish, rebuild, requests,
     state::{Cluster, FrameworkStored, State},
     voting,
 };
@@ -150,6 +150,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     explain::note(next, view);
     voting::advance(next, view.observed, view.policy.rules);
     publish::advance(next, view);
+    rebuild::advance(next, view.observed);
     members::forgive_serving(next);
     if let Some(at) = look.awaited.until {
         look.wake_by(at);

@@ -105,6 +105,41 @@ impl GtidList {
         self.0.insert(domain, Last { sequence, server });
     }
 
+    /// The `gtid_binlog_state` of a server that begins at this position, from that of one that was here and has gone
+    /// further: for each server that ever wrote, how far that is in the past.
+    ///
+    /// A server that lacks anything from before this position must not begin to follow here, and a master tells by
+    /// its state: it refuses whoever asks for what comes after a transaction of a server up to the number that the
+    /// state has for that server. The number of one that wrote again later is not known; this position's own
+    /// number is not too low for it.
+    ///
+    /// # Errors
+    /// When the text is no such state.
+    pub fn binlog_state(&self, later: &str) -> Result<String, ParseGtidError> {
+        let mut state = Vec::new();
+        let entries: Vec<Self> = later
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()?;
+        for (domain, here) in &self.0 {
+            for entry in &entries {
+                if let Some(last) = entry
+                    .0
+                    .get(domain)
+                    .filter(|last| last.server != here.server)
+                {
+                    let number = last.sequence.min(here.sequence);
+                    state.push(format!("{domain}-{}-{number}", last.server));
+                }
+            }
+            // The last one of a domain is the latest.
+            state.push(format!("{domain}-{}-{}", here.server, here.sequence));
+        }
+        Ok(state.join(","))
+    }
+
     /// Compares how far two positions are in a domain.
     pub fn compare_in(&self, other: &Self, domain: u32) -> Ordering {
         self.sequence(domain).cmp(&other.sequence(domain))
@@ -198,6 +233,18 @@ mod tests {
         assert!(!list("0-1-5").contains(&list("0-2-5")));
         assert!(list("0-1-6").contains(&list("0-2-5")));
         assert_eq!(list("0-1-5").minus(&list("0-2-5")), list("0-1-5"));
+    }
+
+    #[test]
+    fn a_state_is_cut_at_a_position_and_names_every_server() {
+        let here = list("0-2-100,50-2-3");
+        let later = "0-1-90,0-3-120,0-2-110,50-1-2,50-2-3,7-1-1";
+        assert_eq!(
+            here.binlog_state(later).unwrap(),
+            "0-1-90,0-3-100,0-2-100,50-1-2,50-2-3"
+        );
+        assert_eq!(here.binlog_state("").unwrap(), "0-2-100,50-2-3");
+        assert!(here.binlog_state("x").is_err());
     }
 
     fn any_list() -> impl Strategy<Value = GtidList> {

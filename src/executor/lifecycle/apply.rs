@@ -12,7 +12,7 @@ use crate::{
         id::{DataId, Epoch, ProcessId},
     },
     executor::{
-        action::Step,
+        action::{Birth, Step},
         event::{Event, Outcome},
     },
     mysql::Observation,
@@ -106,9 +106,12 @@ impl State {
             retry_at: None,
             problem: None,
         };
-        if let (Data::New(new), Some(stored)) = (self.data, data)
+        if let (Data::New(new) | Data::Copied { data: new, .. }, Some(stored)) = (self.data, data)
             && new == stored
         {
+            if let Data::Copied { .. } = self.data {
+                self.copy_is_in_use();
+            }
             self.data = Data::InUse(new);
         }
     }
@@ -137,7 +140,10 @@ impl State {
                     executed,
                 });
                 self.role = Role::Held(epoch);
+                self.note_held(now);
             }
+            (Step::Copy { .. }, Outcome::Copied(data)) => self.copy_is_complete(data),
+            (Step::Copy { .. }, Outcome::ReplayIsCheaper) => self.replay_is_cheaper(),
             (Step::Apply { epoch, .. }, _) => self.role = Role::Applied(epoch),
             (Step::Prepare { epoch, .. }, _) => {
                 self.role = Role::Prepared(epoch);
@@ -188,7 +194,8 @@ impl State {
                 step @ (Step::Install
                 | Step::MakeData { .. }
                 | Step::Start { .. }
-                | Step::Hold { .. }),
+                | Step::Hold { .. }
+                | Step::Copy { .. }),
                 _,
             ) => {
                 self.step_failed(
@@ -205,7 +212,22 @@ impl State {
         self.problem = Some(problem.clone());
         match step {
             Step::Install | Step::MakeData { .. } => self.fail(problem, now),
+            // It was removed, and there are others to copy from.
+            Step::Start {
+                birth: Birth::Copied { .. },
+                ..
+            } => {
+                let delay = self.copy_has_failed();
+                self.data = Data::None { set_aside: None };
+                self.process = Process::Down {
+                    start_at: now.plus(delay),
+                };
+            }
             Step::Start { .. } => self.server_ended_by_itself(&problem, now),
+            Step::Copy { .. } => {
+                let delay = self.copy_has_failed();
+                self.retry_after(delay, now);
+            }
             // It received while it was being stopped, or was not stopped.
             Step::Hold { .. } | Step::Halt { .. } => {}
             Step::Apply { epoch, .. } => match self.my_mastership(*epoch) {
@@ -269,6 +291,7 @@ impl State {
                 set_aside: self.data_in_use(),
             };
         }
+        self.server_of_copy_ended();
         self.lane = None;
         self.retry = None;
         self.forget_process();

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use super::{Data, Process, Role, State, TERMINATION, Why, applier_error, report::report};
+use super::{
+    Data, Process, Role, State, TERMINATION, Why, applier_error,
+    rebuild::{self, Next},
+    report::report,
+};
 use crate::{
     cluster::{
         control::{Goal, GoalPhase, MasterGoal},
         gtid::{self, Position},
         id::{Epoch, ProcessId},
     },
-    executor::action::{Action, Step, TaskUpdate},
+    executor::action::{Action, Birth, Step, TaskUpdate},
     rules::Rule,
     time::Timestamp,
 };
@@ -194,8 +198,10 @@ fn keep_promise(state: &State, now: Timestamp, plan: &mut Plan) {
         .map_or(state.promised.epoch, |goal| goal.epoch);
     let epoch = seen.max(state.promised.epoch);
     let data = match state.data {
-        Data::New(data) if state.running().is_some() => Some(data),
-        Data::New(_) | Data::None { .. } | Data::InUse(_) => state.promised.data,
+        Data::New(data) | Data::Copied { data, .. } if state.running().is_some() => Some(data),
+        Data::New(_) | Data::Copied { .. } | Data::None { .. } | Data::InUse(_) => {
+            state.promised.data
+        }
     };
     if (epoch, data) == (state.promised.epoch, state.promised.data) {
         return;
@@ -249,7 +255,7 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
                 "there is no data directory",
             );
         }
-        Data::New(data) | Data::InUse(data) => {
+        Data::New(data) | Data::Copied { data, .. } | Data::InUse(data) => {
             let Process::Down { start_at } = state.process else {
                 return;
             };
@@ -257,7 +263,11 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
                 plan.wait("the server ended by itself several times; it is started again later");
                 return plan.wake(start_at);
             }
-            let birth = state.data == Data::New(data);
+            let birth = match state.data {
+                Data::New(_) => Birth::Empty,
+                Data::Copied { instead_of, .. } => Birth::Copied { instead_of },
+                Data::InUse(_) | Data::None { .. } => Birth::Past,
+            };
             plan.begin(
                 state,
                 Step::Start { data, birth },
@@ -281,6 +291,9 @@ fn fence(state: &State) -> Option<&'static str> {
     }
     if matches!(state.role, Role::Spoilt(_)) {
         return Some("a step towards being master failed, and what it has left is not known");
+    }
+    if state.is_copied() {
+        return Some("its data directory is empty, and a copy of the cluster's data is complete");
     }
     if state.quarantine_is_over(goal) {
         return Some("its data is not part of the history, and the cluster has a master");
@@ -377,6 +390,13 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
         return plan.wait("the data directory is being promised");
     }
     if let Some(lane) = &state.lane {
+        // The server goes on copying unless it is killed; it holds nothing.
+        if let (Step::Copy { epoch, .. }, Some(process)) = (&lane.step, state.running())
+            && rebuild::is_in_the_way(state, goal, *epoch)
+        {
+            plan.actions.push(Action::Kill { process });
+            return plan.wait("an election may need what it holds, which is nothing");
+        }
         // What else is under way ends soon by itself, and only then is it certain what it has done.
         if lane.step.is_a_wait() && is_pointless(state, &lane.step, goal) {
             plan.actions.push(Action::Abandon {
@@ -407,7 +427,22 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
         GoalPhase::Elected(master) if master.member == state.task.member => {
             plan.wait("the server was started again since it was elected; another epoch is needed");
         }
-        GoalPhase::Elected(master) => follow(state, goal, master, plan),
+        GoalPhase::Elected(master) => match rebuild::next(state, goal, master, now) {
+            Next::Follow => follow(state, goal, master, plan),
+            Next::AwaitMaster => plan.wait("it holds nothing, and waits for a master to open"),
+            Next::AwaitDonor(until) => {
+                plan.wait("it holds nothing, and waits for a donor to be named");
+                plan.wake(until);
+            }
+            Next::Copy(donor) => {
+                let copy = Step::Copy {
+                    epoch: goal.epoch,
+                    donor: donor.clone(),
+                    master: (master.host.clone(), master.port),
+                };
+                plan.begin(state, copy, "it holds nothing, and a donor is named");
+            }
+        },
     }
 }
 

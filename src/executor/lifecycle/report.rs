@@ -3,6 +3,7 @@
 use super::{
     Data, Process, Role, State, applier_error,
     plan::{extras, lacks_history},
+    rebuild::wants_donor,
 };
 use crate::cluster::{
     control::{self, MemberState, Report},
@@ -30,6 +31,8 @@ pub fn report(state: &State) -> Report {
         canary: state.canary.executed,
         problem: problem(state),
         trouble: None,
+        wants_donor: wants_donor(state),
+        stream_port: None,
     }
 }
 

@@ -8,6 +8,7 @@
 mod ending;
 mod following;
 mod leading;
+mod rebuilding;
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,10 @@ use crate::{
         timings::Timings,
         voters::Voters,
     },
-    executor::event::{Event, Outcome},
+    executor::{
+        action::Birth,
+        event::{Event, Outcome},
+    },
     mysql::{Observation, Replication},
 };
 
@@ -108,6 +112,7 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
         addresses: [ME, OTHER, MemberId(2)]
             .map(|member| (member, address(member)))
             .into(),
+        donors: BTreeMap::new(),
     }
 }
 
@@ -380,8 +385,16 @@ fn text(action: &Action) -> Option<String> {
             Step::MakeData {
                 set_aside: Some(old),
             } => format!("make data for {}", old.0.as_u128()),
-            Step::Start { data, birth: true } => format!("first start on {}", data.0.as_u128()),
-            Step::Start { data, birth: false } => format!("start on {}", data.0.as_u128()),
+            Step::Start { data, birth } => match birth {
+                Birth::Past => format!("start on {}", data.0.as_u128()),
+                Birth::Empty => format!("first start on {}", data.0.as_u128()),
+                Birth::Copied { instead_of } => format!(
+                    "first start on the copy {} instead of {}",
+                    data.0.as_u128(),
+                    instead_of.0.as_u128()
+                ),
+            },
+            Step::Copy { epoch, donor, .. } => format!("copy {epoch} from {}", donor.member),
             Step::Hold { epoch } => format!("hold {epoch}"),
             Step::Apply { epoch, .. } => format!("apply {epoch}"),
             Step::Prepare {

@@ -121,7 +121,7 @@ fn mysql_with_the_default_size() {
     persisted_globals_load = OFF
     partial_revokes = ON
     disabled_storage_engines = MyISAM,MEMORY,CSV,ARCHIVE,BLACKHOLE,FEDERATED,MRG_MyISAM,EXAMPLE
-    plugin_load_add = semisync_source.so;semisync_replica.so
+    plugin_load_add = semisync_source.so;semisync_replica.so;mysql_clone.so
     rpl_semi_sync_source_enabled = OFF
     rpl_semi_sync_replica_enabled = OFF
     mysqlx = OFF

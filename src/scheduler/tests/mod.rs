@@ -10,6 +10,7 @@
 mod explain;
 mod failover;
 mod members;
+mod rebuild;
 mod requests;
 mod succession;
 mod world;

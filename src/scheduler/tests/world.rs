@@ -417,6 +417,8 @@ impl World {
             canary,
             problem: None,
             trouble: None,
+            wants_donor: None,
+            stream_port: None,
         };
         self.tell(Event::Reported {
             cluster: name(),

@@ -19,7 +19,7 @@ use super::agent::DEADLINE;
 use super::world::{Member, World};
 
 /// A cluster of three whose first member is master, with one row.
-async fn born(flavour: Flavour) -> (World, Vec<Member>) {
+pub async fn born(flavour: Flavour) -> (World, Vec<Member>) {
     let mut world = World::new(flavour).await;
     let members = world.members(3).await;
     world
@@ -45,7 +45,7 @@ async fn born(flavour: Flavour) -> (World, Vec<Member>) {
 }
 
 /// Waits until clients see these rows at a member.
-async fn has(member: &Member, numbers: &[i64]) {
+pub async fn has(member: &Member, numbers: &[i64]) {
     let what = format!("member {} has {numbers:?}", member.id);
     let mut last = None;
     let begun = Instant::now();

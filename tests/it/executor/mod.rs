@@ -3,4 +3,5 @@
 mod agent;
 mod cluster;
 mod life;
+mod rebuild;
 mod world;

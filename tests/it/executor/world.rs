@@ -120,6 +120,7 @@ impl World {
                 authentication,
             },
             addresses: BTreeMap::new(),
+            donors: BTreeMap::new(),
         };
         let connection = session.connected(DEADLINE).await.unwrap();
         let acl = Acls::open().control;
@@ -147,8 +148,13 @@ impl World {
 
     /// Starts an executor and launches the member's task on it.
     pub async fn launch(&self, number: u32) -> Member {
+        self.launch_again(number, 1).await
+    }
+
+    /// The same for the member's next task, which finds nothing of the one before.
+    pub async fn launch_again(&self, number: u32, launch: u32) -> Member {
         let id = MemberId(number);
-        let task_id = TaskId::new(&self.cluster, self.uuid, id, 1);
+        let task_id = TaskId::new(&self.cluster, self.uuid, id, launch);
         let port = free_port();
         let data = TaskData {
             format: control::FORMAT,
@@ -362,6 +368,11 @@ impl Member {
             lines[lines.len().saturating_sub(25)..].join("\n")
         };
         format!("{}\n--- mysqld.log\n{}", end("stderr"), end("mysqld.log"))
+    }
+
+    /// All that the executor has logged.
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.sandbox.path().join("stderr")).unwrap_or_default()
     }
 
     /// The pid of the server.

@@ -40,6 +40,8 @@ fn report(member: u32, promised: u64) -> Report {
         canary: 0,
         problem: None,
         trouble: None,
+        wants_donor: None,
+        stream_port: None,
     }
 }
 

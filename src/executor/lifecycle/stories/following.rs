@@ -140,7 +140,8 @@ fn data_outside_of_the_history_is_quarantined_and_replaced_once_the_master_has_o
     });
     assert_eq!(answer, "hold 2");
     assert_eq!(report::report(&story.state).data, Some(data(2)));
-    assert_eq!(story.done(held("", "")), "apply 2");
+    assert_eq!(story.done(held("", "")), "", "a donor is awaited");
+    assert_eq!(story.after(10), "apply 2");
     // Its new data does not vote yet.
     assert_eq!(
         story.done(Outcome::Finished),
@@ -199,17 +200,17 @@ fn a_member_that_lost_its_data_reads_the_canary_until_it_has_it() {
 #[test]
 fn a_voter_begins_to_acknowledge_when_its_data_is_stored() {
     let mut story = Story::running();
-    let mut first = elected(1, OTHER, 1, "");
+    let mut first = elected(1, OTHER, 1, "0-2-5");
     first.voters.members.remove(&ME);
     story.goal(first);
-    story.done(held("", ""));
+    story.done(held("0-2-5", "0-2-5"));
     assert_eq!(
         story.done(Outcome::Finished),
         "follow other:3307 1 acknowledge=false"
     );
     story.done(Outcome::Finished);
     story.done(Outcome::Finished);
-    assert_eq!(story.goal(elected(1, OTHER, 1, "")), "hold 1");
+    assert_eq!(story.goal(elected(1, OTHER, 1, "0-2-5")), "hold 1");
     assert_eq!(story.done(held(&marker(1).to_string(), "")), "apply 1");
     assert_eq!(
         story.done(Outcome::Finished),
@@ -229,16 +230,16 @@ fn a_voter_begins_to_acknowledge_when_its_data_is_stored() {
 #[test]
 fn a_voter_that_waits_for_the_marker_begins_to_acknowledge_at_once() {
     let mut story = Story::running();
-    let mut first = elected(1, OTHER, 1, "");
+    let mut first = elected(1, OTHER, 1, "0-2-5");
     first.voters.members.remove(&ME);
     story.goal(first);
-    story.done(held("", ""));
+    story.done(held("0-2-5", "0-2-5"));
     story.done(Outcome::Finished);
     assert_eq!(
         story.done(Outcome::Finished),
         format!("admit 1 at {}", marker(1))
     );
-    assert_eq!(story.goal(elected(1, OTHER, 1, "")), "abandon; hold 1");
+    assert_eq!(story.goal(elected(1, OTHER, 1, "0-2-5")), "abandon; hold 1");
 }
 
 /// Goal: nobody receives the marker before it may acknowledge it.

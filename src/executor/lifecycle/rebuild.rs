@@ -1,0 +1,178 @@
+//! Getting the cluster's data from a donor instead of replaying all of the master's binlogs. Pure.
+//!
+//! ```text
+//! holds nothing, the master has opened --> a donor is named --> Copy --> complete: the empty server is killed
+//!                                      \-- none in time                  start on the copy --> promise it --> Hold
+//!                                       \--> replay                      failed: the next donor; three times: replay
+//! ```
+//!
+//! The member runs on an empty data directory while the copy is made into a new one, so that a copy that is cut off
+//! leaves nothing but a directory that nobody uses. The copy is a new data directory like any other: it has an
+//! incarnation of its own, which does not vote until the canary has come by, and what it holds is compared
+//! with the cluster's history before it follows. A donor that turns out not to be part of the history is thus no
+//! danger, only a wasted copy.
+
+use std::time::Duration;
+
+use super::{Data, Role, State};
+use crate::{
+    cluster::{
+        control::{Goal, MasterGoal},
+        donor::{Donor, WantsDonor},
+        id::{DataId, Epoch},
+    },
+    executor::action::Step,
+    time::Timestamp,
+};
+
+/// How long a member waits for a donor to be named before it replays the master's binlogs. It takes a scheduler
+/// milliseconds; one that is not there at all must not keep a member from following.
+const DONOR_NAMED_WITHIN: Duration = Duration::from_secs(10);
+
+/// After so many copies that failed one after the other the member replays the master's binlogs.
+const COPIES_IN_A_ROW: u32 = 3;
+
+/// The wait before a copy that failed is tried again; it doubles with each one.
+const COPY_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// What is known of getting the data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Rebuild {
+    /// Since when the running process is known to hold nothing.
+    empty_since: Option<Timestamp>,
+    /// How many copies have failed in a row.
+    failed: u32,
+    /// It was found that the binlogs are to be replayed.
+    replay: bool,
+    /// The data directory of a copy that is complete.
+    copied: Option<DataId>,
+}
+
+/// What a member does that was to follow.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Next<'a> {
+    /// Go on: apply and follow.
+    Follow,
+    /// Stay as it is until a master has opened.
+    AwaitMaster,
+    /// Stay as it is until a donor is named, or until then.
+    AwaitDonor(Timestamp),
+    /// Copy from this one.
+    Copy(&'a Donor),
+}
+
+/// What a member does that was to follow.
+///
+/// A member that holds nothing has nothing to lose, so that it may change its data directory at any time; but until
+/// the master has opened, its acknowledgement may be what the master waits for, if it votes.
+pub(super) fn next<'a>(
+    state: &State,
+    goal: &'a Goal,
+    master: &MasterGoal,
+    now: Timestamp,
+) -> Next<'a> {
+    let Some(data) = state.data_in_use().filter(|_| wants_copy(state)) else {
+        return Next::Follow;
+    };
+    let me = state.task.member;
+    if !master.opened {
+        return if goal.voters.counts(me, data) {
+            Next::Follow
+        } else {
+            Next::AwaitMaster
+        };
+    }
+    match goal.donors.get(&me) {
+        Some(donor) if donor.instead_of == data && donor.member != me => Next::Copy(donor),
+        _ => {
+            let since = state.rebuild.empty_since.unwrap_or(now);
+            let until = since.plus(DONOR_NAMED_WITHIN);
+            if now < until {
+                Next::AwaitDonor(until)
+            } else {
+                Next::Follow
+            }
+        }
+    }
+}
+
+fn wants_copy(state: &State) -> bool {
+    holds_nothing(state) && !state.rebuild.replay
+}
+
+fn holds_nothing(state: &State) -> bool {
+    let empty = |held: &crate::cluster::control::Held| held.position.is_empty();
+    matches!(state.role, Role::Held(_)) && state.held.as_ref().is_some_and(empty)
+}
+
+/// What the report says of it: nothing before the master has opened, and nothing to a master.
+pub(super) fn wants_donor(state: &State) -> Option<WantsDonor> {
+    let goal = state.promised_goal()?;
+    let opened = state
+        .master_of(goal.epoch)
+        .is_some_and(|master| master.opened && master.member != state.task.member);
+    (opened && wants_copy(state)).then_some(WantsDonor {
+        failed: state.rebuild.failed,
+    })
+}
+
+/// Whether a copy that is under way must be given up: an election may need the report of this member's empty data.
+/// Else the copy goes on in the next epoch, where it is as good as in this one.
+pub(super) fn is_in_the_way(state: &State, goal: &Goal, copied_in: Epoch) -> bool {
+    copied_in < goal.epoch
+        && state
+            .data_in_use()
+            .is_some_and(|data| goal.voters.counts(state.task.member, data))
+}
+
+impl State {
+    /// The copy that is to be used instead of the data directory in use, which is empty.
+    pub(super) fn is_copied(&self) -> bool {
+        self.rebuild.copied.is_some()
+    }
+
+    /// What was read shows whether the member holds anything.
+    pub(super) fn note_held(&mut self, now: Timestamp) {
+        self.rebuild.empty_since = holds_nothing(self).then(|| {
+            let known = self.rebuild.empty_since;
+            known.unwrap_or(now)
+        });
+    }
+
+    /// A copy is complete.
+    pub(super) fn copy_is_complete(&mut self, data: DataId) {
+        self.rebuild.copied = Some(data);
+    }
+
+    /// Replaying costs less than a copy.
+    pub(super) fn replay_is_cheaper(&mut self) {
+        self.rebuild.replay = true;
+    }
+
+    /// A copy has come to nothing, or its server does not start. Returns how long to wait before the next one.
+    pub(super) fn copy_has_failed(&mut self) -> Duration {
+        self.rebuild.failed += 1;
+        self.rebuild.replay = self.rebuild.failed >= COPIES_IN_A_ROW;
+        // The next donor has its own time to be named.
+        self.rebuild.empty_since = None;
+        COPY_RETRY_DELAY * (1 << self.rebuild.failed.min(4))
+    }
+
+    /// The server has ended, by itself or not.
+    pub(super) fn server_of_copy_ended(&mut self) {
+        self.rebuild.empty_since = None;
+        if let (Some(data), Some(instead_of)) = (self.rebuild.copied.take(), self.data_in_use()) {
+            self.data = Data::Copied { data, instead_of };
+            return;
+        }
+        let copying = self.lane.as_ref().map(|lane| &lane.step);
+        if matches!(copying, Some(Step::Copy { .. })) {
+            self.copy_has_failed();
+        }
+    }
+
+    /// The copy is promised: it is the member's data from here on.
+    pub(super) fn copy_is_in_use(&mut self) {
+        self.rebuild = Rebuild::default();
+    }
+}

@@ -1,0 +1,176 @@
+//! Stories of members that hold nothing: waiting for a donor, copying, replaying.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use super::*;
+use crate::cluster::donor::{Donor, WantsDonor};
+
+/// A goal in which this member's data votes no more: it was lost, and 1 is its new, empty data directory.
+fn lost(goal: Goal) -> Goal {
+    let mut goal = opened(goal);
+    goal.voters.members.insert(ME, Some(data(77)));
+    goal
+}
+
+fn with_donor(mut goal: Goal, instead_of: u128) -> Goal {
+    let donor = Donor {
+        instead_of: data(instead_of),
+        member: MemberId(2),
+        host: "third".into(),
+        port: 3308,
+        stream_port: None,
+    };
+    goal.donors.insert(ME, donor);
+    goal
+}
+
+fn wanted(story: &Story) -> Option<WantsDonor> {
+    report::report(&story.state).wants_donor
+}
+
+/// An empty member of a cluster whose master has opened, for which a donor was named.
+fn copying() -> (Story, Goal) {
+    let mut story = Story::running();
+    let goal = lost(elected(2, OTHER, 1, "0-2-5"));
+    assert_eq!(story.goal(goal.clone()), "promise 2 on 1; hold 2");
+    assert_eq!(story.done(held("", "")), "", "a donor is awaited");
+    assert_eq!(wanted(&story), Some(WantsDonor { failed: 0 }));
+    let goal = with_donor(goal, 1);
+    assert_eq!(story.goal(goal.clone()), "copy 2 from 2");
+    (story, goal)
+}
+
+#[test]
+fn a_copy_takes_the_place_of_an_empty_directory() {
+    let (mut story, _) = copying();
+    assert_eq!(story.done(Outcome::Copied(data(5))), "KILL 1");
+    assert_eq!(story.exited(1), "first start on the copy 5 instead of 1");
+    assert_eq!(report::report(&story.state).data, None);
+    assert_eq!(story.done(Outcome::Started(process(2))), "promise 2 on 5");
+    let promised = Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(5)),
+    };
+    assert_eq!(story.event(promised), "hold 2");
+    assert_eq!(wanted(&story), None);
+    // It is compared as any other, and does not vote yet.
+    assert_eq!(story.done(held("0-2-5", "0-2-5")), "apply 2");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 2 acknowledge=false"
+    );
+}
+
+#[test]
+fn a_copy_of_what_is_no_part_of_the_history_is_quarantined() {
+    let (mut story, _) = copying();
+    story.done(Outcome::Copied(data(5)));
+    story.exited(1);
+    story.done(Outcome::Started(process(2)));
+    story.event(Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(5)),
+    });
+    assert_eq!(story.done(held("0-1-6", "0-1-6")), "halt 2 refuse=true");
+    assert_eq!(story.done(Outcome::Finished), "KILL 2");
+    assert_eq!(story.exited(2), "make data for 5");
+}
+
+#[test]
+fn a_small_history_is_replayed() {
+    let (mut story, _) = copying();
+    assert_eq!(story.done(Outcome::ReplayIsCheaper), "apply 2");
+    assert_eq!(wanted(&story), None);
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 2 acknowledge=false"
+    );
+}
+
+#[test]
+fn a_failed_copy_asks_for_another_donor_and_three_of_them_for_none() {
+    let (mut story, _) = copying();
+    assert_eq!(story.failed(), "");
+    assert_eq!(wanted(&story), Some(WantsDonor { failed: 1 }));
+    assert_eq!(story.after(2), "copy 2 from 2");
+    // The same when the server dies beneath it.
+    assert_eq!(story.exited(1), "start on 1");
+    story.done(Outcome::Started(process(2)));
+    assert_eq!(story.done(held("", "")), "copy 2 from 2");
+    assert_eq!(story.failed(), "");
+    assert_eq!(wanted(&story), None);
+    assert_eq!(story.after(16), "apply 2");
+}
+
+#[test]
+fn a_copy_that_no_server_starts_on_is_replaced() {
+    let (mut story, goal) = copying();
+    story.done(Outcome::Copied(data(5)));
+    story.exited(1);
+    assert_eq!(story.failed(), "make data");
+    assert_eq!(story.done(Outcome::DataMade(data(6))), "");
+    assert_eq!(story.after(2), "first start on 6");
+    story.done(Outcome::Started(process(2)));
+    story.event(Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(6)),
+    });
+    assert_eq!(
+        story.done(held("", "")),
+        "",
+        "the donor was named for other data"
+    );
+    assert_eq!(wanted(&story), Some(WantsDonor { failed: 1 }));
+    assert_eq!(story.goal(with_donor(goal, 6)), "copy 2 from 2");
+}
+
+#[test]
+fn without_a_scheduler_the_binlogs_are_replayed_after_a_while() {
+    let mut story = Story::running();
+    story.goal(lost(elected(2, OTHER, 1, "0-2-5")));
+    assert_eq!(story.done(held("", "")), "");
+    assert_eq!(story.after(9), "");
+    assert_eq!(story.after(1), "apply 2");
+}
+
+#[test]
+fn nothing_is_copied_before_the_master_has_opened() {
+    let mut story = Story::running();
+    let mut goal = with_donor(lost(elected(2, OTHER, 1, "0-2-5")), 1);
+    if let GoalPhase::Elected(master) = &mut goal.phase {
+        master.opened = false;
+    }
+    story.goal(goal.clone());
+    assert_eq!(story.done(held("", "")), "");
+    assert_eq!(story.after(100), "");
+    assert_eq!(wanted(&story), None);
+    assert_eq!(story.goal(opened(goal)), "copy 2 from 2");
+}
+
+/// Goal: no copy stops an election, and no election stops a copy that it does not need to.
+#[test]
+fn a_copy_goes_on_in_the_next_epoch_unless_the_member_votes() {
+    let (mut story, mut goal) = copying();
+    goal.epoch = Epoch(3);
+    goal.phase = GoalPhase::Electing;
+    assert_eq!(story.goal(goal), "promise 3 on 1");
+    assert_eq!(story.done(Outcome::Copied(data(5))), "KILL 1");
+
+    let (mut story, _) = copying();
+    let answer = story.goal(super::goal(3, GoalPhase::Electing));
+    assert_eq!(answer, "promise 3 on 1; KILL 1");
+    assert_eq!(story.exited(1), "start on 1");
+    story.done(Outcome::Started(process(2)));
+    assert_eq!(story.done(held("", "")), "");
+    assert_eq!(
+        report::report(&story.state).held.unwrap().epoch,
+        Epoch(3),
+        "its empty data is reported"
+    );
+}
+
+#[test]
+fn a_member_that_holds_something_copies_nothing() {
+    let mut story = Story::running();
+    story.goal(with_donor(lost(elected(2, OTHER, 1, "0-2-5")), 1));
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 2");
+}

@@ -1,0 +1,195 @@
+//! Copying a donor's data into a new data directory, and what its first start does with it.
+//!
+//! The copy is made under a name that is never used and gets that of its incarnation when it is complete, as every new
+//! directory does ([`datadir`](super::datadir)). What an earlier attempt has left is removed first: it is part of a
+//! copy, so all of it is elsewhere.
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{task, time::Instant};
+use tracing::{info, warn};
+use uuid::Uuid;
+
+use super::{
+    chain,
+    datadir::{self, DataDirError, Part},
+    event::Outcome,
+    sandbox::Sandbox,
+    steps::Context,
+};
+use crate::{
+    cluster::{donor::Donor, flavour::Flavour, id::DataId},
+    mysql::{self, Server, Source, binlogs},
+};
+
+/// Up to this size, in bytes, a master's binlogs are replayed rather than its data copied. It is replayed in a few
+/// seconds, which is what a copy and the start of a server on it take at the least.
+const CHEAP_REPLAY: u64 = 8 << 20;
+
+/// How long the master may take to say how large its binlogs are.
+const ASK_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a copy may stand still before it is given up.
+const STALL: Duration = Duration::from_secs(120);
+
+/// What ends the name of a directory that is being made.
+const UNFINISHED: &str = "unfinished";
+
+/// A copy has come to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The server cannot copy.
+    #[error("the data of member {donor} at {host}:{port} cannot be copied")]
+    Copy {
+        /// Whose data.
+        donor: crate::cluster::id::MemberId,
+        /// The donor's host.
+        host: String,
+        /// The port of its server.
+        port: u16,
+        /// What the server says.
+        #[source]
+        source: mysql::Error,
+    },
+    /// This flavour has no way to do it.
+    #[error("{0} has no way to copy a donor's data")]
+    NoWay(Flavour),
+    /// The file system refuses.
+    #[error("the copy {path} cannot be stored")]
+    Files {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Syncing failed.
+    #[error(transparent)]
+    Sync(#[from] DataDirError),
+}
+
+/// Copies a donor's data, unless replaying the master's binlogs costs less.
+///
+/// # Errors
+/// When the donor, the server or the file system refuses, or when nothing moves for two minutes. What was written is removed
+/// now or by the next attempt.
+pub async fn copy(
+    context: &Context,
+    server: &Server,
+    donor: &Donor,
+    master: (String, u16),
+) -> Result<Outcome, RebuildError> {
+    if replay_is_cheap(context, server.flavour(), master).await {
+        return Ok(Outcome::ReplayIsCheaper);
+    }
+    let sandbox = &context.sandbox;
+    remove_unfinished(sandbox)?;
+    let data = DataId(Uuid::new_v4());
+    let unfinished = sandbox.unfinished_data(data);
+    let begun = Instant::now();
+    let copied = match server.flavour() {
+        Flavour::Mysql => {
+            let source = source(context, donor.host.clone(), donor.port);
+            let copied = server.clone_from(&source, &unfinished, STALL).await;
+            copied.map_err(|source| RebuildError::Copy {
+                donor: donor.member,
+                host: donor.host.clone(),
+                port: donor.port,
+                source,
+            })
+        }
+        Flavour::Mariadb => Err(RebuildError::NoWay(Flavour::Mariadb)),
+    };
+    if let Err(error) = copied {
+        // The next attempt would do it as well; a disk that is full needs the room now.
+        remove_unfinished(sandbox)?;
+        return Err(error);
+    }
+    datadir::sync(unfinished.clone(), Part::All).await?;
+    let path = sandbox.data(data);
+    rename(&unfinished, &path)?;
+    info!(%data, donor = %donor.member, took = ?begun.elapsed(), "donor's data copied");
+    Ok(Outcome::Copied(data))
+}
+
+/// The administration account at another member.
+fn source(context: &Context, host: String, port: u16) -> Source {
+    let mysql::Credentials { user, password } = context.admin.clone();
+    Source {
+        host,
+        port,
+        user,
+        password,
+    }
+}
+
+async fn replay_is_cheap(context: &Context, flavour: Flavour, master: (String, u16)) -> bool {
+    let master = source(context, master.0, master.1);
+    match binlogs::size_of_all(flavour, &master, Instant::now() + ASK_DEADLINE).await {
+        Ok(size) => size.is_some_and(|size| size <= CHEAP_REPLAY),
+        Err(error) => {
+            // A copy is right in any case.
+            warn!(error = %chain(&error), "how much there is to replay is not known");
+            false
+        }
+    }
+}
+
+/// Removes what is left of copies that were not completed.
+fn remove_unfinished(sandbox: &Sandbox) -> Result<(), RebuildError> {
+    let folder = sandbox.data_folder();
+    let remove_all = || {
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            if path.extension() == Some(OsStr::new(UNFINISHED)) {
+                fs::remove_dir_all(&path)?;
+            }
+        }
+        Ok(())
+    };
+    remove_all().map_err(|source| RebuildError::Files {
+        path: folder.clone(),
+        source,
+    })
+}
+
+fn rename(from: &Path, to: &Path) -> Result<(), RebuildError> {
+    fs::rename(from, to).map_err(|source| RebuildError::Files {
+        path: to.to_owned(),
+        source,
+    })
+}
+
+/// Removes a data directory that holds nothing, or a copy that no server starts on. A crash in between leaves a directory
+/// that nobody uses.
+pub async fn remove(sandbox: &Sandbox, data: DataId) {
+    let path = sandbox.data(data);
+    let removed = task::spawn_blocking(move || fs::remove_dir_all(path)).await;
+    match removed {
+        Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+            warn!(%data, %error, "a data directory that is not needed any more cannot be removed");
+        }
+        Ok(_) => {}
+        Err(panicked) => warn!(%data, error = %panicked, "removing a data directory failed"),
+    }
+}
+
+/// After the first start on a copy: what belonged to the donor alone is forgotten, and all of the copy is on the disk,
+/// before anything is promised or acknowledged from it.
+///
+/// # Errors
+/// When the server or the file system refuses.
+pub async fn settle(
+    sandbox: &Sandbox,
+    server: &Server,
+    data: DataId,
+) -> Result<(), super::steps::StepError> {
+    server.forget_donors_source().await?;
+    datadir::sync(sandbox.data(data), Part::All).await?;
+    Ok(())
+}

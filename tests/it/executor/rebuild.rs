@@ -1,0 +1,247 @@
+//! Members that start empty and copy a donor's data, with the test as their scheduler.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use cotton::cluster::control::{MemberState, Report};
+use cotton::cluster::donor::Donor;
+use cotton::cluster::flavour::Flavour;
+use cotton::cluster::gtid::Position;
+use tokio::task::JoinHandle;
+
+use super::agent::DEADLINE;
+use super::cluster::{born, has};
+use super::world::{Member, World};
+use crate::support::eventually;
+
+/// Writes on, a row at a time, until it is told to end; says which rows were acknowledged.
+struct Load {
+    stop: Arc<AtomicBool>,
+    writer: JoinHandle<Vec<i64>>,
+}
+
+impl Load {
+    async fn start(master: &Member, from: i64) -> Self {
+        let mut connection = master.connect().await.unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let writer = tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            for n in from.. {
+                if told.load(Ordering::Relaxed) {
+                    break;
+                }
+                let statement = sqlx::AssertSqlSafe(format!("INSERT INTO d.t VALUES ({n})"));
+                sqlx::raw_sql(statement)
+                    .execute(&mut connection)
+                    .await
+                    .unwrap();
+                acknowledged.push(n);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            acknowledged
+        });
+        Self { stop, writer }
+    }
+
+    async fn end(self) -> Vec<i64> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.writer.await.unwrap()
+    }
+}
+
+/// A cluster of three with so much in its binlogs that nobody replays them.
+async fn grown(flavour: Flavour) -> (World, Vec<Member>) {
+    let (world, members) = born(flavour).await;
+    members[0]
+        .execute("CREATE TABLE d.large (n INT PRIMARY KEY, b LONGBLOB)")
+        .await
+        .unwrap();
+    for n in 0..12 {
+        let insert = format!("INSERT INTO d.large VALUES ({n}, REPEAT('x', 1000000))");
+        members[0].execute(&insert).await.unwrap();
+    }
+    (world, members)
+}
+
+/// The member's task is lost with all of its data, and launched again.
+async fn start_empty(world: &World, members: &mut [Member], number: u32, launch: u32) {
+    let new = world.launch_again(number, launch).await;
+    members[number as usize] = new;
+}
+
+async fn wants_donor(world: &World, member: &Member, failed: u32) -> Report {
+    world
+        .reported(member, "that it wants a donor", |r| {
+            r.wants_donor.is_some_and(|wants| wants.failed == failed)
+        })
+        .await
+}
+
+async fn name_donor(world: &mut World, member: &Member, donor: &Member) {
+    let report = world.report(member).await.unwrap();
+    let stream_port = world.report(donor).await.unwrap().stream_port;
+    world.goal.donors.insert(
+        member.id,
+        Donor {
+            instead_of: report.data.unwrap(),
+            member: donor.id,
+            host: "127.0.0.1".into(),
+            port: donor.port,
+            stream_port,
+        },
+    );
+    world.write_goal().await;
+}
+
+/// The scheduler's part of getting a member back into the vote: the canary, then its data.
+async fn takes_part_again(world: &mut World, member: &Member) {
+    world.goal.canary += 1;
+    let canary = world.goal.canary;
+    world.write_goal().await;
+    let report = world
+        .reported(member, "the canary", |r| r.canary == canary)
+        .await;
+    world.goal.voters.members.insert(member.id, report.data);
+    world.write_goal().await;
+}
+
+/// Goal: a member that lost everything copies a slave's data under load, votes again, and can be elected later;
+/// nothing acknowledged is missing anywhere.
+async fn a_member_that_starts_empty_copies_a_slave(flavour: Flavour) {
+    let (mut world, mut members) = grown(flavour).await;
+    let load = Load::start(&members[0], 100).await;
+    start_empty(&world, &mut members, 2, 2).await;
+    let empty = wants_donor(&world, &members[2], 0).await;
+    assert!(empty.held.unwrap().position.is_empty());
+    name_donor(&mut world, &members[2], &members[1]).await;
+    let ready = world.ready(&members[2]).await;
+    assert_ne!(ready.data, empty.data, "a copy is another data directory");
+    assert_eq!(ready.wants_donor, None);
+    assert!(
+        members[2].stderr().contains("donor's data copied"),
+        "{}",
+        members[2].log()
+    );
+    let left: Vec<_> = std::fs::read_dir(members[2].sandbox.path().join("state/data"))
+        .unwrap()
+        .flatten()
+        .collect();
+    assert_eq!(left.len(), 1, "the empty directory is gone: {left:?}");
+    world.goal.donors.clear();
+    takes_part_again(&mut world, &members[2]).await;
+    let mut rows = vec![1];
+    rows.extend(load.end().await);
+    has(&members[2], &rows).await;
+
+    // It is elected, and those that were ahead of its first binlog follow it.
+    members[0].kill_mysqld();
+    world.begin_election().await;
+    for member in &members {
+        world.held(member).await;
+    }
+    world.elect(&members[2]).await;
+    world.opened(&members[2]).await;
+    world.note_opened().await;
+    members[2]
+        .execute("INSERT INTO d.t VALUES (7)")
+        .await
+        .unwrap();
+    rows.insert(1, 7);
+    for member in &members[..2] {
+        world.ready(member).await;
+        has(member, &rows).await;
+    }
+
+    // One that starts empty again finds no complete binlogs at this master, and copies from it.
+    start_empty(&world, &mut members, 1, 2).await;
+    wants_donor(&world, &members[1], 0).await;
+    name_donor(&mut world, &members[1], &members[2]).await;
+    world.ready(&members[1]).await;
+    has(&members[1], &rows).await;
+    let held = |report: &Report| report.held.clone().unwrap().position;
+    world.begin_election().await;
+    let positions: Vec<Position> = {
+        let mut positions = Vec::new();
+        for member in &members {
+            positions.push(held(&world.held(member).await));
+        }
+        positions
+    };
+    assert_eq!(positions[0], positions[2]);
+    assert_eq!(positions[1], positions[2]);
+}
+
+#[tokio::test]
+async fn a_mysql_member_that_starts_empty_copies_a_slave() {
+    a_member_that_starts_empty_copies_a_slave(Flavour::Mysql).await;
+}
+
+/// Goal: what is small is replayed.
+async fn a_small_history_is_replayed(flavour: Flavour) {
+    let (mut world, mut members) = born(flavour).await;
+    start_empty(&world, &mut members, 2, 2).await;
+    let empty = wants_donor(&world, &members[2], 0).await;
+    name_donor(&mut world, &members[2], &members[1]).await;
+    let ready = world.ready(&members[2]).await;
+    assert_eq!(ready.data, empty.data);
+    has(&members[2], &[1]).await;
+}
+
+#[tokio::test]
+async fn a_small_history_of_mysql_is_replayed() {
+    a_small_history_is_replayed(Flavour::Mysql).await;
+}
+
+#[tokio::test]
+async fn a_small_history_of_mariadb_is_replayed() {
+    a_small_history_is_replayed(Flavour::Mariadb).await;
+}
+
+/// Goal: a donor that dies half-way, and a receiver that does, cost a copy and nothing else. Method: the copy is held
+/// up by a donor that is stopped; then it is killed.
+async fn a_copy_that_is_cut_off_is_made_anew(flavour: Flavour) {
+    let (mut world, mut members) = grown(flavour).await;
+    start_empty(&world, &mut members, 2, 2).await;
+    let first = wants_donor(&world, &members[2], 0).await;
+    name_donor(&mut world, &members[2], &members[1]).await;
+    being_copied(&members[2]).await;
+    members[1].kill_mysqld();
+    let again = wants_donor(&world, &members[2], 1).await;
+    assert_eq!(again.data, first.data, "the empty directory is still there");
+    name_donor(&mut world, &members[2], &members[0]).await;
+    being_copied(&members[2]).await;
+    // Now the receiver's own server.
+    members[2].kill_mysqld();
+    world
+        .reported(&members[2], "dead", |r| r.state == MemberState::Dead)
+        .await;
+    world.ready(&members[2]).await;
+    has(&members[2], &[1]).await;
+    let left: Vec<_> = std::fs::read_dir(members[2].sandbox.path().join("state/data"))
+        .unwrap()
+        .flatten()
+        .collect();
+    assert_eq!(left.len(), 1, "nothing is left of the copies: {left:?}");
+    world.ready(&members[1]).await;
+}
+
+/// Waits until a copy is being made.
+async fn being_copied(member: &Member) {
+    let folder = member.sandbox.path().join("state/data");
+    eventually("a copy is being made", DEADLINE, async || {
+        let mut entries = std::fs::read_dir(&folder).ok()?.flatten();
+        entries
+            .any(|entry| entry.path().extension().is_some_and(|e| e == "unfinished"))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_copy_of_mysql_that_is_cut_off_is_made_anew() {
+    a_copy_that_is_cut_off_is_made_anew(Flavour::Mysql).await;
+}
