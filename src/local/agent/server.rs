@@ -320,7 +320,16 @@ impl Shell {
                 self.streams.remove(&stream);
                 self.core.stream_closed(&stream);
             }
-            Input::Registration(reply) => self.waiting.push(reply),
+            Input::Registration(reply) => {
+                // What the last connection still brought belongs to what is told to the next master:
+                // an operation that is done after that would be unknown there.
+                while let Ok(news) = self.news.try_recv() {
+                    self.take_news(news);
+                }
+                self.outbox = None;
+                self.core.set_connected(false);
+                self.waiting.push(reply);
+            }
             Input::MasterGone => {
                 self.outbox = None;
                 self.core.set_connected(false);

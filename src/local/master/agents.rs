@@ -41,6 +41,7 @@ impl Core {
         {
             self.out.push(Out::CloseLink(old));
             self.rescind_offers(&agent_id);
+            self.rescind_inverse_offers(&agent_id);
         }
         let agent = Agent {
             total: Resources::new(register.total.iter().map(|Proto(one)| one)),
