@@ -112,14 +112,17 @@ fn election_ends(cluster: &Cluster, rules: Rules) -> Vec<String> {
             .collect(),
         Durability::Majority if missing.len() - lost < lacking => {
             let alone = format!(
-                "never by itself: {lacking} more reports must count, and the data of {lost} of the {} voters that have not reported is lost",
+                "never by itself: {counted} of {} needed reports count, and of the {} other voters {lost} have lost the data that they voted with",
+                record.voters.quorum(),
                 missing.len()
             );
             std::iter::once(alone).chain(asked).collect()
         }
         Durability::Majority => {
-            let noun = if lacking == 1 { "report" } else { "reports" };
-            let needed = format!("{lacking} more {noun} must count, of these:");
+            let needed = match lacking {
+                1 => "1 more report counts, of these:".to_owned(),
+                _ => format!("{lacking} more reports count, of these:"),
+            };
             std::iter::once(needed).chain(asked).collect()
         }
     }

@@ -8,6 +8,7 @@ use cotton::http::explain::ExplainAnswer;
 use crate::support::database::{run, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
+use crate::support::rest::curl;
 use crate::support::system::{System, endpoint, master, slaves, tasks};
 use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE};
 
@@ -106,6 +107,12 @@ async fn explained(system: &System, old: &MemberView, new: &MemberView) {
     assert_eq!(whole - before, took, "{first:?}");
     let most = FAILOVER_DEADLINE.as_millis() as u64;
     assert!((1..most).contains(&took), "{first:?}");
+    let vars = curl(&[&format!("{}/vars.json", system.api)]).await.unwrap();
+    let vars = vars.json();
+    let counted = vars["scheduler.failovers"].as_u64().unwrap();
+    assert!(counted >= 1, "{vars}");
+    assert_eq!(vars["scheduler.failover_seconds_count"], counted);
+    assert!(vars["scheduler.failover_seconds_sum"].as_f64().unwrap() > 0.0);
 }
 
 /// A member without its executor is launched anew, starts empty, gets everything from the others and

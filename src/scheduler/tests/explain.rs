@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::world::{World, name};
+use super::world::{World, name, spec};
 use crate::{
     cluster::{
         failover_record::{Cause, FailoverRecord, WonBy},
@@ -223,6 +223,88 @@ fn a_successor_does_not_date_what_it_did_not_store() {
         [true, true, true],
     ];
     assert_eq!(seen, BTreeSet::from(expected));
+}
+
+#[test]
+fn a_waiting_election_says_what_would_end_it() {
+    let mut world = World::running(3, Durability::Majority);
+    assert_eq!(world.explanation().waiting, None);
+    world.instance(1).silent = true;
+    let task_id = world.task_of(1);
+    world.tell(Event::ReportGone {
+        cluster: name(),
+        task_id,
+    });
+    kill(&mut world, 0);
+    world.converge();
+    let explanation = world.explanation();
+    let waiting = explanation.waiting.unwrap();
+    assert!(waiting.blocked);
+    assert_eq!(
+        waiting.ends_when,
+        [
+            "1 more report counts, of these:",
+            "member 0: its server does not run: it must start",
+            "member 1: nothing is heard of it: its executor must reach ZooKeeper again",
+        ]
+    );
+    let counted = waiting.voters.iter().filter(|voter| voter.held.is_some());
+    let counted: Vec<MemberId> = counted.map(|voter| voter.member).collect();
+    assert_eq!(counted, [MemberId(2)]);
+    // The failover that is not over yet shows the same.
+    let newest = &explanation.failovers[0];
+    assert_eq!((newest.counted, newest.unpublished_millis), (1, None));
+    assert_eq!(newest.record.voters, waiting.voters);
+
+    // With their data lost as well, no wait helps.
+    for member in [0, 1] {
+        let (data, process) = (world.data(), world.process());
+        let instance = world.instance(member);
+        (instance.data, instance.process, instance.silent) = (data, Some(process), false);
+    }
+    world.converge();
+    let waiting = world.explanation().waiting.unwrap();
+    assert_eq!(
+        waiting.ends_when,
+        [
+            "never by itself: 1 of 2 needed reports count, and of the 2 other voters 2 have lost the data that they voted with",
+            "member 0: the data that it voted with is lost, so it cannot help",
+            "member 1: the data that it voted with is lost, so it cannot help",
+        ]
+    );
+}
+
+#[test]
+fn a_master_that_waits_for_acknowledgements_names_the_voters_that_do_not_follow() {
+    let mut world = World::running(3, Durability::Majority);
+    kill(&mut world, 0);
+    for member in [1, 2] {
+        let task = world.task_of(member);
+        world.report(&task);
+    }
+    let explanation = world.explanation();
+    let master = explanation.master.unwrap();
+    let waiting = explanation.waiting.unwrap();
+    assert!(waiting.blocked);
+    assert_eq!(
+        waiting.ends_when[0],
+        format!(
+            "member {master} has applied all that it held, has written the marker of epoch 2, and 1 other voters have acknowledged it"
+        )
+    );
+    assert_eq!(waiting.ends_when.len(), 3);
+}
+
+#[test]
+fn a_member_without_a_task_waits_for_an_offer() {
+    let mut world = World::new(0);
+    world.create(spec(3, Durability::Majority));
+    let waiting = world.explanation().waiting.unwrap();
+    assert_eq!(waiting.ends_when.len(), 3);
+    assert_eq!(
+        waiting.ends_when[0],
+        "member 0: an offer of Mesos has enough room for it"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     cluster::{
         control::{Authentication, GoalPhase, Held, MemberState, Report, ServerKind},
+        explanation::Explanation,
         flavour::Flavour,
         gtid::Position,
         id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
@@ -22,6 +23,7 @@ use crate::{
     rules::Rules,
     scheduler::{
         action::{Action, Reply},
+        awaiting,
         check::check,
         event::{
             CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState, TaskUpdate,
@@ -424,6 +426,18 @@ impl World {
             cluster: name(),
             report: Box::new(report),
         });
+    }
+
+    /// What the API says why.
+    pub fn explanation(&self) -> Explanation {
+        let cluster = &self.state.clusters[&name()];
+        let view = view(cluster, "zk://h/discover");
+        awaiting::explanation(cluster, &view, Rules::LAW)
+    }
+
+    /// The identity of a data directory that is made now.
+    pub fn data(&mut self) -> DataId {
+        DataId(self.id())
     }
 
     pub fn state(&self) -> ClusterState {
