@@ -1,17 +1,20 @@
 //! Clusters: create, delete, list, show.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
     extract::{Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     errors::ApiError,
     forms::Form,
+    patience,
     port::{ApiRequest, SchedulerPort},
 };
 use crate::cluster::{
@@ -130,16 +133,64 @@ pub(super) async fn list(State(port): State<SchedulerPort>) -> Result<Response, 
     Ok(Json(ListAnswer { clusters }).into_response())
 }
 
-/// `GET /clusters/<name>`
+/// `GET /clusters/<name>`: at once, or when it differs from what the client knows; see [`patience`].
 pub(super) async fn show(
     State(port): State<SchedulerPort>,
     path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let name = known_name(name_in(path)?)?;
-    let views = port.clusters()?;
-    let view = views.clusters.get(&name).map(Arc::as_ref);
-    let answer = view.map(|view: &ClusterView| Json(view).into_response());
-    answer.ok_or_else(|| ApiError::UnknownCluster(name.to_string()))
+    let wish = patience::wish(&headers);
+    let place = port.patient.try_acquire().ok().filter(|_| !wish.is_zero());
+    let wait = place.as_ref().map_or(Duration::ZERO, |_| wish);
+    let deadline = Instant::now() + wait;
+    let mut views = port.views.clone();
+    let mut known: Option<(Arc<ClusterView>, HeaderValue)> = None;
+    loop {
+        let view = {
+            let now = views.borrow_and_update();
+            if !now.loaded {
+                return Err(ApiError::Starting);
+            }
+            now.clusters.get(&name).cloned()
+        };
+        let view = view.ok_or_else(|| ApiError::UnknownCluster(name.to_string()))?;
+        let tag = match known {
+            // It was another cluster that changed.
+            Some((same, tag)) if Arc::ptr_eq(&same, &view) => tag,
+            _ => {
+                let body = serde_json::to_vec(&*view)
+                    .expect("a view is made of texts, numbers and lists, which JSON can hold");
+                let tag = patience::tag_of(&body);
+                if !patience::knows(&headers, &tag) {
+                    return Ok(shown(tag, body));
+                }
+                tag
+            }
+        };
+        // No change comes any more when the core has ended.
+        let changed = timeout_at(deadline, views.changed()).await;
+        if !matches!(changed, Ok(Ok(()))) {
+            return Ok(unchanged(tag, wait));
+        }
+        known = Some((view, tag));
+    }
+}
+
+fn shown(tag: HeaderValue, body: Vec<u8>) -> Response {
+    let json = HeaderValue::from_static("application/json");
+    ([(header::CONTENT_TYPE, json), (header::ETAG, tag)], body).into_response()
+}
+
+/// There is nothing new, after `wait`.
+fn unchanged(tag: HeaderValue, wait: Duration) -> Response {
+    let mut answer = (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
+    if !wait.is_zero() {
+        let applied = HeaderValue::try_from(format!("wait={}", wait.as_secs()));
+        let headers = answer.headers_mut();
+        headers.extend(applied.map(|applied| (patience::PREFERENCE_APPLIED, applied)));
+    }
+    answer
 }
 
 pub(super) fn name_in(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {

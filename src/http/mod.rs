@@ -12,6 +12,7 @@ pub mod explain;
 pub mod forms;
 pub mod metrics;
 pub mod page;
+pub mod patience;
 pub mod port;
 mod routes;
 mod server;

@@ -3,9 +3,10 @@
 //! Changes go in through a bounded queue, each with a place for its answer. The core publishes what there is
 //! to see; reading that costs it nothing.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use rpds::RedBlackTreeMapSync;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::{errors::ApiError, executor_binary::ExecutorBinary, metrics::Metrics};
 use crate::{
@@ -22,6 +23,10 @@ use crate::{
 /// a matter of milliseconds; a longer queue would only hide that it stands still.
 pub const MAX_WAITING_REQUESTS: usize = 256;
 
+/// How many may wait for a change of a cluster at the same time. It is half of the connections that the server
+/// keeps, so that they never take those of everybody else; who finds no place is answered at once.
+pub const MAX_PATIENT_READERS: usize = 256;
+
 /// How long a change may take until it is durable. ZooKeeper's session timeouts are below it, so an ensemble
 /// that elects a new leader meanwhile does not make requests fail.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,7 +37,9 @@ pub struct SchedulerPort {
     /// Where changes are asked for; made with room for [`MAX_WAITING_REQUESTS`].
     pub requests: mpsc::Sender<ApiRequest>,
     /// What there is to see.
-    pub views: watch::Receiver<Arc<Views>>,
+    pub views: watch::Receiver<Views>,
+    /// Places for those who wait until a cluster changes; made with [`MAX_PATIENT_READERS`].
+    pub patient: Arc<Semaphore>,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// The binary that agents fetch, unless `--executor-uri` names another place.
@@ -83,7 +90,8 @@ pub struct Deleted {
     pub cluster_url: String,
 }
 
-/// What there is to see of the scheduler.
+/// What there is to see of the scheduler. A clone is a snapshot: it costs the same however many clusters there
+/// are, and what the core changes afterwards costs it no copy of the rest.
 #[derive(Debug, Clone, Default)]
 pub struct Views {
     /// Whether the stored state was read. Before that nothing can be said of any cluster, least of all that
@@ -92,9 +100,9 @@ pub struct Views {
     /// Whether the framework is registered with a Mesos master.
     pub connected: bool,
     /// The clusters.
-    pub clusters: BTreeMap<ClusterName, Arc<ClusterView>>,
+    pub clusters: RedBlackTreeMapSync<ClusterName, Arc<ClusterView>>,
     /// Why each of them is as it is.
-    pub explanations: BTreeMap<ClusterName, Arc<Explanation>>,
+    pub explanations: RedBlackTreeMapSync<ClusterName, Arc<Explanation>>,
 }
 
 impl SchedulerPort {
@@ -102,7 +110,7 @@ impl SchedulerPort {
     ///
     /// # Errors
     /// [`ApiError::Starting`] as long as the state was not read.
-    pub fn clusters(&self) -> Result<Arc<Views>, ApiError> {
+    pub fn clusters(&self) -> Result<Views, ApiError> {
         let views = self.views.borrow().clone();
         if views.loaded {
             Ok(views)

@@ -1,6 +1,6 @@
 //! The only loop: receive, apply, plan, check, execute, and sleep until the next look is due.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -13,12 +13,15 @@ use super::{
     event::{Event, RequestToken},
     execute::{Hands, Input, Waiting},
     explain, plan, report,
+    requested::Requested,
     state::State,
 };
 use crate::{
     cluster::{
+        explanation::Explanation,
         failover_record::Stage,
         id::{ClusterName, Epoch},
+        view::ClusterView,
     },
     http::{
         metrics::Metrics,
@@ -46,13 +49,39 @@ pub struct Driver {
     /// Where facts and requests arrive.
     pub inputs: mpsc::Receiver<Input>,
     /// Where the API reads.
-    pub views: watch::Sender<Arc<Views>>,
+    pub views: watch::Sender<Views>,
+    /// What the clusters in `views` ask for.
+    pub requested: Requested,
     /// The counters.
     pub metrics: Arc<Metrics>,
     /// Makes events of requests.
     pub door: Door,
     /// The URL below which clusters are found.
     pub discovery_root: String,
+}
+
+/// How what is to be seen of a cluster changes.
+struct Change {
+    name: ClusterName,
+    before: Option<Arc<ClusterView>>,
+    after: Option<(ClusterView, Explanation)>,
+}
+
+impl Change {
+    fn enter_in(self, views: &mut Views) {
+        let Some((view, explanation)) = self.after else {
+            views.clusters.remove_mut(&self.name);
+            views.explanations.remove_mut(&self.name);
+            return;
+        };
+        // What is the same stays the same object: it tells those who wait that nothing is new.
+        if self.before.as_deref() != Some(&view) {
+            views.clusters.insert_mut(self.name.clone(), Arc::new(view));
+        }
+        views
+            .explanations
+            .insert_mut(self.name, Arc::new(explanation));
+    }
 }
 
 impl Driver {
@@ -141,59 +170,48 @@ impl Driver {
         }
     }
 
-    /// Publishes the views of the clusters that something has happened to.
+    /// Publishes what has changed to the eye. Only the clusters that something has happened to are looked at,
+    /// and nobody who waits for a change is woken without one.
     fn show(&mut self, due: &[ClusterName]) {
         let connected = self.state.mesos.connected;
-        let before = self.views.borrow().clone();
-        let gone: Vec<ClusterName> = before
-            .clusters
-            .keys()
-            .filter(|n| !self.state.clusters.contains_key(n))
-            .cloned()
-            .collect();
-        if before.loaded && due.is_empty() && gone.is_empty() && before.connected == connected {
-            return;
+        let changes: Vec<Change> = due.iter().filter_map(|name| self.change_of(name)).collect();
+        for change in &changes {
+            let after = change.after.as_ref().map(|(view, _)| view);
+            self.requested.exchange(change.before.as_deref(), after);
         }
-        let mut clusters: BTreeMap<_, _> = before.clusters.clone();
-        let mut explanations: BTreeMap<_, _> = before.explanations.clone();
-        for name in gone {
-            clusters.remove(&name);
-            explanations.remove(&name);
-        }
-        for name in due {
-            if let Some(cluster) = self.state.clusters.get(name)
-                && cluster.version.is_some()
-            {
-                let view = report::view(cluster, &self.discovery_root);
-                let explanation = awaiting::explanation(cluster, &view, self.state.policy.rules);
-                explanations.insert(name.clone(), Arc::new(explanation));
-                clusters.insert(name.clone(), Arc::new(view));
+        self.requested.tell(&self.metrics);
+        self.metrics.framework_registered.set(i64::from(connected));
+        self.views.send_if_modified(|views| {
+            let same = views.loaded && views.connected == connected && changes.is_empty();
+            views.loaded = true;
+            views.connected = connected;
+            for change in changes {
+                change.enter_in(views);
             }
-        }
-        self.measure(connected);
-        self.views.send_replace(Arc::new(Views {
-            loaded: true,
-            connected,
-            clusters,
-            explanations,
-        }));
+            !same
+        });
     }
 
-    fn measure(&self, connected: bool) {
-        let metrics = &self.metrics;
-        metrics.framework_registered.set(i64::from(connected));
-        metrics.cluster_count.set(self.state.clusters.len() as i64);
-        let (mut cpus, mut mem, mut disk) = (0.0, 0, 0);
-        for cluster in self.state.clusters.values() {
-            let spec = &cluster.record.spec;
-            let nodes = u64::from(spec.num_nodes);
-            cpus += spec.size.cpus() * f64::from(spec.num_nodes);
-            mem += spec.size.mem_mib() * nodes;
-            disk += spec.size.disk_mib() * nodes;
-        }
-        metrics.total_requested_cpus.set(cpus);
-        metrics.total_requested_mem_mb.set(mem as i64);
-        metrics.total_requested_disk_mb.set(disk as i64);
+    /// How what is to be seen of a cluster differs from what is shown, if it does. A cluster that is being
+    /// stored for the first time is not to be seen yet, one that was removed is so no longer.
+    fn change_of(&self, name: &ClusterName) -> Option<Change> {
+        let cluster = self.state.clusters.get(name);
+        let stored = cluster.filter(|cluster| cluster.version.is_some());
+        let after = stored.map(|cluster| {
+            let view = report::view(cluster, &self.discovery_root);
+            let explanation = awaiting::explanation(cluster, &view, self.state.policy.rules);
+            (view, explanation)
+        });
+        let shown = self.views.borrow();
+        let before = shown.clusters.get(name);
+        let explained = shown.explanations.get(name).map(Arc::as_ref);
+        let same = before.map(Arc::as_ref) == after.as_ref().map(|(view, _)| view)
+            && explained == after.as_ref().map(|(_, explanation)| explanation);
+        (!same).then(|| Change {
+            name: name.clone(),
+            before: before.cloned(),
+            after,
+        })
     }
 
     fn stage_of(&self, name: &ClusterName) -> Option<(Epoch, Stage)> {

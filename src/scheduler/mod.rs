@@ -22,6 +22,7 @@ pub mod plan;
 pub mod publish;
 pub mod rebuild;
 pub mod report;
+pub mod requested;
 pub mod requests;
 pub mod start;
 pub mod state;

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -19,6 +19,7 @@ use super::{
     event::{CreateRequest, Event, FreshCluster, StoredCluster},
     execute::{Hands, Input, Waiting},
     placement::SPREAD_PATIENCE,
+    requested::Requested,
     state::{Policy, State},
     wire::{self, TaskTemplate},
 };
@@ -28,7 +29,7 @@ use crate::{
     http::{
         executor_binary::ExecutorBinary,
         metrics::Metrics,
-        port::{ApiRequest, MAX_WAITING_REQUESTS, SchedulerPort, Views},
+        port::{ApiRequest, MAX_PATIENT_READERS, MAX_WAITING_REQUESTS, SchedulerPort, Views},
         router, serve,
     },
     mesos::{
@@ -74,11 +75,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         .with_context(|| format!("listen on port {} (--port)", settings.port))?;
     let executor = serve_own_binary(&settings).await?;
     let metrics = Arc::new(Metrics::register(Default::default()));
-    let (views_sender, views) = watch::channel(Arc::new(Views::default()));
+    let (views_sender, views) = watch::channel(Views::default());
     let (requests, api) = mpsc::channel(MAX_WAITING_REQUESTS);
     let port = SchedulerPort {
         requests,
         views,
+        patient: Arc::new(Semaphore::new(MAX_PATIENT_READERS)),
         metrics: metrics.clone(),
         executor: executor.clone(),
         rules: Arc::new(spec::Rules {
@@ -130,6 +132,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         ),
         inputs: receiver,
         views: views_sender,
+        requested: Requested::default(),
         metrics,
         door: door(key),
         discovery_root,

@@ -247,6 +247,8 @@ impl State {
                 self.clusters.remove(&cluster);
                 self.due.remove(&cluster);
                 self.index(&cluster);
+                // So that it disappears from what is shown.
+                self.touched.insert(cluster);
             }
         }
     }

@@ -3,6 +3,8 @@
 
 use std::{path::PathBuf, process::Output};
 
+use cotton::cluster::view::ClusterState;
+
 use crate::http::double::{MADE_PASSWORD, Server};
 
 /// Runs `cotton admin` with these words, `stdin` as its standard input.
@@ -333,4 +335,27 @@ fn without_age(line: &str) -> String {
         (Some(_), Some(age)) => format!("  when    AGE{}", &line[age + " ago".len()..]),
         _ => line.to_owned(),
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_seen_when_it_happens() {
+    let server = Server::start().await;
+    let mut view = crate::http::pages::view("orders");
+    view.state = ClusterState::Electing;
+    server.show(true, vec![view.clone()]);
+    let waits = admin(&server, &["wait", "orders", "--timeout", "5m"], "");
+    let changes = async {
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        view.reason = "a new reason".to_owned();
+        server.show(true, vec![view.clone()]);
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        view.state = ClusterState::Running;
+        server.show(true, vec![view]);
+        tokio::time::Instant::now()
+    };
+    let (output, changed) = tokio::join!(waits, changes);
+    let (status, _, stderr) = texts(&output);
+    assert_eq!(status, Some(0));
+    assert!(stderr.contains("a new reason"), "{stderr}");
+    assert!(changed.elapsed() < std::time::Duration::from_secs(10));
 }

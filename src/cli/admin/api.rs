@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -12,7 +12,10 @@ use hyper_util::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::http::errors::Problem;
+use crate::http::{
+    errors::Problem,
+    patience::{LONGEST_WAIT, PREFER},
+};
 
 /// How long opening a connection may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -108,37 +111,103 @@ impl Api {
         path: &str,
         fields: &[(&str, Option<&str>)],
     ) -> anyhow::Result<T> {
-        let what = format!("{method} {}{path}", self.base);
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
-            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(Full::from(urlencoded(fields)))
-            .with_context(|| what.clone())?;
-        let answer = tokio::time::timeout(CALL_DEADLINE, self.exchange(request)).await;
-        let (status, body) = answer
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let answer = self.exchange(request, urlencoded(fields)).await?;
+        answer.content()
+    }
+
+    /// Looks at what `path` shows; if the caller knows it already, by its tag, not before it has changed or
+    /// `patience` (whole seconds of it) is over.
+    pub async fn look<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        known: Option<&HeaderValue>,
+        patience: Duration,
+    ) -> anyhow::Result<Look<T>> {
+        let mut request = Request::get(format!("{}{path}", self.base));
+        if let Some(known) = known {
+            let wait = patience.min(LONGEST_WAIT).as_secs();
+            request = request.header(header::IF_NONE_MATCH, known);
+            request = request.header(PREFER, format!("wait={wait}"));
+        }
+        let answer = self.exchange(request, String::new()).await?;
+        if answer.status == StatusCode::NOT_MODIFIED {
+            return Ok(Look::Same);
+        }
+        let found = answer.content()?;
+        Ok(Look::New {
+            found,
+            tag: answer.tag,
+        })
+    }
+
+    async fn exchange(
+        &self,
+        request: http::request::Builder,
+        body: String,
+    ) -> anyhow::Result<Answer> {
+        let request = request.body(Full::from(body)).context("make a request")?;
+        let what = format!("{} {}", request.method(), request.uri());
+        let answer = async {
+            let answer = self.client.request(request).await?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, MAX_ANSWER_BYTES).collect().await;
+            let body = body.map_err(|error| anyhow::anyhow!("read the answer: {error}"))?;
+            anyhow::Ok((head, body.to_bytes()))
+        };
+        let answer = tokio::time::timeout(CALL_DEADLINE, answer).await;
+        let (head, body) = answer
             .map_err(|_| anyhow::anyhow!("no answer within {} s", CALL_DEADLINE.as_secs()))
             .and_then(|answer| answer)
             .with_context(|| what.clone())?;
-        if status.is_success() {
-            return serde_json::from_slice(&body)
-                .with_context(|| format!("{what}: the answer is not that of a Cotton scheduler"));
+        Ok(Answer {
+            what,
+            status: head.status,
+            tag: head.headers.get(header::ETAG).cloned(),
+            body,
+        })
+    }
+}
+
+/// What a look shows.
+pub(super) enum Look<T> {
+    /// Something that the caller does not know yet.
+    New {
+        found: T,
+        /// By which it will be known.
+        tag: Option<HeaderValue>,
+    },
+    /// Nothing new.
+    Same,
+}
+
+/// An answer that was read to its end.
+struct Answer {
+    /// What was asked.
+    what: String,
+    status: StatusCode,
+    tag: Option<HeaderValue>,
+    body: Bytes,
+}
+
+impl Answer {
+    fn content<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        if self.status.is_success() {
+            return serde_json::from_slice(&self.body).with_context(|| {
+                format!(
+                    "{}: the answer is not that of a Cotton scheduler",
+                    self.what
+                )
+            });
         }
         Err(Refused {
-            status,
-            problem: serde_json::from_slice(&body).ok(),
+            status: self.status,
+            problem: serde_json::from_slice(&self.body).ok(),
         }
         .into())
-    }
-
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
-        let answer = self.client.request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
-            .collect()
-            .await;
-        let body = body.map_err(|error| anyhow::anyhow!("read the answer: {error}"))?;
-        Ok((status, body.to_bytes()))
     }
 }
 

@@ -1,13 +1,16 @@
 //! `cotton admin wait`
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::bail;
 use clap::Args;
-use http::StatusCode;
-use tokio::time::{Instant, sleep};
+use http::{HeaderValue, StatusCode};
+use tokio::time::{Instant, sleep_until};
 
-use super::{Context, api::Refused};
+use super::{
+    Context,
+    api::{Look, Refused},
+};
 use crate::{
     cli::{Exit, output::Progress},
     cluster::view::{ClusterState, ClusterView},
@@ -26,8 +29,9 @@ pub(super) struct WaitArgs {
     timeout: Duration,
 }
 
-/// How often the scheduler is asked. The API has nothing to watch, and a state lasts longer than this.
-const INTERVAL: Duration = Duration::from_millis(300);
+/// The least time between two looks. The scheduler answers when something has changed; it cannot while it
+/// starts, and what stands between may not let its answer wait.
+const PACE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaited {
@@ -56,8 +60,11 @@ pub(super) async fn run(context: &Context, arguments: WaitArgs) -> anyhow::Resul
     let deadline = Instant::now() + timeout;
     let mut progress = Progress::start();
     let mut was_reached = false;
+    let mut watcher = Watcher::default();
     loop {
-        let seen = match look(context, &cluster).await {
+        let asked = Instant::now();
+        let patience = deadline.saturating_duration_since(asked);
+        let seen = match watcher.look(context, &cluster, patience).await {
             Ok(seen) => seen,
             // An address where no scheduler ever was is a mistake; one that was there comes back.
             Err(error) if !was_reached => return Err(error),
@@ -80,7 +87,7 @@ pub(super) async fn run(context: &Context, arguments: WaitArgs) -> anyhow::Resul
             )),
             (Seen::Nothing(why), _) => progress.say(why),
         }
-        if Instant::now() + INTERVAL > deadline {
+        if Instant::now().max(asked + PACE) > deadline {
             let patience = humantime::format_duration(timeout);
             match seen {
                 Seen::Cluster(view) => {
@@ -95,29 +102,49 @@ pub(super) async fn run(context: &Context, arguments: WaitArgs) -> anyhow::Resul
                 }
             }
         }
-        sleep(INTERVAL).await;
+        sleep_until(asked + PACE).await;
     }
 }
 
 /// What a look at the cluster shows.
 enum Seen {
-    Cluster(Box<ClusterView>),
+    Cluster(Arc<ClusterView>),
     Gone,
     /// The scheduler cannot say at the moment.
     Nothing(String),
 }
 
-async fn look(context: &Context, cluster: &str) -> anyhow::Result<Seen> {
-    let error = match context.api.get(&super::api::path_of(cluster)).await {
-        Ok(view) => return Ok(Seen::Cluster(view)),
-        Err(error) => error,
-    };
-    match error
-        .downcast_ref::<Refused>()
-        .map(|refused| refused.status)
-    {
-        Some(StatusCode::NOT_FOUND) => Ok(Seen::Gone),
-        Some(StatusCode::SERVICE_UNAVAILABLE) => Ok(Seen::Nothing(error.to_string())),
-        _ => Err(error),
+/// Knows what was seen last, so that only what is new is answered at once.
+#[derive(Default)]
+struct Watcher {
+    last: Option<(Arc<ClusterView>, Option<HeaderValue>)>,
+}
+
+impl Watcher {
+    /// Looks at the cluster; when there is nothing new, for as long as `patience` and the scheduler allow.
+    async fn look(
+        &mut self,
+        context: &Context,
+        cluster: &str,
+        patience: Duration,
+    ) -> anyhow::Result<Seen> {
+        let path = super::api::path_of(cluster);
+        let tag = self.last.as_ref().and_then(|(_, tag)| tag.as_ref());
+        match context.api.look(&path, tag, patience).await {
+            Ok(Look::New { found, tag }) => {
+                let view = Arc::new(found);
+                self.last = Some((Arc::clone(&view), tag));
+                Ok(Seen::Cluster(view))
+            }
+            Ok(Look::Same) => match &self.last {
+                Some((view, _)) => Ok(Seen::Cluster(Arc::clone(view))),
+                None => bail!("the scheduler says that nothing is new to whom it has told nothing"),
+            },
+            Err(error) => match error.downcast_ref::<Refused>().map(|r| r.status) {
+                Some(StatusCode::NOT_FOUND) => Ok(Seen::Gone),
+                Some(StatusCode::SERVICE_UNAVAILABLE) => Ok(Seen::Nothing(error.to_string())),
+                _ => Err(error),
+            },
+        }
     }
 }

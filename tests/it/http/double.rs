@@ -18,14 +18,14 @@ use cotton::{
         errors::{ApiError, Problem},
         executor_binary::ExecutorBinary,
         metrics::Metrics,
-        port::{ApiRequest, Created, Deleted, SchedulerPort, Views},
+        port::{ApiRequest, Created, Deleted, MAX_PATIENT_READERS, SchedulerPort, Views},
     },
     secret::Secret,
 };
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 /// The password that the core makes when none is given.
@@ -36,7 +36,7 @@ type Clusters = Arc<Mutex<BTreeMap<ClusterName, (ClusterSpec, Secret)>>>;
 /// A server with a core behind it; both end when it is dropped.
 pub struct Server {
     pub address: SocketAddr,
-    pub views: watch::Sender<Arc<Views>>,
+    pub views: watch::Sender<Views>,
     pub metrics: Arc<Metrics>,
     clusters: Clusters,
     _stop: tokio_util::sync::DropGuard,
@@ -72,10 +72,10 @@ impl Server {
         clusters: Clusters,
         executor: Option<Arc<ExecutorBinary>>,
     ) -> Self {
-        let (views, seen) = watch::channel(Arc::new(Views {
+        let (views, seen) = watch::channel(Views {
             loaded: true,
             ..Views::default()
-        }));
+        });
         let metrics = Arc::new(Metrics::register(
             prometheus_client::registry::Registry::default(),
         ));
@@ -85,6 +85,7 @@ impl Server {
         let port = SchedulerPort {
             requests,
             views: seen,
+            patient: Arc::new(Semaphore::new(MAX_PATIENT_READERS)),
             metrics: metrics.clone(),
             executor,
             rules,
@@ -124,20 +125,20 @@ impl Server {
         let clusters = clusters
             .into_iter()
             .map(|view| (view.name.clone(), Arc::new(view)));
-        self.views.send_replace(Arc::new(Views {
+        self.views.send_replace(Views {
             loaded: true,
             connected,
             clusters: clusters.collect(),
-            explanations: BTreeMap::new(),
-        }));
+            explanations: Default::default(),
+        });
     }
 
     /// Shows why, beside what is shown already.
     pub fn explain(&self, explanation: Explanation) {
         let mut views = Views::clone(&self.views.borrow());
         let name = explanation.name.clone();
-        views.explanations.insert(name, Arc::new(explanation));
-        self.views.send_replace(Arc::new(views));
+        views.explanations.insert_mut(name, Arc::new(explanation));
+        self.views.send_replace(views);
     }
 
     pub async fn send(

@@ -5,6 +5,7 @@
 
 pub mod double;
 pub mod pages;
+mod patience;
 
 use std::process::Command;
 
