@@ -6,6 +6,7 @@
 //! and no randomness. Around them, [`driver`] is the only loop, and [`execute`] carries plans out.
 
 pub mod action;
+pub mod agenda;
 pub mod awaiting;
 pub mod check;
 pub mod driver;

@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     action::{Action, Plan, Reply},
+    agenda::Agenda,
     event::{CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version},
     explain,
     failover::Awaited,
@@ -64,9 +65,9 @@ pub struct State {
     /// Clusters to plan.
     touched: BTreeSet<ClusterName>,
     /// When clusters are to be planned although nothing happens.
-    due: BTreeMap<ClusterName, Timestamp>,
+    due: Agenda,
     /// Clusters with a member to place, in the order in which they were asked for.
-    unplaced: BTreeSet<(Timestamp, ClusterName)>,
+    unplaced: Agenda,
 }
 
 /// What is known of Mesos.
@@ -194,8 +195,8 @@ impl State {
             unusable,
             listening_since: Timestamp::FAR_FUTURE,
             touched: clusters.keys().cloned().collect(),
-            due: BTreeMap::new(),
-            unplaced: BTreeSet::new(),
+            due: Agenda::default(),
+            unplaced: Agenda::default(),
             clusters,
         };
         for name in state.touched.clone() {
@@ -245,7 +246,7 @@ impl State {
             Event::Stored { cluster, version } => self.stored(cluster, version, now),
             Event::Removed { cluster } => {
                 self.clusters.remove(&cluster);
-                self.due.remove(&cluster);
+                self.due.set(&cluster, None);
                 self.index(&cluster);
                 // So that it disappears from what is shown.
                 self.touched.insert(cluster);
@@ -335,7 +336,7 @@ impl State {
     /// Notes that a plan is being carried out, and takes out of the state what it has used.
     pub fn begin(&mut self, plan: &Plan, now: Timestamp) {
         for look in &plan.looks {
-            self.look_again(&look.cluster, look.again_at);
+            self.due.set(&look.cluster, look.again_at);
             if let Some(cluster) = self.clusters.get_mut(&look.cluster) {
                 cluster.awaited = look.awaited.clone();
             }
@@ -442,32 +443,15 @@ impl State {
 
     /// The clusters to plan now, in the order in which they were asked for. They are taken out.
     pub fn take_due(&mut self, now: Timestamp) -> Vec<ClusterName> {
-        let due: Vec<ClusterName> = self
-            .due
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(name, _)| name.clone())
-            .collect();
-        for name in due {
-            self.due.remove(&name);
-            self.touched.insert(name);
-        }
+        self.touched.extend(self.due.take_due(now));
         let mut names: Vec<ClusterName> = std::mem::take(&mut self.touched).into_iter().collect();
         names.sort_by_key(|name| self.clusters.get(name).map(|c| c.record.created_at));
         names
     }
 
-    /// Asks for a look at a cluster at `at`, replacing an earlier wish.
-    fn look_again(&mut self, name: &ClusterName, at: Option<Timestamp>) {
-        match at {
-            Some(at) => self.due.insert(name.clone(), at),
-            None => self.due.remove(name),
-        };
-    }
-
     /// When the next look is due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.values().min().copied()
+        self.due.first()
     }
 
     /// Whether any cluster has a member to place.
@@ -476,19 +460,14 @@ impl State {
     }
 
     fn touch_unplaced(&mut self) {
-        self.touched
-            .extend(self.unplaced.iter().map(|(_, name)| name.clone()));
+        self.touched.extend(self.unplaced.names().cloned());
     }
 
     /// Keeps [`State::unplaced`] true for one cluster.
     fn index(&mut self, name: &ClusterName) {
-        self.unplaced.retain(|(_, unplaced)| unplaced != name);
-        if let Some(cluster) = self.clusters.get(name)
-            && cluster.wants_offers()
-        {
-            self.unplaced
-                .insert((cluster.record.created_at, name.clone()));
-        }
+        let unplaced = self.clusters.get(name).filter(|c| c.wants_offers());
+        let asked_for = unplaced.map(|cluster| cluster.record.created_at);
+        self.unplaced.set(name, asked_for);
     }
 }
 

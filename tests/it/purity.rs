@@ -38,6 +38,7 @@ const PURE: &[&str] = &[
     "src/executor/lifecycle/rebuild.rs",
     "src/executor/lifecycle/report.rs",
     "src/scheduler/action.rs",
+    "src/scheduler/agenda.rs",
     "src/scheduler/awaiting.rs",
     "src/scheduler/check.rs",
     "src/scheduler/election.rs",

@@ -17,6 +17,10 @@ use crate::{
 };
 
 /// Wait until a cluster is in a state.
+///
+/// The scheduler is not asked again and again: it answers when something has changed. A script can wait in the
+/// same way, with GET /clusters/CLUSTER and the headers If-None-Match (the ETag of the last answer) and
+/// "Prefer: wait=SECONDS" (30 at most); the answer is 304 if nothing has changed by then.
 #[derive(Debug, Args)]
 pub(super) struct WaitArgs {
     /// The cluster's name.

@@ -1,6 +1,8 @@
 //! The web page at `/`: what there is, for a person. Everything is in the one document, and every text in it
 //! is escaped by the template.
 
+use std::sync::Arc;
+
 use axum::{
     extract::State,
     http::header,
