@@ -132,7 +132,7 @@ pub enum Step {
         /// How long that may take.
         within: Duration,
     },
-    /// Forget the former master and make ready for being one, still closed.
+    /// Leave the former master and make ready for being one, still closed.
     Prepare {
         /// In this epoch.
         epoch: Epoch,

@@ -11,8 +11,14 @@ use std::{
         fd::AsRawFd,
         unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, symlink},
     },
-    path::Path,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
+
+/// How many files are synced at a time. A data directory has hundreds of small ones, and a disk takes the syncs of
+/// several threads together: eight take a quarter of the time of one (ext4).
+const SYNC_THREADS: usize = 8;
 
 /// Copies everything below `from` into the folder `to`, which is made and must not exist.
 ///
@@ -39,34 +45,63 @@ pub fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
 /// in it meanwhile: what it removes needs no syncing.
 ///
 /// # Errors
-/// What the file system says.
+/// What the system says.
 pub fn sync_folder(folder: &Path, wanted: &dyn Fn(&str, &Metadata) -> bool) -> io::Result<()> {
-    sync_below(folder, wanted)?;
+    let mut found = Vec::new();
+    find_below(folder, wanted, &mut found)?;
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let work = || -> io::Result<()> {
+            while let Some(path) = found.get(next.fetch_add(1, Ordering::Relaxed)) {
+                unless_removed(File::open(path).and_then(|file| file.sync_all()))?;
+            }
+            Ok(())
+        };
+        let threads: Vec<_> = (0..SYNC_THREADS.min(found.len()))
+            .map(|_| thread::Builder::new().spawn_scoped(scope, work))
+            .collect::<io::Result<_>>()?;
+        let ended = threads.into_iter().map(|thread| thread.join());
+        ended
+            .map(|result| result.unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
+            .collect::<io::Result<()>>()
+    })?;
     File::open(folder)?.sync_all()
 }
 
-fn sync_below(folder: &Path, wanted: &dyn Fn(&str, &Metadata) -> bool) -> io::Result<()> {
+fn find_below(
+    folder: &Path,
+    wanted: &dyn Fn(&str, &Metadata) -> bool,
+    found: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        match sync_entry(&entry, wanted) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        unless_removed(find_at(&entry, wanted, found))?;
     }
     Ok(())
 }
 
-fn sync_entry(entry: &DirEntry, wanted: &dyn Fn(&str, &Metadata) -> bool) -> io::Result<()> {
+fn find_at(
+    entry: &DirEntry,
+    wanted: &dyn Fn(&str, &Metadata) -> bool,
+    found: &mut Vec<PathBuf>,
+) -> io::Result<()> {
     let metadata = entry.metadata()?;
     if metadata.is_dir() {
-        sync_below(&entry.path(), wanted)?;
+        find_below(&entry.path(), wanted, found)?;
     } else if !metadata.is_file() {
         return Ok(());
     }
     if wanted(&entry.file_name().to_string_lossy(), &metadata) {
-        File::open(entry.path())?.sync_all()?;
+        found.push(entry.path());
     }
     Ok(())
+}
+
+fn unless_removed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
@@ -89,6 +124,9 @@ fn copy_file(from: &Path, to: &Path) -> io::Result<()> {
 fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
     target.set_len(length)?;
     let end = length as i64;
+    if source.metadata()?.blocks() * 512 >= length {
+        reserve(target, end)?;
+    }
     let mut position = 0;
     while position < end {
         let Some(start) = seek(source, position, libc::SEEK_DATA)? else {
@@ -99,6 +137,19 @@ fn copy_data(source: &File, target: &File, length: u64) -> io::Result<()> {
         position = stop;
     }
     Ok(())
+}
+
+/// Gives a file its space on the disk, where the file system can: one that has all of its own, like a redo log, is
+/// meant to be written without running out of it.
+fn reserve(file: &File, length: i64) -> io::Result<()> {
+    // SAFETY: the descriptor is that of an open file; no memory is passed.
+    if length == 0 || unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
+        return Ok(());
+    }
+    match io::Error::last_os_error() {
+        error if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS)) => Ok(()),
+        error => Err(error),
+    }
 }
 
 /// The next data or hole from `position` on; `None` where there is no more data.

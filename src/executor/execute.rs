@@ -284,12 +284,13 @@ impl Hands {
     }
 }
 
-/// A master forgets whom it followed when it is open already: it takes about as long as all of the promotion, and only
-/// keeps those from wondering who look at its replication status.
+/// A master forgets whom it followed when it is open already: on a busy disk it takes as long as the rest of the promotion,
+/// and only keeps those from wondering who look at its replication status.
 ///
-/// A server that ends before that starts with its replication stopped, with relay logs of which everything
-/// is executed, like any other that followed. What it does next, in a later epoch, is to follow, which
-/// forgets them, or to be master again and come here. So it is not tried again either.
+/// No step meets this: a process that was master is killed before anything else is made of it. A server that ends before it
+/// is done starts with its replication stopped and with relay logs of which everything is executed, like any
+/// other that followed. What it does next, in a later epoch, is to follow, which throws them away, or to be
+/// master again and come here. So it is not tried again either.
 async fn forget_source(server: Arc<Server>) {
     if let Err(error) = server.forget_source().await {
         warn!(error = %chain(&error), "the master before is not forgotten");

@@ -147,7 +147,7 @@ impl Server {
         self.stop_with_all_executed(OPERATION).await.map(|_| ())
     }
 
-    /// Follows nobody any more and forgets whom it followed. It deletes files and syncs tables, for up to a tenth of a second.
+    /// Follows nobody any more and forgets whom it followed. It deletes and syncs files, which takes a tenth of a second on a busy disk.
     ///
     /// # Errors
     /// [`Error::Unapplied`] while anything received is not executed; the receiver is stopped then.
