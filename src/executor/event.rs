@@ -61,6 +61,11 @@ pub enum Event {
         /// Which server.
         process: ProcessId,
     },
+    /// This member's data is handed out to other executors.
+    HandsOut {
+        /// At this port.
+        port: u16,
+    },
     /// The task is to end.
     Kill {
         /// How long that may take before the agent ends the container.

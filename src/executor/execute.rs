@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 
 use super::{
     action::{Action, Step, TaskUpdate},
-    chain,
+    chain, donor,
     event::Event,
     install::Installed,
     mysqld::Group,
@@ -98,8 +98,25 @@ impl Hands {
     pub fn take(&mut self, brought: Brought) {
         match brought {
             Brought::Nothing => {}
-            Brought::Installed(installed) => self.installed = Some(installed),
+            Brought::Installed(installed) => {
+                self.hand_out(&installed);
+                self.installed = Some(installed);
+            }
             Brought::Running(running) => self.watch(running),
+        }
+    }
+
+    /// Begins to hand the server's data out to other executors.
+    fn hand_out(&self, installed: &Installed) {
+        match donor::start(&self.context, installed) {
+            Ok(Some(port)) => {
+                let events = self.events.clone();
+                task::spawn(async move { send(&events, Event::HandsOut { port }).await });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!(%error, "there is no port at which other members could copy this one");
+            }
         }
     }
 

@@ -73,6 +73,8 @@ pub struct State {
     look: Look,
     canary: Canary,
     rebuild: rebuild::Rebuild,
+    /// Where the executor hands out its server's data.
+    stream_port: Option<u16>,
     ending: Option<Ending>,
     reported: Option<Report>,
     told: Told,
@@ -255,6 +257,7 @@ impl State {
             look: Look::default(),
             canary: Canary::default(),
             rebuild: rebuild::Rebuild::default(),
+            stream_port: None,
             ending: None,
             reported: None,
             told: Told::default(),

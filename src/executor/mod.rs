@@ -9,7 +9,8 @@
 //!
 //! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
-//!   [`install`], [`datadir`], [`rebuild`], [`mysqld`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
+//!   [`install`], [`datadir`], [`rebuild`], [`receive`],
+//!   [`donor`], [`stream`], [`tools`], [`mysqld`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
 //!
 //! The server dies with the executor (a death signal), the executor does not die with its agent, and losing
 //! ZooKeeper changes nothing by itself.
@@ -18,6 +19,7 @@ pub mod action;
 pub mod agent_cache;
 pub mod copy;
 pub mod datadir;
+pub mod donor;
 pub mod driver;
 pub mod event;
 pub mod execute;
@@ -26,8 +28,11 @@ pub mod lifecycle;
 pub mod mysqld;
 pub mod promise;
 pub mod rebuild;
+pub mod receive;
 pub mod sandbox;
 pub mod steps;
+pub mod stream;
+pub mod tools;
 
 use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 

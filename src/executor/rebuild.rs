@@ -19,11 +19,17 @@ use super::{
     chain,
     datadir::{self, DataDirError, Part},
     event::Outcome,
+    install::Installed,
+    receive::{self, ReceiveError},
     sandbox::Sandbox,
     steps::Context,
 };
 use crate::{
-    cluster::{donor::Donor, flavour::Flavour, id::DataId},
+    cluster::{
+        donor::Donor,
+        flavour::Flavour,
+        id::{DataId, MemberId},
+    },
     mysql::{self, Server, Source, binlogs},
 };
 
@@ -47,7 +53,7 @@ pub enum RebuildError {
     #[error("the data of member {donor} at {host}:{port} cannot be copied")]
     Copy {
         /// Whose data.
-        donor: crate::cluster::id::MemberId,
+        donor: MemberId,
         /// The donor's host.
         host: String,
         /// The port of its server.
@@ -56,9 +62,18 @@ pub enum RebuildError {
         #[source]
         source: mysql::Error,
     },
-    /// This flavour has no way to do it.
-    #[error("{0} has no way to copy a donor's data")]
-    NoWay(Flavour),
+    /// The donor's executor does not hand it out, or it cannot be received.
+    #[error("the data of member {donor} cannot be copied")]
+    Receive {
+        /// Whose data.
+        donor: MemberId,
+        /// Why.
+        #[source]
+        source: ReceiveError,
+    },
+    /// Where the copy stands is not known.
+    #[error("the copy cannot be taken into use")]
+    Begin(#[source] ReceiveError),
     /// The file system refuses.
     #[error("the copy {path} cannot be stored")]
     Files {
@@ -80,6 +95,7 @@ pub enum RebuildError {
 /// now or by the next attempt.
 pub async fn copy(
     context: &Context,
+    installed: &Installed,
     server: &Server,
     donor: &Donor,
     master: (String, u16),
@@ -103,7 +119,12 @@ pub async fn copy(
                 source,
             })
         }
-        Flavour::Mariadb => Err(RebuildError::NoWay(Flavour::Mariadb)),
+        Flavour::Mariadb => receive::receive(context, installed, donor, &unfinished)
+            .await
+            .map_err(|source| RebuildError::Receive {
+                donor: donor.member,
+                source,
+            }),
     };
     if let Err(error) = copied {
         // The next attempt would do it as well; a disk that is full needs the room now.
@@ -190,6 +211,14 @@ pub async fn settle(
     data: DataId,
 ) -> Result<(), super::steps::StepError> {
     server.forget_donors_source().await?;
+    let path = sandbox.data(data);
+    if let Some(begin) = receive::begin_of(&path).map_err(RebuildError::Begin)? {
+        server
+            .begin_at(&begin.position, &begin.binlog_state)
+            .await?;
+        // A server that ends before this is never started on this directory again: it is not promised yet.
+        receive::forget_begin(&path).map_err(RebuildError::Begin)?;
+    }
     datadir::sync(sandbox.data(data), Part::All).await?;
     Ok(())
 }

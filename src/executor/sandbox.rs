@@ -4,6 +4,8 @@
 //! $MESOS_SANDBOX/
 //! ├── mysqld.log              what the server and its tools print
 //! ├── my.cnf                  rendered anew at every start of the server
+//! ├── copy.cnf               how mariadb-backup logs in, while another member copies this one
+//! ├── copy.log               what the tools print that make or receive a copy
 //! ├── birth.sql               only while a new data directory is started for the first time
 //! ├── run/            0700    mysqld.sock, mysqld.pid
 //! ├── tmp/            0700    the server's temporary files
@@ -90,6 +92,16 @@ impl Sandbox {
     /// The statements of a data directory's first start.
     pub fn birth_sql(&self) -> PathBuf {
         self.root.join("birth.sql")
+    }
+
+    /// How mariadb-backup logs in.
+    pub fn copy_cnf(&self) -> PathBuf {
+        self.root.join("copy.cnf")
+    }
+
+    /// What the tools print that make or receive a copy.
+    pub fn copy_log(&self) -> PathBuf {
+        self.root.join("copy.log")
     }
 
     /// The server's temporary files.

@@ -169,6 +169,15 @@ pub async fn perform(
         Step::Install | Step::MakeData { .. } | Step::Start { .. } => {
             raise(step, &context, installed).await
         }
+        Step::Copy { donor, master, .. } => match (installed, server) {
+            (Some(installed), Some(server)) => {
+                rebuild::copy(&context, &installed, &server, &donor, master)
+                    .await
+                    .map(|outcome| (outcome, Brought::Nothing))
+                    .map_err(StepError::from)
+            }
+            _ => Err(StepError::NoServer),
+        },
         step => match server {
             Some(server) => on_server(step, &context, &server)
                 .await
@@ -344,7 +353,7 @@ fn settings(context: &Context, installed: &Installed, data: DataId) -> Result<St
 }
 
 /// Writes a file that only the framework's user can read.
-fn write(path: &Path, text: &str) -> Result<(), StepError> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), StepError> {
     let write = || {
         let mut file = OpenOptions::new()
             .write(true)
@@ -362,7 +371,7 @@ fn write(path: &Path, text: &str) -> Result<(), StepError> {
     })
 }
 
-fn option(name: &str, value: &Path) -> std::ffi::OsString {
+pub(super) fn option(name: &str, value: &Path) -> std::ffi::OsString {
     let mut option = std::ffi::OsString::from(name);
     option.push(value);
     option
@@ -411,9 +420,6 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
                 .await?;
         }
         Step::Admit { marker, .. } => admit(server, &marker).await?,
-        Step::Copy { donor, master, .. } => {
-            return Ok(rebuild::copy(context, server, &donor, master).await?);
-        }
         Step::Halt { refuse_clients, .. } => {
             if refuse_clients {
                 server.stop_following().await?;
@@ -422,8 +428,8 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
                 server.stop_receiving().await?;
             }
         }
-        // Those are in `raise`.
-        Step::Install | Step::MakeData { .. } | Step::Start { .. } => {
+        // Those are in `perform` and `raise`.
+        Step::Install | Step::MakeData { .. } | Step::Start { .. } | Step::Copy { .. } => {
             return Err(StepError::NoServer);
         }
     }

@@ -72,6 +72,7 @@ impl State {
                     self.look.proving = false;
                 }
             }
+            Event::HandsOut { port } => self.stream_port = Some(port),
             Event::Kill { grace } => {
                 let kill_at = now.plus(grace.saturating_sub(BEFORE_THE_END).min(TERMINATION));
                 // A second kill can only shorten what the first one granted.

@@ -32,7 +32,7 @@ pub fn report(state: &State) -> Report {
         problem: problem(state),
         trouble: None,
         wants_donor: wants_donor(state),
-        stream_port: None,
+        stream_port: state.stream_port,
     }
 }
 

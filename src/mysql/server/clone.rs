@@ -1,11 +1,15 @@
-//! Copying a whole server: MySQL's clone plugin (manual: "The Clone Plugin").
+//! Copying a whole server: MySQL's clone plugin (manual: "The Clone Plugin"), and what a copy of a MariaDB server, which
+//! `mariadb-backup` makes, has to be told.
 //!
-//! The copy is made into a directory of its own (`DATA DIRECTORY`), so that the server that asks for it stays as it
+//! MySQL's copy is made into a directory of its own (`DATA DIRECTORY`), so that the server that asks for it stays as it
 //! is, whatever becomes of the copy. What stands in it is one moment of the donor: InnoDB's tables, the accounts and
 //! the executed GTIDs among them, which the new server takes for purged. Its binlog begins empty, and it
 //! gives itself a UUID when it starts.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 
@@ -80,6 +84,46 @@ impl Server {
                 waited: stall,
             }),
         }
+    }
+
+    /// Where the server's data lies, an absolute path.
+    pub async fn data_directory(&self) -> Result<PathBuf, Error> {
+        const OPERATION: &str = "ask for the data directory";
+        let row = self
+            .connections
+            .row(OPERATION, "SELECT @@GLOBAL.datadir AS datadir")
+            .await?;
+        row.text(OPERATION, "datadir").map(PathBuf::from)
+    }
+
+    /// MariaDB: how far each server that ever wrote got, in the order in which it stands in the binlog.
+    pub async fn binlog_state(&self) -> Result<String, Error> {
+        const OPERATION: &str = "read the state of the binlog";
+        let row = self
+            .connections
+            .row(OPERATION, "SELECT @@GLOBAL.gtid_binlog_state AS state")
+            .await?;
+        row.text(OPERATION, "state").map(str::to_owned)
+    }
+
+    /// MariaDB: begins at a position, in a server that starts on a copy for the first time.
+    ///
+    /// Its binlog begins with the second file, so that nobody takes it for one that goes back to the first transaction.
+    ///
+    /// # Errors
+    /// When a statement fails. The server is of no use then.
+    pub async fn begin_at(&self, position: &str, binlog_state: &str) -> Result<(), Error> {
+        for statement in [
+            format!("SET GLOBAL gtid_binlog_state = {}", sql::text(binlog_state)),
+            "FLUSH NO_WRITE_TO_BINLOG BINARY LOGS".to_owned(),
+            "PURGE BINARY LOGS TO 'binlog.000002'".to_owned(),
+            format!("SET GLOBAL gtid_slave_pos = {}", sql::text(position)),
+        ] {
+            self.connections
+                .execute("begin where the copy stands", statement)
+                .await?;
+        }
+        Ok(())
     }
 
     /// Forgets whom the donor followed, in a server that starts on a copy for the first time: there are no relay

@@ -245,3 +245,13 @@ async fn being_copied(member: &Member) {
 async fn a_copy_of_mysql_that_is_cut_off_is_made_anew() {
     a_copy_that_is_cut_off_is_made_anew(Flavour::Mysql).await;
 }
+
+#[tokio::test]
+async fn a_mariadb_member_that_starts_empty_copies_a_slave() {
+    a_member_that_starts_empty_copies_a_slave(Flavour::Mariadb).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_mariadb_that_is_cut_off_is_made_anew() {
+    a_copy_that_is_cut_off_is_made_anew(Flavour::Mariadb).await;
+}
