@@ -49,6 +49,11 @@ impl Timestamp {
         Self(self.0.saturating_add(duration.as_millis() as u64))
     }
 
+    /// This point in time moved into the past.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration.as_millis() as u64))
+    }
+
     /// How long ago `earlier` was; zero if it lies in the future.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

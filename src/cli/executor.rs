@@ -17,3 +17,11 @@ pub(super) fn run() -> anyhow::Result<Exit> {
     ended?;
     Ok(Exit::Ok)
 }
+
+/// Watches over a server.
+pub(super) fn watch(group: i32, patience: u64) -> anyhow::Result<Exit> {
+    telemetry::start(false, false);
+    executor::watchdog::run(group, std::time::Duration::from_millis(patience))
+        .context("watch over the server")?;
+    Ok(Exit::Ok)
+}

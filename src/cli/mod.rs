@@ -54,6 +54,14 @@ enum Command {
     Scheduler(settings::Arguments),
     /// Run one MySQL instance; started by Mesos agents, with what they put into the environment.
     Executor,
+    /// Kill a server when its executor does not say in time that it may go on; started by the executor.
+    #[command(hide = true)]
+    Watchdog {
+        /// The server's process, which leads a group.
+        group: i32,
+        /// How long it may go on without a word, in milliseconds.
+        patience: u64,
+    },
     /// Ask a scheduler for clusters.
     Admin(admin::AdminArgs),
     /// Run the whole system on this machine: ZooKeeper, a stand-in for Mesos, and the scheduler.
@@ -72,6 +80,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Scheduler(arguments) => scheduler::run(arguments),
             Command::Executor => executor::run(),
+            Command::Watchdog { group, patience } => executor::watch(group, patience),
             Command::Admin(arguments) => admin::run(arguments),
             Command::Local(arguments) => local::up(arguments),
             Command::LocalMaster(arguments) => local::master(arguments),

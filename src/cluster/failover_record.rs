@@ -91,6 +91,8 @@ pub enum Cause {
     Refused,
     /// Its executor is stopping for good.
     Stopping,
+    /// Its commits were not acknowledged for long.
+    Stuck,
     /// Its executor's ZooKeeper session has ended, and silence counts.
     SessionLost,
     /// Something that this version has no word for.
@@ -375,6 +377,7 @@ impl Cause {
             Self::ServerEnded => "server-ended",
             Self::Refused => "refused",
             Self::Stopping => "stopping",
+            Self::Stuck => "its commits were not acknowledged for long",
             Self::SessionLost => "session-lost",
             Self::Other => "other",
         }

@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use crate::cluster::{
-    control::{ClusterUser, Report},
+    control::{Address, ClusterUser, Report},
     donor::Donor,
     gtid::Position,
-    id::{DataId, Epoch, ProcessId},
+    id::{DataId, Epoch, MemberId, ProcessId},
 };
 
 /// Something that the world must do.
@@ -60,6 +60,38 @@ pub enum Action {
     /// Commit something whose acknowledgement releases all commits before it. Answered by `Proved`.
     Prove {
         /// Which server.
+        process: ProcessId,
+    },
+    /// Ask the server for a sign of life, and the system for the space on the disk. Answered by `Answered` and
+    /// `Space`.
+    Ping {
+        /// Which server.
+        process: ProcessId,
+    },
+    /// Commit something, to see whether commits come through. Answered by `Checked`.
+    Check {
+        /// Which server.
+        process: ProcessId,
+    },
+    /// Ask other voters whether they receive from this master. Answered by `VotersAsked`.
+    AskVoters {
+        /// The server they are asked about.
+        process: ProcessId,
+        /// Where the voters know it.
+        master: Address,
+        /// Where they are; `None` for one of which nobody knows.
+        voters: Vec<(MemberId, Option<Address>)>,
+    },
+    /// Start a watchdog that kills the server when it is not fed for so long. Answered by `Guarded`.
+    Guard {
+        /// Which server.
+        process: ProcessId,
+        /// How long it does without food.
+        patience: Duration,
+    },
+    /// Feed the watchdog.
+    Feed {
+        /// Whose.
         process: ProcessId,
     },
     /// Read the canary. Answered by `Canary`.

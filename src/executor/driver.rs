@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{self, Instant},
 };
 use tracing::{debug, error, info, warn};
@@ -19,12 +19,19 @@ use super::{
 use crate::{
     mesos::executor::ExecutorEvent,
     time::Timestamp,
-    zookeeper::control::{GoalSeen, GoalState, GoalWatch},
+    zookeeper::{
+        control::{GoalSeen, GoalState, GoalWatch},
+        session::SessionState,
+    },
 };
 
 /// How often planning may follow planning before the loop takes a breath. A plan that asks for ever more is
 /// an error of the program; it must not burn the agent's cpu.
 const PLANS_IN_A_ROW: usize = 100;
+
+/// Who sleeps for so long beyond the time has not heard what arrived meanwhile. On a busy machine a wake-up may be
+/// late by tenths of a second.
+const OVERSLEPT: Duration = Duration::from_millis(500);
 
 /// A clock that never goes back, in the form that the lifecycle takes.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +71,8 @@ pub struct Driver {
     pub mesos: mpsc::Receiver<ExecutorEvent>,
     /// What the scheduler wants.
     pub goals: GoalWatch,
+    /// How the ZooKeeper session is.
+    pub contact: watch::Receiver<SessionState>,
     /// The time.
     pub clock: Clock,
     /// How long an end may take where Mesos does not say.
@@ -131,14 +140,32 @@ impl Driver {
             // The hands hold a sender, so this never ends.
             Some(happened) = self.happened.recv() => self.take(happened),
             seen = self.goals.next() => goal(seen),
+            Ok(()) = self.contact.changed() => Some(self.touch()),
             Some(event) = self.mesos.recv() => told(event, self.grace),
             Some(()) = terminate.recv() => Some(Event::Kill { grace: self.grace.shutdown }),
             () = wake => None,
         };
+        let now = self.clock.now();
+        if let Some(late) = wake_at
+            .map(|at| now.since(at))
+            .filter(|late| *late > OVERSLEPT)
+        {
+            warn!(?late, "the executor did not run for a while");
+            self.state.apply(Event::Overslept, now);
+        }
         if let Some(event) = event {
             debug!(?event, "event");
             self.state.apply(event, self.clock.now());
         }
+    }
+
+    fn touch(&mut self) -> Event {
+        let in_touch = match *self.contact.borrow_and_update() {
+            SessionState::Connected(_) => true,
+            SessionState::Suspended | SessionState::Lost => false,
+        };
+        info!(in_touch, "touch with ZooKeeper");
+        Event::Contact { in_touch }
     }
 
     fn take(&mut self, happened: Happened) -> Option<Event> {

@@ -66,6 +66,53 @@ pub enum Event {
         /// At this port.
         port: u16,
     },
+    /// The executor got into touch with ZooKeeper, or out of it. Out of touch is noticed by the session's client
+    /// after 2/5 of the session timeout at the latest.
+    Contact {
+        /// Whether it is in touch now, in the same session or in a new one.
+        in_touch: bool,
+    },
+    /// A sign of life was asked for.
+    Answered {
+        /// Which server.
+        process: ProcessId,
+        /// Whether the server answered, be it with a refusal.
+        alive: bool,
+    },
+    /// The space on the disk of the data directory was looked at.
+    Space {
+        /// What the server can still write, in bytes; `None` if the system does not say.
+        available: Option<u64>,
+    },
+    /// A commit that shows whether commits come through has ended.
+    Checked {
+        /// Which server.
+        process: ProcessId,
+        /// It is acknowledged; or why it could not be made, as a sentence.
+        committed: Result<(), String>,
+    },
+    /// The other voters were asked whether they still receive from this master.
+    VotersAsked {
+        /// Which server they were asked about.
+        process: ProcessId,
+        /// All of them do; or why that is not so, as a sentence.
+        all_receive: Result<(), String>,
+    },
+    /// The watchdog of a server was started.
+    Guarded {
+        /// Which server.
+        process: ProcessId,
+        /// Or why not, as a sentence.
+        started: Result<(), String>,
+    },
+    /// The watchdog of a server has ended, though the server has not.
+    GuardEnded {
+        /// Which server.
+        process: ProcessId,
+    },
+    /// The executor itself did not run for a while: it was stopped, or got no processor. What was not answered
+    /// in that time was perhaps answered and not heard.
+    Overslept,
     /// The task is to end.
     Kill {
         /// How long that may take before the agent ends the container.

@@ -21,21 +21,33 @@ use super::{
     mysqld::Group,
     promise::Promise,
     steps::{self, Brought, Context, Running},
+    watchdog::Watchdog,
 };
 use crate::{
-    cluster::id::ProcessId,
+    cluster::{
+        control::Address,
+        flavour::Flavour,
+        id::{MemberId, ProcessId},
+    },
     mesos::{executor::ExecutorHandle, v1},
-    mysql::Server,
+    mysql::{Server, remote},
     zookeeper::control::ReportWriter,
 };
 
 /// How many facts may wait for the loop, which takes each in microseconds. More cannot come at the same
-/// time: a step, a look, a canary, a promise and an end.
+/// time: a step, a look, a canary, a promise, the checks and an end.
 const QUEUE: usize = 16;
 
 /// How long a canary may take. A member that rejoins waits for it; a master that waits for longer says so by
 /// what is observed of it.
 const CANARY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a check may wait before it is given up: the lifecycle acts on it long before, and another check would
+/// wait as well. It bounds what an executor forgets of it.
+const CHECK_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// How long a voter may take to say whom it follows. It takes milliseconds; its answer is good for a lease.
+const ASK_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How long Mesos may take to acknowledge the last update before the executor ends all the same.
 const LAST_UPDATE_DEADLINE: Duration = Duration::from_secs(5);
@@ -60,6 +72,13 @@ pub struct Hands {
     installed: Option<Installed>,
     running: Option<Alive>,
     step: Option<(u64, AbortHandle)>,
+    guard: Option<Guard>,
+}
+
+/// The watchdog of a server. Dropping it ends it.
+struct Guard {
+    process: ProcessId,
+    watchdog: Watchdog,
 }
 
 /// The server as far as the hands need it; its process is with the task that waits for its end.
@@ -89,6 +108,7 @@ impl Hands {
             installed: None,
             running: None,
             step: None,
+            guard: None,
         };
         (hands, queue)
     }
@@ -103,6 +123,7 @@ impl Hands {
                 self.installed = Some(installed);
             }
             Brought::Running(running) => self.watch(running),
+            Brought::Watchdog(process, watchdog) => self.keep_watchdog(process, watchdog),
         }
     }
 
@@ -212,6 +233,39 @@ impl Hands {
                 }
                 Event::Proved { process }
             }),
+            Action::Ping { process } => {
+                self.look_at_the_disk();
+                self.ask(process, async move |server| {
+                    let alive = server.gives_a_sign_of_life().await;
+                    Event::Answered { process, alive }
+                });
+            }
+            Action::Check { process } => self.ask(process, async move |server| {
+                let committed = server.check_commit(Instant::now() + CHECK_DEADLINE).await;
+                let committed = committed.map_err(|error| chain(&error));
+                Event::Checked { process, committed }
+            }),
+            Action::AskVoters {
+                process,
+                master,
+                voters,
+            } => {
+                let context = Arc::clone(&self.context);
+                self.ask(process, async move |server| {
+                    let flavour = server.flavour();
+                    let all_receive = ask_voters(&context, flavour, &master, &voters).await;
+                    Event::VotersAsked {
+                        process,
+                        all_receive,
+                    }
+                });
+            }
+            Action::Guard { process, patience } => self.guard(process, patience),
+            Action::Feed { process } => {
+                if let Some(guard) = self.guard.as_ref().filter(|guard| guard.process == process) {
+                    guard.watchdog.feed();
+                }
+            }
             Action::ReadCanary { process } => self.ask(process, async move |server| {
                 let number = server.read_canary().await;
                 let number = number
@@ -259,6 +313,49 @@ impl Hands {
             };
             send(&events, event).await;
         });
+    }
+
+    /// A file system that hangs must not hang the executor.
+    fn look_at_the_disk(&self) {
+        let folder = self.context.sandbox.data_folder();
+        let events = self.events.clone();
+        task::spawn(async move {
+            let found = task::spawn_blocking(move || nix::sys::statvfs::statvfs(&folder)).await;
+            let available = found
+                .ok()
+                .and_then(Result::ok)
+                .map(|found| found.blocks_available() as u64 * found.fragment_size() as u64);
+            send(&events, Event::Space { available }).await;
+        });
+    }
+
+    /// Starts a watchdog for a server.
+    fn guard(&self, process: ProcessId, patience: Duration) {
+        let alive = self.running.as_ref().filter(|alive| alive.id == process);
+        let Some(group) = alive.map(|alive| alive.group.clone()) else {
+            return;
+        };
+        let (context, events) = (Arc::clone(&self.context), self.events.clone());
+        task::spawn(async move {
+            let started = Watchdog::start(&context.spawner, &group, patience).await;
+            let (started, brought) = match started {
+                Ok(watchdog) => (Ok(()), Brought::Watchdog(process, watchdog)),
+                Err(error) => (Err(chain(&error)), Brought::Nothing),
+            };
+            let event = Event::Guarded { process, started };
+            // The queue is gone only when the executor ends.
+            let _ = events.send(Happened { event, brought }).await;
+        });
+    }
+
+    /// Tells of a watchdog's end.
+    fn keep_watchdog(&mut self, process: ProcessId, watchdog: Watchdog) {
+        let (ended, events) = (watchdog.ended(), self.events.clone());
+        task::spawn(async move {
+            ended.await;
+            send(&events, Event::GuardEnded { process }).await;
+        });
+        self.guard = Some(Guard { process, watchdog });
     }
 
     fn signal(&self, process: ProcessId, signal: Signal) {
@@ -312,6 +409,29 @@ async fn forget_source(server: Arc<Server>) {
     if let Err(error) = server.forget_source().await {
         warn!(error = %chain(&error), "the master before is not forgotten");
     }
+}
+
+/// Asks all voters at once.
+async fn ask_voters(
+    context: &Context,
+    flavour: Flavour,
+    master: &Address,
+    voters: &[(MemberId, Option<Address>)],
+) -> Result<(), String> {
+    let answers = voters.iter().map(async |(member, address)| {
+        let Some(address) = address else {
+            return Err(format!("nobody knows where member {member} is"));
+        };
+        match remote::receives_from(address, master, flavour, &context.admin, ASK_DEADLINE).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(format!("member {member} does not follow it any more")),
+            Err(error) => Err(format!("member {member}: {}", chain(&error))),
+        }
+    });
+    futures::future::join_all(answers)
+        .await
+        .into_iter()
+        .collect()
 }
 
 async fn send(events: &mpsc::Sender<Happened>, event: Event) {

@@ -24,6 +24,8 @@
 //! reporting it before the promise is stored; pointing at a master before comparing with its history.
 
 mod apply;
+mod health;
+mod lease;
 mod plan;
 mod rebuild;
 mod report;
@@ -32,10 +34,11 @@ mod stories;
 
 use std::time::Duration;
 
+use self::{health::Health, lease::Lease};
 use super::action::{Action, Step, TaskUpdate};
 use crate::{
     cluster::{
-        control::{Goal, GoalPhase, Held, MasterGoal, Report, ServerKind, TaskData},
+        control::{Goal, GoalPhase, Held, MasterGoal, Report, ServerKind, TaskData, Trouble},
         id::{DataId, Epoch, ProcessId},
     },
     mysql::Observation,
@@ -75,6 +78,10 @@ pub struct State {
     rebuild: rebuild::Rebuild,
     /// Where the executor hands out its server's data.
     stream_port: Option<u16>,
+    health: Health,
+    lease: Lease,
+    /// What the server was killed for, until it has been started again.
+    trouble: Option<Trouble>,
     ending: Option<Ending>,
     reported: Option<Report>,
     told: Told,
@@ -164,6 +171,7 @@ struct Serving {
 struct Lane {
     number: u64,
     step: Step,
+    since: Timestamp,
 }
 
 /// See [`State::retry`].
@@ -182,7 +190,8 @@ struct Ends {
 /// Looking at the server.
 #[derive(Debug, Clone, Default)]
 struct Look {
-    under_way: bool,
+    /// When the one that is under way was begun.
+    begun: Option<Timestamp>,
     last: Option<Timestamp>,
     seen: Option<Observation>,
     /// In how many looks in a row commits waited while none was completed.
@@ -258,6 +267,9 @@ impl State {
             canary: Canary::default(),
             rebuild: rebuild::Rebuild::default(),
             stream_port: None,
+            health: Health::default(),
+            lease: Lease::default(),
+            trouble: None,
             ending: None,
             reported: None,
             told: Told::default(),
@@ -291,10 +303,15 @@ impl State {
                 self.lane = Some(Lane {
                     number: *number,
                     step: step.clone(),
+                    since: now,
                 });
             }
             Action::Abandon { .. } => self.lane = None,
             Action::Kill { .. } => {
+                if let Some(trouble) = health::deadly(self, now) {
+                    self.trouble = Some(trouble);
+                    self.problem = Some(health::sentence(self, trouble));
+                }
                 if let Process::Up { killed, .. } = &mut self.process {
                     *killed = true;
                 }
@@ -305,7 +322,12 @@ impl State {
                     *terminated = Some(now);
                 }
             }
-            Action::Observe { .. } => self.look.under_way = true,
+            Action::Observe { .. } => self.look.begun = Some(now),
+            Action::Ping { .. } => self.health.ping(now),
+            Action::Check { .. } => self.health.check(now),
+            Action::AskVoters { .. } => self.lease.ask(now),
+            Action::Guard { .. } => self.lease.guard = lease::Guard::Starting,
+            Action::Feed { .. } => self.lease.feed(now),
             Action::Prove { .. } => {
                 self.look.proving = true;
                 self.look.proved_at = Some(now);

@@ -10,7 +10,8 @@
 //! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
 //!   [`install`], [`datadir`], [`rebuild`], [`receive`],
-//!   [`donor`], [`stream`], [`tools`], [`mysqld`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
+//!   [`donor`], [`stream`], [`tools`], [`mysqld`], [`mod@watchdog`],
+//!   [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
 //!
 //! The server dies with the executor (a death signal), the executor does not die with its agent, and losing
 //! ZooKeeper changes nothing by itself.
@@ -33,6 +34,7 @@ pub mod sandbox;
 pub mod steps;
 pub mod stream;
 pub mod tools;
+pub mod watchdog;
 
 use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
@@ -231,6 +233,7 @@ fn prepare(
         happened,
         mesos: events,
         goals,
+        contact: session.state(),
         clock,
         grace,
     };

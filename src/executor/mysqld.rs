@@ -163,13 +163,23 @@ impl Spawner {
             .envs(handed_on())
             .stdin(input)
             .stdout(output)
-            .stderr(log)
-            .process_group(0);
+            .stderr(log);
+        self.spawn_command(command).await
+    }
+
+    /// Starts a command as it is, in a process group of its own.
+    ///
+    /// # Errors
+    /// When the program cannot be executed.
+    pub async fn spawn_command(&self, mut command: Command) -> Result<Process, SpawnError> {
+        let program = PathBuf::from(command.get_program());
+        command.process_group(0);
         let (reply, answer) = oneshot::channel();
         let ended = |_| SpawnError::Thread(io::ErrorKind::BrokenPipe.into());
         self.requests
             .send(Request { command, reply })
             .map_err(|_| SpawnError::Thread(io::ErrorKind::BrokenPipe.into()))?;
+        let start = |source| SpawnError::Start { program, source };
         answer.await.map_err(ended)?.map_err(start)
     }
 }
@@ -237,6 +247,11 @@ impl Process {
         self.group.clone()
     }
 
+    /// Tells of its end as [`Process::ended`] does, to those who do not own the process.
+    pub fn watcher(&self) -> watch::Receiver<Option<ExitStatus>> {
+        self.ended.clone()
+    }
+
     /// Waits until the process has ended and nothing is left of its group.
     pub async fn ended(&mut self) -> ExitStatus {
         // The sender is gone only after it has sent; see `start`.
@@ -274,24 +289,24 @@ fn others_in_group(leader: Pid) -> bool {
     };
     processes.flatten().any(|process| {
         let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else {
-            return false;
-        };
-        if pid == leader.as_raw() {
-            return false;
-        }
-        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else {
-            return false;
-        };
-        // `pid (name) state ppid pgrp ...`; the name may hold anything (proc(5)).
-        let mut fields = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace();
-        let (state, group) = (fields.next(), fields.nth(1));
-        state != Some("Z") && group.and_then(|g| g.parse::<i32>().ok()) == Some(leader.as_raw())
+        let pid = name.to_str().and_then(|name| name.parse::<i32>().ok());
+        pid.is_some_and(|pid| pid != leader.as_raw() && is_in_group(pid, leader.as_raw()))
     })
+}
+
+/// Whether a process is in a group and has not ended.
+pub(super) fn is_in_group(pid: i32, group: i32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // `pid (name) state ppid pgrp ...`; the name may hold anything (proc(5)).
+    let mut fields = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace();
+    let (state, found) = (fields.next(), fields.nth(1));
+    state != Some("Z") && found.and_then(|found| found.parse::<i32>().ok()) == Some(group)
 }
 
 // === impl Group ===
@@ -308,6 +323,12 @@ impl Group {
     /// The process id of the group's leader, while it has not ended.
     pub fn pid(&self) -> Option<i32> {
         self.lock().map(Pid::as_raw)
+    }
+
+    /// Does something with the leader's process id while that cannot become a stranger's; `None` when it has ended.
+    pub fn with_pid<T>(&self, work: impl FnOnce(i32) -> T) -> Option<T> {
+        let pid = self.lock();
+        pid.map(|pid| work(pid.as_raw()))
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Pid>> {

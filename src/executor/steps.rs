@@ -29,6 +29,7 @@ use super::{
     mysqld::{Process, Program, SpawnError, Spawner},
     rebuild::{self, RebuildError},
     sandbox::Sandbox,
+    watchdog::Watchdog,
 };
 use crate::{
     cluster::{
@@ -101,6 +102,8 @@ pub enum Brought {
     Installed(Installed),
     /// The running server.
     Running(Running),
+    /// The watchdog of a server.
+    Watchdog(ProcessId, Watchdog),
 }
 
 /// A step that has failed.

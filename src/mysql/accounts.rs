@@ -4,9 +4,9 @@
 //!
 //! What must exist on every member before it replicates anything is made without binlog when its data directory
 //! is new ([`birth_sql`]): the administration account and the schema `cotton`. The account exists twice.
-//! At `localhost`, which is the unix socket, it may do everything. From anywhere else it may replicate,
-//! copy a server as a whole (MySQL's BACKUP_ADMIN) and see how large its binlogs are, and nothing more: its password lies on
-//! all agents.
+//! At `localhost`, which is the unix socket, it may do everything. From anywhere else it may replicate, see whom a server
+//! follows, copy a server as a whole (MySQL's BACKUP_ADMIN) and see how large its binlogs are, and nothing more: its
+//! password lies on all agents.
 //!
 //! # The cluster's user
 //!
@@ -61,7 +61,7 @@ pub fn birth_sql(flavour: Flavour, admin_user: &str, admin: &Authentication) -> 
             system_schema.to_owned(),
         ],
         Flavour::Mariadb => vec![
-            format!("GRANT REPLICATION SLAVE, BINLOG MONITOR, CONNECTION ADMIN ON *.* TO {remote}"),
+            format!("GRANT REPLICATION SLAVE, BINLOG MONITOR, REPLICA MONITOR, CONNECTION ADMIN ON *.* TO {remote}"),
             "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
             "DELETE FROM mysql.global_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
             "DELETE FROM mysql.proxies_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),

@@ -96,6 +96,10 @@ pub const READ_CANARY: &str = "SELECT n FROM cotton.canary WHERE id = 1";
 pub const WRITE_PROOF: &str =
     "INSERT INTO cotton.canary (id, n) VALUES (2, 1) ON DUPLICATE KEY UPDATE n = n + 1";
 
+/// A commit that shows that commits come through.
+pub const WRITE_CHECK: &str =
+    "INSERT INTO cotton.canary (id, n) VALUES (3, 1) ON DUPLICATE KEY UPDATE n = n + 1";
+
 impl Dialect {
     /// The words of a flavour.
     pub fn of(flavour: Flavour) -> &'static Dialect {

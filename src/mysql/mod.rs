@@ -15,6 +15,7 @@ mod error;
 pub mod mycnf;
 mod observation;
 mod relay_log;
+pub mod remote;
 mod server;
 mod sql;
 

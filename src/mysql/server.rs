@@ -1,6 +1,7 @@
 //! [`Server`]: a handle on one running server.
 
 mod clone;
+mod health;
 mod replication;
 mod writing;
 
@@ -10,7 +11,7 @@ use tokio::time::Instant;
 
 use super::{
     accounts::{self, Authentication},
-    connections::{Connections, Row},
+    connections::{Connections, Own, Row},
     dialect::{Dialect, SEMI_SYNC_STATUS},
     error::Error,
     observation::{Observation, Replication},
@@ -58,6 +59,8 @@ pub struct Server {
     version: ServerVersion,
     /// What the relay log files hold, as long as the receiver of this run has not been started (MariaDB).
     held_in_files: Mutex<Option<GtidList>>,
+    /// The connection of the last check, for the next one.
+    checks: Mutex<Option<Own>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -106,6 +109,7 @@ impl Server {
             dialect: Dialect::of(flavour),
             version,
             held_in_files: Mutex::default(),
+            checks: Mutex::default(),
         })
     }
 

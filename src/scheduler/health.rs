@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::observed::{Observed, Presence, silence_counts_from};
 use crate::{
     cluster::{
-        control::{MemberState, Report},
+        control::{MemberState, Report, Trouble},
         failover_record::{Cause, Ending},
         id::MemberId,
         record::{ClusterRecord, Elected},
@@ -54,7 +54,7 @@ pub fn master_health(
         }
     }
     let silent_since = match observed.presence(record, member) {
-        Presence::Live(report) => return reported_health(record, elected, report),
+        Presence::Live(report) => return reported_health(record, elected, observed, report),
         Presence::Gone(since) => since,
         Presence::Unknown => listening_since,
     };
@@ -70,7 +70,12 @@ pub fn master_health(
 }
 
 /// What a standing report says of the master.
-fn reported_health(record: &ClusterRecord, elected: &Elected, report: &Report) -> MasterHealth {
+fn reported_health(
+    record: &ClusterRecord,
+    elected: &Elected,
+    observed: &Observed,
+    report: &Report,
+) -> MasterHealth {
     let member = elected.member;
     if report.data != Some(elected.data) || report.process != Some(elected.process) {
         return MasterHealth::Ended(Ending::new(
@@ -92,6 +97,18 @@ fn reported_health(record: &ClusterRecord, elected: &Elected, report: &Report) -
             Cause::Stopping,
             format!("the master, member {member}, is stopping"),
         )),
+        // It asks for it, and is better than nothing as long as nobody could follow it.
+        MemberState::Master { .. }
+            if report.trouble == Some(Trouble::Stuck)
+                && voters_in_sight(record, observed, member) >= record.voters.quorum() =>
+        {
+            MasterHealth::Ended(Ending::new(
+                Cause::Stuck,
+                format!(
+                    "the master, member {member}, gets no acknowledgement of other voters, which are in sight"
+                ),
+            ))
+        }
         MemberState::Provisioning
         | MemberState::Closed
         | MemberState::Following { .. }

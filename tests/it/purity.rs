@@ -34,6 +34,8 @@ const PURE: &[&str] = &[
     "src/executor/event.rs",
     "src/executor/lifecycle.rs",
     "src/executor/lifecycle/apply.rs",
+    "src/executor/lifecycle/health.rs",
+    "src/executor/lifecycle/lease.rs",
     "src/executor/lifecycle/plan.rs",
     "src/executor/lifecycle/rebuild.rs",
     "src/executor/lifecycle/report.rs",

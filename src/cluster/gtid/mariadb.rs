@@ -57,6 +57,13 @@ impl GtidList {
         self.0.get(&domain).map_or(0, |last| last.sequence)
     }
 
+    /// The sum of all sequence numbers: it grows with every transaction that is added, by one as a rule.
+    pub fn sum(&self) -> u64 {
+        self.0
+            .values()
+            .fold(0, |sum, last| sum.saturating_add(last.sequence))
+    }
+
     /// The server that wrote the last transaction of a domain.
     pub fn server(&self, domain: u32) -> Option<u32> {
         self.0.get(&domain).map(|last| last.server)

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::{
     Canary, Data, Ending, Look, Process, Promised, Retry, Role, Serving, State, TERMINATION, Why,
-    applier_error,
+    applier_error, lease::Guard,
 };
 use crate::{
     cluster::{
-        control::{Goal, Held},
+        control::{Goal, Held, Trouble},
         id::{DataId, Epoch, ProcessId},
     },
     executor::{
@@ -73,6 +73,31 @@ impl State {
                 }
             }
             Event::HandsOut { port } => self.stream_port = Some(port),
+            Event::Contact { in_touch } => self.lease.contact(in_touch, now),
+            Event::Answered { process, alive } if self.running() == Some(process) => {
+                self.health.answered(alive, now);
+            }
+            Event::Space { available } => self.health.space = available,
+            Event::Checked { process, committed } if self.running() == Some(process) => {
+                self.health.checked(committed, now);
+            }
+            Event::VotersAsked {
+                process,
+                all_receive,
+            } if self.running() == Some(process) => self.lease.answered(all_receive),
+            Event::Guarded { process, started } if self.running() == Some(process) => {
+                self.lease.guarded(started, now);
+            }
+            Event::GuardEnded { process } if self.running() == Some(process) => {
+                self.lease.guard = Guard::None;
+            }
+            // Of a server that has ended.
+            Event::Answered { .. }
+            | Event::Checked { .. }
+            | Event::VotersAsked { .. }
+            | Event::Guarded { .. }
+            | Event::GuardEnded { .. } => {}
+            Event::Overslept => self.health.overslept(now),
             Event::Kill { grace } => {
                 let kill_at = now.plus(grace.saturating_sub(BEFORE_THE_END).min(TERMINATION));
                 // A second kill can only shorten what the first one granted.
@@ -133,6 +158,7 @@ impl State {
                     killed: false,
                 };
                 self.forget_process();
+                self.trouble = None;
             }
             (Step::Hold { epoch }, Outcome::Held { position, executed }) => {
                 self.held = Some(Held {
@@ -146,8 +172,15 @@ impl State {
             (Step::Copy { .. }, Outcome::Copied(data)) => self.copy_is_complete(data),
             (Step::Copy { .. }, Outcome::ReplayIsCheaper) => self.replay_is_cheaper(),
             (Step::Apply { epoch, .. }, _) => self.role = Role::Applied(epoch),
-            (Step::Prepare { epoch, .. }, _) => {
+            (
+                Step::Prepare {
+                    epoch,
+                    acknowledgements,
+                },
+                _,
+            ) => {
                 self.role = Role::Prepared(epoch);
+                self.lease.waits_for = Some(acknowledgements);
                 // From here on it writes, so what was read is not all that it holds any more.
                 self.held = None;
             }
@@ -296,14 +329,23 @@ impl State {
         self.lane = None;
         self.retry = None;
         self.forget_process();
-        if terminated.is_some() || killed {
+        let by_itself = match self.trouble {
+            // A server that hangs each time it is started must not be started for ever.
+            Some(Trouble::Hung | Trouble::Stalled | Trouble::Full) => true,
+            _ => terminated.is_none() && !killed,
+        };
+        if !by_itself {
             self.process = Process::Down { start_at: now };
             return;
         }
         if now.since(since) >= STEADY_AFTER {
             self.ends.in_a_row = 0;
         }
-        self.server_ended_by_itself(&format!("the server {how}"), now);
+        let problem = match (self.trouble, self.problem.take()) {
+            (Some(_), Some(problem)) => problem,
+            _ => format!("the server {how}"),
+        };
+        self.server_ended_by_itself(&problem, now);
     }
 
     fn server_ended_by_itself(&mut self, problem: &str, now: Timestamp) {
@@ -330,6 +372,8 @@ impl State {
         self.serving = None;
         self.look = Look::default();
         self.canary = Canary::default();
+        self.health.forget_process();
+        self.lease.forget_process();
     }
 
     fn observed(
@@ -341,10 +385,12 @@ impl State {
         if self.running() != Some(process) {
             return;
         }
-        self.look.under_way = false;
+        let begun = self.look.begun.take().unwrap_or(now);
         self.look.last = Some(now);
         match seen {
             Ok(seen) => {
+                self.health
+                    .looked(self.look.seen.as_ref(), &seen, begun, now);
                 if let (Role::Following { epoch, .. }, Some(serving)) =
                     (self.role, &mut self.serving)
                     && serving.epoch == epoch

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Data, Process, Role, State, TERMINATION, Why, applier_error,
+    Data, Process, Role, State, TERMINATION, Why, applier_error, health, lease,
     rebuild::{self, Next},
     report::report,
 };
@@ -25,11 +25,8 @@ const MASTER_APPLIES_WITHIN: Duration = Duration::from_secs(60);
 /// How long a member that follows may take to apply what it has received before it says so and goes on.
 const MEMBER_APPLIES_WITHIN: Duration = Duration::from_secs(600);
 
-/// How often the server of a member that is in its place is looked at. Nothing announces that an applier
-/// has stopped; a voter goes on acknowledging until that is seen.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// The same while the member is not ready yet, or while something hinders it.
+/// How often a server is looked at while its member is not ready yet, or while something hinders it. Nothing announces
+/// that an applier has stopped; a voter goes on acknowledging until that is seen.
 const LOOK_OFTEN: Duration = Duration::from_millis(200);
 
 /// How often a member that lost its data looks for the canary that takes it back into the vote. Until it is found, another
@@ -73,7 +70,7 @@ pub fn plan(state: &State, now: Timestamp) -> Plan {
             plan.actions.push(Action::Update(TaskUpdate::Running));
         }
     }
-    let report = report(state);
+    let report = report(state, now);
     if state.reported.as_ref() != Some(&report) {
         plan.actions.push(Action::Report(Box::new(report)));
     }
@@ -103,7 +100,7 @@ pub(super) fn lacks_history(state: &State) -> bool {
 }
 
 impl Plan {
-    fn wake(&mut self, at: Timestamp) {
+    pub(super) fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |known| known.min(at)));
     }
 
@@ -165,6 +162,7 @@ fn stop(state: &State, latest: Option<Timestamp>, now: Timestamp, plan: &mut Pla
         return;
     };
     plan.wait("the server is being stopped");
+    lease::feed(state, id, now, plan);
     let kill_at = terminated.unwrap_or(now).plus(TERMINATION);
     let kill_at = latest.map_or(kill_at, |latest| latest.min(kill_at));
     if killed {
@@ -181,7 +179,7 @@ fn stop(state: &State, latest: Option<Timestamp>, now: Timestamp, plan: &mut Pla
     plan.wake(kill_at);
 }
 
-fn acknowledgements(state: &State) -> u32 {
+pub(super) fn acknowledgements(state: &State) -> u32 {
     state.goal.as_ref().map_or(0, |goal| goal.voters.k_floor)
 }
 
@@ -227,9 +225,16 @@ fn live(state: &State, now: Timestamp, plan: &mut Plan) {
         plan.actions.push(Action::Kill { process: id });
         return;
     }
+    if let Some(trouble) = health::deadly(state, now) {
+        plan.reason = health::sentence(state, trouble);
+        plan.actions.push(Action::Kill { process: id });
+        return;
+    }
     if state.is_deleted() {
         return stop(state, None, now, plan);
     }
+    health::watch(state, id, now, plan);
+    lease::keep(state, id, now, plan);
     look(state, id, now, plan);
     release(state, id, now, plan);
     canary(state, id, now, plan);
@@ -315,10 +320,14 @@ fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
         | Role::Spoilt(_)
         | Role::Quarantined(_) => return,
     };
-    if state.look.under_way {
+    if state.look.begun.is_some() {
         return;
     }
-    let every = if in_its_place { LOOK_EVERY } else { LOOK_OFTEN };
+    let every = if in_its_place {
+        state.task.timings.check_interval
+    } else {
+        LOOK_OFTEN
+    };
     match state.look.last.map(|last| last.plus(every)) {
         Some(due) if now < due => plan.wake(due),
         _ => plan.actions.push(Action::Observe { process }),
@@ -422,7 +431,7 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
         GoalPhase::Electing => plan.wait("a master is being elected"),
         GoalPhase::Deleting => plan.wait("the cluster is being deleted"),
         GoalPhase::Elected(_) if state.my_mastership(goal.epoch).is_some() => {
-            lead(state, goal, plan)
+            lead(state, goal, now, plan)
         }
         GoalPhase::Elected(master) if master.member == state.task.member => {
             plan.wait("the server was started again since it was elected; another epoch is needed");
@@ -474,7 +483,7 @@ fn role_epoch(state: &State) -> Option<Epoch> {
 }
 
 /// The elected member becomes master.
-fn lead(state: &State, goal: &Goal, plan: &mut Plan) {
+fn lead(state: &State, goal: &Goal, now: Timestamp, plan: &mut Plan) {
     let epoch = goal.epoch;
     match state.role {
         Role::Held(_) if lacks_history(state) => {
@@ -507,6 +516,9 @@ fn lead(state: &State, goal: &Goal, plan: &mut Plan) {
             );
         }
         Role::Prepared(_) | Role::Marked(_) => {
+            if let Err(reason) = lease::may_open(state, now) {
+                return plan.wait(&reason);
+            }
             let open = Step::Open {
                 epoch,
                 user: goal.user.clone(),

@@ -1,22 +1,20 @@
 //! What the executor says of its instance. Pure.
 
 use super::{
-    Data, Process, Role, State, applier_error,
+    Data, Process, Role, State, applier_error, health, lease,
     plan::{extras, lacks_history},
     rebuild::wants_donor,
 };
-use crate::cluster::{
-    control::{self, MemberState, Report},
-    id::Epoch,
+use crate::{
+    cluster::{
+        control::{self, MemberState, Report},
+        id::Epoch,
+    },
+    time::Timestamp,
 };
 
-/// In how many looks in a row commits must be seen waiting for acknowledgements before that is told. A
-/// busy, healthy master is seen with some of them most of the time, each for a millisecond; a report
-/// that came and went with them would be written every second.
-const WAITING_IS_TOLD_AFTER: u32 = 5;
-
 /// The report that follows from the facts. The promise in it is the stored one.
-pub fn report(state: &State) -> Report {
+pub fn report(state: &State, now: Timestamp) -> Report {
     Report {
         format: control::FORMAT,
         uuid: state.task.uuid,
@@ -29,8 +27,8 @@ pub fn report(state: &State) -> Report {
         state: member_state(state),
         held: state.held.clone(),
         canary: state.canary.executed,
-        problem: problem(state),
-        trouble: None,
+        problem: problem(state, now),
+        trouble: health::trouble(state, now),
         wants_donor: wants_donor(state),
         stream_port: state.stream_port,
     }
@@ -47,6 +45,12 @@ fn member_state(state: &State) -> MemberState {
         } else {
             MemberState::Provisioning
         };
+    }
+    if let (Process::Up { killed: true, .. }, Some(_), Some(epoch)) =
+        (&state.process, state.trouble, state.mastership())
+    {
+        // Its end may take a while, on a disk that hangs, and it is not the master to wait for.
+        return MemberState::Refused { epoch };
     }
     let becoming = |epoch: Epoch| MemberState::Master {
         epoch,
@@ -82,13 +86,16 @@ fn member_state(state: &State) -> MemberState {
 }
 
 /// The most important of the problems, as a sentence.
-fn problem(state: &State) -> Option<String> {
+fn problem(state: &State, now: Timestamp) -> Option<String> {
     let promise = state.promised.problem.clone();
     promise
         .or_else(|| history_problem(state))
+        .or_else(|| health::problem(state, now))
         .or_else(|| state.problem.clone())
         .or_else(|| state.look.problem.clone())
         .or_else(|| seen_problem(state))
+        .or_else(|| health::failing(state))
+        .or_else(|| lease::problem(state))
 }
 
 /// What is wrong with what the member holds.
@@ -118,14 +125,6 @@ fn seen_problem(state: &State) -> Option<String> {
                 Some(format!("it cannot receive from the master: {error}"))
             });
             applier_error(seen).or(receiver)
-        }
-        Role::Prepared(_) | Role::Marked(_) | Role::Master(_)
-            if state.look.stuck >= WAITING_IS_TOLD_AFTER =>
-        {
-            Some(format!(
-                "no commit gets the acknowledgement of other voters, of which {} are connected",
-                seen.clients
-            ))
         }
         _ => None,
     }

@@ -7,6 +7,7 @@
 
 mod ending;
 mod following;
+mod health;
 mod leading;
 mod rebuilding;
 
@@ -83,7 +84,7 @@ fn task() -> TaskData {
         memory_mib: 512,
         zookeeper: "zk://localhost/cotton".into(),
         zookeeper_identity: None,
-        session_timeout_ms: 10_000,
+        session_timeout_ms: 6_000,
         admin_keypath: "/key".into(),
         installer: Installer::Search,
         timings: Timings::default(),
@@ -179,6 +180,10 @@ fn seen(receiving: bool, applier_error: Option<&str>) -> Observation {
 struct Story {
     state: State,
     now: Timestamp,
+    /// Whether the server gives signs of life by itself.
+    lives: bool,
+    /// Whether commits come through by themselves.
+    commits: bool,
 }
 
 impl Story {
@@ -187,6 +192,8 @@ impl Story {
         Self {
             state: State::new(task(), Epoch(0), None, now),
             now,
+            lives: true,
+            commits: true,
         }
     }
 
@@ -245,7 +252,7 @@ impl Story {
     }
 
     fn member_state(&self) -> MemberState {
-        report::report(&self.state).state
+        report::report(&self.state, self.now).state
     }
 
     /// Plans until nothing new comes; the actions as text, without reports and looks.
@@ -260,9 +267,26 @@ impl Story {
                 self.check(&action);
                 self.state.begin(&action, self.now);
                 lines.extend(text(&action));
+                self.answer(&action);
             }
         }
         panic!("it never comes to rest: {lines:?}");
+    }
+
+    /// What a healthy server does by itself.
+    fn answer(&mut self, action: &Action) {
+        let event = match *action {
+            Action::Ping { process } if self.lives => Event::Answered {
+                process,
+                alive: true,
+            },
+            Action::Check { process } if self.lives && self.commits => Event::Checked {
+                process,
+                committed: Ok(()),
+            },
+            _ => return,
+        };
+        self.state.apply(event, self.now);
     }
 
     fn event(&mut self, event: Event) -> String {
@@ -425,6 +449,16 @@ fn text(action: &Action) -> Option<String> {
         Action::Prove { .. } => "prove".into(),
         Action::Update(update) => format!("{update:?}"),
         Action::Exit => "exit".into(),
+        Action::AskVoters { voters, .. } => {
+            let voters: Vec<_> = voters
+                .iter()
+                .map(|(member, _)| member.to_string())
+                .collect();
+            format!("ask {}", voters.join(","))
+        }
+        Action::Guard { patience, .. } => format!("guard for {patience:?}"),
+        Action::Feed { .. } => "feed".into(),
+        Action::Ping { .. } | Action::Check { .. } => return None,
         Action::Observe { .. } | Action::Report(_) => return None,
     })
 }

@@ -20,7 +20,11 @@ use super::world::{Member, World};
 
 /// A cluster of three whose first member is master, with one row.
 pub async fn born(flavour: Flavour) -> (World, Vec<Member>) {
-    let mut world = World::new(flavour).await;
+    born_in(World::new(flavour).await).await
+}
+
+/// The same, in a world that was made ready for it.
+pub async fn born_in(mut world: World) -> (World, Vec<Member>) {
     let members = world.members(3).await;
     world
         .set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority)

@@ -2,6 +2,7 @@
 
 mod agent;
 mod cluster;
+mod health;
 mod life;
 mod rebuild;
 mod world;

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use cotton::cluster::control::{
-    self, Authentication, ClusterUser, Goal, GoalPhase, Installer, Lineage, MasterGoal,
+    self, Address, Authentication, ClusterUser, Goal, GoalPhase, Installer, Lineage, MasterGoal,
     MemberState, Report, TaskData,
 };
 use cotton::cluster::flavour::Flavour;
@@ -141,7 +141,12 @@ impl World {
             flavour,
             installer,
             keys,
-            timings: Timings::default(),
+            // Generous, so that a loaded machine does not pass for a server that hangs: the tests of that set their own.
+            timings: Timings {
+                hang_timeout: Duration::from_secs(30),
+                commit_timeout: Duration::from_secs(60),
+                ..Timings::default()
+            },
             goal,
         }
     }
@@ -153,6 +158,15 @@ impl World {
 
     /// The same for the member's next task, which finds nothing of the one before.
     pub async fn launch_again(&self, number: u32, launch: u32) -> Member {
+        let sandbox = tempfile::Builder::new()
+            .prefix("cotton-sandbox-")
+            .tempdir()
+            .unwrap();
+        self.launch_in(sandbox, number, launch).await
+    }
+
+    /// The same, in a sandbox that was made for it.
+    pub async fn launch_in(&self, sandbox: TempDir, number: u32, launch: u32) -> Member {
         let id = MemberId(number);
         let task_id = TaskId::new(&self.cluster, self.uuid, id, launch);
         let port = free_port();
@@ -180,10 +194,6 @@ impl World {
             ..Default::default()
         })
         .await;
-        let sandbox = tempfile::Builder::new()
-            .prefix("cotton-sandbox-")
-            .tempdir()
-            .unwrap();
         let begun = Instant::now();
         let executor = spawn_executor(&agent, &sandbox);
         Member {
@@ -257,6 +267,11 @@ impl World {
         let ids = members.iter().map(|member| member.id);
         let mut voters = Voters::at_birth(members[0].id, ids, durability, self.flavour);
         for member in members {
+            let address = Address {
+                host: "127.0.0.1".into(),
+                port: member.port,
+            };
+            self.goal.addresses.insert(member.id, address);
             let report = self.report(member).await.unwrap();
             voters.members.insert(member.id, report.data);
         }

@@ -12,7 +12,7 @@ fn an_instance_comes_up_closed() {
     assert_eq!(story.done(Outcome::DataMade(data(1))), "first start on 1");
     assert_eq!(story.done(Outcome::Started(process(1))), "promise 0 on 1");
     assert_eq!(
-        report::report(&story.state).data,
+        report::report(&story.state, story.now).data,
         None,
         "not before it is promised"
     );
@@ -51,7 +51,7 @@ fn goals_of_the_past_or_of_another_cluster_are_ignored() {
 fn a_server_that_ends_is_reported_at_once_and_started_closed() {
     let mut story = Story::master(1);
     assert_eq!(story.exited(1), "start on 1");
-    let report = report::report(&story.state);
+    let report = report::report(&story.state, story.now);
     assert_eq!((report.process, report.state), (None, MemberState::Dead));
     assert_eq!(report.promised, Epoch(1));
     assert_eq!(story.done(Outcome::Started(process(2))), "hold 1");
@@ -165,6 +165,7 @@ fn a_promise_that_was_found_is_kept() {
     let mut story = Story {
         state: State::new(task(), Epoch(4), Some(data(1)), now),
         now,
+        ..Story::new()
     };
     assert_eq!(story.quiet(), "Starting; install");
     assert_eq!(story.done(Outcome::Installed(server())), "start on 1");

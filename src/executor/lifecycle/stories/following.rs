@@ -68,7 +68,10 @@ fn a_slave_serves_readers_while_a_master_is_elected() {
         }
     );
     assert_eq!(
-        report::report(&story.state).held.unwrap().position,
+        report::report(&story.state, story.now)
+            .held
+            .unwrap()
+            .position,
         position("0-2-5")
     );
     assert_eq!(story.goal(elected(2, OTHER, 2, "0-2-5")), "apply 2");
@@ -77,11 +80,17 @@ fn a_slave_serves_readers_while_a_master_is_elected() {
         "follow other:3307 2 acknowledge=true"
     );
     assert_eq!(
-        report::report(&story.state).held.map(|h| h.epoch),
+        report::report(&story.state, story.now)
+            .held
+            .map(|h| h.epoch),
         Some(Epoch(2))
     );
     story.done(Outcome::Finished);
-    assert_eq!(report::report(&story.state).held, None, "it receives again");
+    assert_eq!(
+        report::report(&story.state, story.now).held,
+        None,
+        "it receives again"
+    );
 }
 
 #[test]
@@ -124,7 +133,7 @@ fn data_outside_of_the_history_is_quarantined_and_replaced_once_the_master_has_o
     assert_eq!(story.done(Outcome::Finished), "");
     assert_eq!(story.member_state(), MemberState::Quarantined);
     assert!(
-        report::report(&story.state)
+        report::report(&story.state, story.now)
             .problem
             .unwrap()
             .contains("0-1-6")
@@ -133,13 +142,13 @@ fn data_outside_of_the_history_is_quarantined_and_replaced_once_the_master_has_o
     assert_eq!(story.exited(1), "make data for 1");
     assert_eq!(story.done(Outcome::DataMade(data(2))), "first start on 2");
     assert_eq!(story.done(Outcome::Started(process(2))), "promise 2 on 2");
-    assert_eq!(report::report(&story.state).data, None);
+    assert_eq!(report::report(&story.state, story.now).data, None);
     let answer = story.event(Event::Promised {
         epoch: Epoch(2),
         data: Some(data(2)),
     });
     assert_eq!(answer, "hold 2");
-    assert_eq!(report::report(&story.state).data, Some(data(2)));
+    assert_eq!(report::report(&story.state, story.now).data, Some(data(2)));
     assert_eq!(story.done(held("", "")), "", "a donor is awaited");
     assert_eq!(story.after(10), "apply 2");
     // Its new data does not vote yet.
@@ -193,7 +202,7 @@ fn a_member_that_lost_its_data_reads_the_canary_until_it_has_it() {
         process: process(1),
         number: Ok(3),
     });
-    assert_eq!(report::report(&story.state).canary, 3);
+    assert_eq!(report::report(&story.state, story.now).canary, 3);
     assert_eq!(story.after(1), "");
 }
 
@@ -273,7 +282,7 @@ fn an_applier_that_stops_takes_the_receiver_with_it() {
         }
     );
     assert!(
-        report::report(&story.state)
+        report::report(&story.state, story.now)
             .problem
             .unwrap()
             .contains("duplicate key")
@@ -301,7 +310,7 @@ fn a_receiver_without_its_master_is_told_and_left_alone() {
         }
     );
     assert!(
-        report::report(&story.state)
+        report::report(&story.state, story.now)
             .problem
             .unwrap()
             .contains("no route")

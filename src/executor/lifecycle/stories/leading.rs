@@ -72,7 +72,10 @@ fn only_the_elected_incarnations_become_master() {
             "it stays closed and has reported what it holds"
         );
         assert_eq!(story.member_state(), MemberState::Closed);
-        assert_eq!(report::report(&story.state).held.unwrap().epoch, Epoch(1));
+        assert_eq!(
+            report::report(&story.state, story.now).held.unwrap().epoch,
+            Epoch(1)
+        );
     }
 }
 
@@ -85,7 +88,7 @@ fn a_winner_without_the_history_refuses() {
         story.member_state(),
         MemberState::Refused { epoch: Epoch(1) }
     );
-    assert!(report::report(&story.state).problem.is_some());
+    assert!(report::report(&story.state, story.now).problem.is_some());
 }
 
 #[test]
@@ -110,7 +113,7 @@ fn a_master_is_killed_when_another_epoch_begins() {
         let mut story = Story::master(1);
         assert_eq!(story.goal(phase), "promise 2 on 1; KILL 1");
         assert_eq!(
-            report::report(&story.state).held,
+            report::report(&story.state, story.now).held,
             None,
             "killed but not read does not count"
         );
@@ -174,7 +177,7 @@ fn a_deposed_master_is_killed_though_the_promise_cannot_be_stored() {
         "",
         "nothing is done for the epoch"
     );
-    assert_eq!(report::report(&story.state).promised, Epoch(1));
+    assert_eq!(report::report(&story.state, story.now).promised, Epoch(1));
     assert_eq!(story.after(1), "promise 2 on 1");
 }
 
@@ -230,7 +233,7 @@ fn commits_whose_acknowledgement_was_lost_are_released_by_another_commit() {
         assert_eq!(look(&mut story, "0-1-9", 0), "", "nobody could acknowledge");
     }
     assert!(
-        report::report(&story.state)
+        report::report(&story.state, story.now)
             .problem
             .unwrap()
             .contains("no commit gets")
@@ -241,5 +244,5 @@ fn commits_whose_acknowledgement_was_lost_are_released_by_another_commit() {
         process: process(1),
     });
     assert_eq!(look(&mut story, "0-1-10", 1), "", "it goes on");
-    assert_eq!(report::report(&story.state).problem, None);
+    assert_eq!(report::report(&story.state, story.now).problem, None);
 }

@@ -24,7 +24,7 @@ fn with_donor(mut goal: Goal, instead_of: u128) -> Goal {
 }
 
 fn wanted(story: &Story) -> Option<WantsDonor> {
-    report::report(&story.state).wants_donor
+    report::report(&story.state, story.now).wants_donor
 }
 
 /// An empty member of a cluster whose master has opened, for which a donor was named.
@@ -44,7 +44,7 @@ fn a_copy_takes_the_place_of_an_empty_directory() {
     let (mut story, _) = copying();
     assert_eq!(story.done(Outcome::Copied(data(5))), "KILL 1");
     assert_eq!(story.exited(1), "first start on the copy 5 instead of 1");
-    assert_eq!(report::report(&story.state).data, None);
+    assert_eq!(report::report(&story.state, story.now).data, None);
     assert_eq!(story.done(Outcome::Started(process(2))), "promise 2 on 5");
     let promised = Event::Promised {
         epoch: Epoch(2),
@@ -162,7 +162,7 @@ fn a_copy_goes_on_in_the_next_epoch_unless_the_member_votes() {
     story.done(Outcome::Started(process(2)));
     assert_eq!(story.done(held("", "")), "");
     assert_eq!(
-        report::report(&story.state).held.unwrap().epoch,
+        report::report(&story.state, story.now).held.unwrap().epoch,
         Epoch(3),
         "its empty data is reported"
     );
