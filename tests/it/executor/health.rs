@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -276,7 +276,7 @@ fn child_called(parent: i32, word: &str) -> Option<i32> {
 
 /// A sandbox on a disk of its own.
 struct SmallDisk {
-    path: std::path::PathBuf,
+    path: PathBuf,
 }
 
 impl SmallDisk {
@@ -295,14 +295,12 @@ impl SmallDisk {
 
     /// Leaves no space on it.
     fn fill(&self) {
-        let space = nix::sys::statvfs::statvfs(&self.path).unwrap();
-        let bytes = space.blocks_available() * space.fragment_size();
-        let file = std::fs::File::create(self.filler()).unwrap();
-        nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), 0, bytes as i64).unwrap();
-    }
-
-    fn filler(&self) -> std::path::PathBuf {
-        Path::join(&self.path, "filler")
+        use std::io::Write as _;
+        let mut file = std::fs::File::create(self.path.join("filler")).unwrap();
+        // The last write is one that does not fit as a whole, so smaller ones have to follow.
+        for size in [1 << 20, 4096, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
     }
 }
 
