@@ -377,7 +377,7 @@ impl Cause {
             Self::ServerEnded => "server-ended",
             Self::Refused => "refused",
             Self::Stopping => "stopping",
-            Self::Stuck => "its commits were not acknowledged for long",
+            Self::Stuck => "stuck",
             Self::SessionLost => "session-lost",
             Self::Other => "other",
         }
