@@ -278,7 +278,11 @@ fn form(one: &Resource) -> Result<(), String> {
     let (scalar, ranges, set) = (&one.scalar, &one.ranges, &one.set);
     match one.r#type() {
         value::Type::Scalar => match (scalar, ranges, set) {
-            (Some(scalar), None, None) if scalar.value != 0.0 && !(scalar.value >= 0.001) => {
+            // Amounts are counted in thousandths; what would be counted as none must be none.
+            (Some(scalar), None, None)
+                if scalar.value.is_nan()
+                    || scalar.value != 0.0 && (scalar.value * 1000.0).round() <= 0.0 =>
+            {
                 return Err("Invalid scalar resource: value <= 0".to_owned());
             }
             (Some(_), None, None) => {}
