@@ -44,6 +44,16 @@ test: setup lint ## Everything that must hold: lint, unit and integration tests 
 soak: setup ## Break things by chance under load, and compare: make soak MINUTES=30, SEED=n repeats an order
 	MINUTES=$(or $(MINUTES),30) $(if $(SEED),SEED=$(SEED)) $(CARGO) test --test e2e faults::soak -- --ignored --nocapture
 
+SEEDS ?= 0..20000
+
+.PHONY: sim
+sim: ## Play simulated histories: SEEDS=from..to on all cores, or one seed with all that happens in it
+	SEEDS=$(SEEDS) $(CARGO) test --profile sim --lib -- --ignored --nocapture simulation::run::many_seeds
+
+.PHONY: sim-rules
+sim-rules: ## Break each rule of failover on purpose, and show that the simulation finds the harm
+	$(CARGO) test --profile sim --lib -- --ignored --nocapture simulation::mutations
+
 .PHONY: bench
 bench: setup release ## Measure; prints ratios taken in one run
 	@scripts/bench

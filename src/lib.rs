@@ -66,6 +66,8 @@ pub mod mysql;
 pub mod rules;
 pub mod scheduler;
 pub mod secret;
+#[cfg(test)]
+mod simulation;
 pub mod telemetry;
 pub mod time;
 pub mod zookeeper;

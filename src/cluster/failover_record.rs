@@ -95,6 +95,8 @@ pub enum Cause {
     Stuck,
     /// Its executor's ZooKeeper session has ended, and silence counts.
     SessionLost,
+    /// It was elected and has not opened, and a voter has come back that holds more.
+    Outdone,
     /// Something that this version has no word for.
     #[serde(other)]
     Other,
@@ -379,6 +381,7 @@ impl Cause {
             Self::Stopping => "stopping",
             Self::Stuck => "stuck",
             Self::SessionLost => "session-lost",
+            Self::Outdone => "outdone",
             Self::Other => "other",
         }
     }

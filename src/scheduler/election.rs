@@ -2,11 +2,12 @@
 //!
 //! An election is decided by the reports of `q = |V| - k` voters that count. A report counts if it
 //! was read after the promise of this epoch, from the data that the voter had when it acknowledged.
+//! Voters that are about to report are waited for a moment.
 //! The winner holds the highest marker, then the most; among equals the one with the least left to
 //! apply. `durability=async` has no quorum to speak of: its voters are all asked, and the most
 //! advanced of those that answer before the election timeout wins.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, time::Duration};
 
 use super::{observed::Observed, state::Policy};
 use crate::{
@@ -20,6 +21,11 @@ use crate::{
     rules::{Rule, Rules},
     time::Timestamp,
 };
+
+/// How long an election with enough reports waits for those voters that run and have not been read yet, which takes
+/// milliseconds. The more are asked, the fewer hold something afterwards that the winner lacks; where half of
+/// the voters are enough, the winner may need the acknowledgement of just the one that was not asked.
+const READING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A voter whose report counts in this epoch.
 #[derive(Debug, Clone)]
@@ -92,7 +98,13 @@ pub fn decide<'a>(
     let quorum = record.voters.quorum();
     let deadline = record.epoch_since.plus(policy.election_timeout);
     let (enough, until) = match record.spec.durability {
-        Durability::Majority => (votes(&counted, &missing, policy.rules) >= quorum, None),
+        Durability::Majority => {
+            let patience = record.epoch_since.plus(READING_PATIENCE);
+            let reads = missing.iter().any(|(_, why)| *why == Missing::NotRead);
+            let enough = votes(&counted, &missing, policy.rules) >= quorum;
+            let in_time = !reads || now >= patience;
+            (enough && in_time, enough.then_some(patience))
+        }
         Durability::Async => {
             let all_in = missing.iter().all(|(_, why)| *why == Missing::DataLost);
             (all_in || now >= deadline, Some(deadline))

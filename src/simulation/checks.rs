@@ -1,0 +1,305 @@
+//! Looking at the world from outside: what must never be, whatever Cotton thinks.
+
+use std::rc::Rc;
+
+use super::{
+    history::TransactionId,
+    mysqld::Data,
+    setup::Weather,
+    world::{SECOND, World, note},
+};
+use crate::cluster::{
+    gtid::Position,
+    id::Epoch,
+    record::{ClusterRecord, Mastership},
+    voters::Durability,
+};
+
+/// For how long discovery may name a master that does not serve, while nothing keeps the scheduler from seeing that:
+/// a session timeout, what comes on top after an outage, and the checker's own pace.
+const DETECTION: u64 = 20 * SECOND;
+
+/// How often discovery is looked at.
+pub const LOOK_EVERY: u64 = SECOND;
+
+impl World {
+    fn promises_durability(&self) -> bool {
+        self.setup.durability == Durability::Majority
+    }
+
+    /// Where discovery says that the master is.
+    pub fn discovered_master(&self) -> Option<(usize, u16)> {
+        let (record, _) = self.zookeeper.record.as_ref()?;
+        let task = record.task(record.published.master?)?;
+        Some((task.host.trim_start_matches('h').parse().ok()?, task.port))
+    }
+
+    /// A master has told a client that its write is done.
+    pub fn acknowledge(&mut self, process: usize, index: usize) {
+        let data = self.processes[process].data;
+        let id = self.data[data].binlog[index];
+        self.history.acknowledged.push(id);
+        // I2: what a deposed master acknowledges is what its successor has.
+        let Some((epoch, master)) = self.history.opened.last().copied() else {
+            return;
+        };
+        if self.promises_durability() && master != data && !self.data[master].has.contains(id) {
+            self.wrong(|| format!("I2: {id} was acknowledged by mysqld {process}, and the master of {epoch} does not have it"));
+        }
+    }
+
+    /// A master lets clients in.
+    pub fn master_has_opened(&mut self, executor: usize, process: usize) {
+        let Some(epoch) = self.executors[executor]
+            .step
+            .as_ref()
+            .and_then(|step| step.step.epoch())
+        else {
+            return;
+        };
+        let data = self.processes[process].data;
+        self.history.opened.push((epoch, data));
+        if self.promises_durability() {
+            let missing = self.missing_on(data);
+            if let Some(id) = missing {
+                self.wrong(|| format!("I1: the new master of {epoch} does not have {id}, which was acknowledged or read"));
+            }
+        }
+    }
+
+    fn missing_on(&self, data: usize) -> Option<TransactionId> {
+        let has = &self.data[data].has;
+        let owed = self.history.acknowledged.iter().chain(&self.history.read);
+        owed.copied().find(|id| !has.contains(*id))
+    }
+
+    /// A data directory is about to be set aside.
+    pub fn set_aside(&mut self, data: usize) {
+        note!(
+            self,
+            "data {data} of member {} is set aside",
+            self.data[data].member
+        );
+        self.data[data].gone = true;
+        if !self.promises_durability() {
+            return;
+        }
+        // I4: what it holds and what counts is held by those whose acknowledgements made it count.
+        let wanted = self
+            .zookeeper
+            .record
+            .as_ref()
+            .map_or(0, |(record, _)| record.voters.k_floor as usize);
+        let lost_to_faults = self.data.iter().any(|data| data.gone_by_fault);
+        let wanted = if lost_to_faults { 1 } else { wanted + 1 };
+        let acknowledged = self.history.acknowledged.iter().copied();
+        let mut held = acknowledged.filter(|id| self.data[data].has.contains(*id));
+        let lonely = held.find(|id| {
+            let copies = self
+                .data
+                .iter()
+                .filter(|data| !data.gone && data.has.contains(*id));
+            copies.count() < wanted
+        });
+        if let Some(id) = lonely {
+            self.wrong(|| {
+                format!("I4: data {data} was set aside, and {id} is on fewer than {wanted} others")
+            });
+        }
+    }
+
+    /// The record is about to be replaced.
+    pub fn record_changes(&mut self, record: &Rc<ClusterRecord>) {
+        if self.trace.is_some() {
+            let text = format!(
+                "record: epoch {} {} published {:?} voters {:?} k={}",
+                record.epoch,
+                match &record.mastership {
+                    Mastership::Unborn => "unborn".to_owned(),
+                    Mastership::Electing => "electing".to_owned(),
+                    Mastership::Elected(e) => format!(
+                        "elected member {} opened {} for {}",
+                        e.member, e.opened, e.history
+                    ),
+                },
+                (record.published.master, &record.published.slaves),
+                record.voters.members,
+                record.voters.k_floor,
+            );
+            self.write_down(text);
+        }
+        if self.setup.weather == Weather::Control && record.epoch > Epoch(1) {
+            self.wrong(|| {
+                "I5: a failover, though nothing has failed but scheduler, Mesos and ZooKeeper"
+                    .to_owned()
+            });
+        }
+    }
+
+    /// A write of a client has failed.
+    pub fn client_failed(&mut self, how: &str) {
+        let born = self
+            .clients
+            .0
+            .iter()
+            .any(|client| client.last_success.is_some());
+        if self.setup.weather == Weather::Control && born {
+            self.wrong(|| {
+                format!("I5: {how}, though nothing has failed but scheduler, Mesos and ZooKeeper")
+            });
+        }
+    }
+
+    /// I3: what discovery names serves, or has just died.
+    pub fn look_at_discovery(&mut self) {
+        let serves = self.discovered_master().is_none_or(|address| {
+            self.listening.get(&address).is_some_and(|process| {
+                let it = &self.processes[*process];
+                !it.read_only && it.admitted
+            })
+        });
+        if serves || !self.scheduler_sees_all() {
+            self.discovery_wrong_since = None;
+        } else if self.now > *self.discovery_wrong_since.get_or_insert(self.now) + DETECTION {
+            self.wrong(|| {
+                "I3: discovery has named a master for long that does not serve".to_owned()
+            });
+        }
+        self.after(LOOK_EVERY, World::look_at_discovery);
+    }
+
+    /// Whether nothing keeps the scheduler from seeing and acting, and enough others are there to elect another master.
+    fn scheduler_sees_all(&self) -> bool {
+        let leads = self.leader().is_some_and(|leader| {
+            let it = &self.schedulers[leader];
+            it.session.connected && !it.paused
+        });
+        let Some((record, _)) = &self.zookeeper.record else {
+            return false;
+        };
+        let master = self.discovered_master();
+        let mut alive = self.executors.iter().filter(|executor| executor.alive);
+        let others = alive.clone().filter(|it| {
+            let votes = record.voters.members.contains_key(&it.member);
+            votes && it.process.is_some() && Some((it.host, it.port)) != master
+        });
+        leads
+            && others.count() >= record.voters.quorum()
+            && alive.all(|it| it.session.connected && !it.paused)
+    }
+
+    // === the end ===
+
+    /// Whether what is left of the voters can elect a master and acknowledge its marker, so that progress may be demanded.
+    ///
+    /// Two things are beyond Cotton: too few voters have kept the data that they vote with; or so many of them hold
+    /// something that the best of them lacks that there are not enough left to acknowledge, and nothing may be set aside
+    /// before that (`docs/design/simulation.md`, "What is not demanded").
+    pub fn can_recover(&self) -> bool {
+        let Some((record, _)) = &self.zookeeper.record else {
+            return true;
+        };
+        let voters = &record.voters;
+        let alive = self.executors.iter().filter(|executor| executor.alive);
+        let mut left: Vec<&Data> = Vec::new();
+        for executor in alive {
+            let directories = &executor.sandbox.borrow().directories;
+            let data = directories.iter().map(|data| &self.data[*data]);
+            let votes = |data: &&Data| !data.gone && voters.counts(executor.member, data.id);
+            let is_voter = voters.members.contains_key(&executor.member);
+            left.extend(data.rev().find(|data| is_voter && votes(data)));
+        }
+        if record.spec.durability == Durability::Async {
+            return !left.is_empty();
+        }
+        let held = |data: &Data| self.held_by(data);
+        let better = |a: &&&Data, b: &&&Data| {
+            let (a, b) = (held(a), held(b));
+            let marker = |position: &Position| position.highest_marker(record.uuid);
+            Position::more_complete(&a, &b, record.uuid).unwrap_or(marker(&a).cmp(&marker(&b)))
+        };
+        let Some(best) = left.iter().max_by(better) else {
+            return false;
+        };
+        let agrees = |data: &&&Data| {
+            let all = data.binlog.iter().chain(&data.relay);
+            all.into_iter().all(|id| best.has.contains(*id))
+        };
+        let agree = left.iter().filter(agrees).count();
+        left.len() >= voters.quorum() && agree > voters.k_floor as usize
+    }
+
+    /// What is still missing to a healthy cluster, if anything.
+    pub fn unfinished(&self, calm_since: u64) -> Option<String> {
+        let Some((record, _)) = &self.zookeeper.record else {
+            return Some("there is no record".to_owned());
+        };
+        let Some(elected) = record.elected().filter(|elected| elected.opened) else {
+            let awaited = self.leader().map(|leader| {
+                let clusters = &self.schedulers[leader].state.clusters;
+                clusters
+                    .values()
+                    .map(|cluster| cluster.awaited.reason.clone())
+                    .collect::<String>()
+            });
+            return Some(format!(
+                "no master is open: {}",
+                awaited.unwrap_or_default()
+            ));
+        };
+        if record.published.master != Some(elected.member) {
+            return Some("the master is not in discovery".to_owned());
+        }
+        let missing = record
+            .members
+            .keys()
+            .find(|member| **member != elected.member && !record.published.slaves.contains(member));
+        if let Some(member) = missing {
+            return Some(format!("member {member} is not in discovery"));
+        }
+        let succeeded =
+            |client: &super::clients::Client| client.last_success.is_some_and(|at| at > calm_since);
+        if !self.clients.0.iter().all(succeeded) {
+            return Some("a client has not written since".to_owned());
+        }
+        None
+    }
+
+    /// After all has come to rest: the master has what it owes, and everybody has what the master has.
+    pub fn check_the_end(&mut self) {
+        let Some((record, _)) = self.zookeeper.record.clone() else {
+            return;
+        };
+        let Some(elected) = record.elected() else {
+            return;
+        };
+        let Some(master) = self.data.iter().position(|data| data.id == elected.data) else {
+            return;
+        };
+        if self.promises_durability()
+            && let Some(id) = self.missing_on(master)
+        {
+            return self
+                .wrong(|| format!("I1: {id} was acknowledged or read, and is lost in the end"));
+        }
+        for executor in 0..self.executors.len() {
+            let it = &self.executors[executor];
+            let serves = it.alive && record.published.slaves.contains(&it.member);
+            let Some(process) = it.process.filter(|_| serves) else {
+                continue;
+            };
+            let data = &self.data[self.processes[process].data];
+            let extra = data
+                .binlog
+                .iter()
+                .copied()
+                .find(|id| !self.data[master].has.contains(*id));
+            if let Some(id) = extra {
+                let member = it.member;
+                return self.wrong(|| {
+                    format!("I2: member {member} serves {id}, which the master does not have")
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Playing histories: one, many on all cores, and the tests.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use super::{
+    Bend,
+    setup::Setup,
+    world::{SECOND, World},
+};
+
+/// How long after the last fault everything must be well again. Mesos takes 60 s to be sure of a lost launch, and
+/// members that failed wait for as long before they are launched again.
+const RECOVERY: u64 = 240 * SECOND;
+
+/// How a history ended.
+#[derive(Debug)]
+pub struct Ending {
+    pub violation: Option<String>,
+    pub trace: Vec<String>,
+    pub events: u64,
+    pub faults: u32,
+    pub acknowledged: usize,
+    pub epochs: usize,
+    pub recoverable: bool,
+    pub lasted: u64,
+}
+
+/// Plays the history of a seed.
+pub fn play(seed: u64, bend: Bend, traced: bool) -> Ending {
+    play_in(seed, Setup::draw(seed), bend, traced)
+}
+
+/// Plays the history of a seed in a setup of its own.
+pub fn play_in(seed: u64, setup: Setup, bend: Bend, traced: bool) -> Ending {
+    let mut world = World::new(seed, setup, bend);
+    if traced {
+        world.trace = Some(vec![format!("seed {seed}: {:?}", world.setup)]);
+    }
+    world.scheduler_starts();
+    world.clients_begin();
+    world.faults_begin();
+    world.look_at_discovery();
+    world.run_until(world.setup.faults_for);
+    let calm_since = world.now;
+    let mut recoverable = true;
+    if world.violation.is_none() {
+        world.faults_end();
+        recoverable = recover(&mut world, calm_since);
+    }
+    Ending {
+        events: world.events,
+        faults: world.faults,
+        acknowledged: world.history.acknowledged.len(),
+        epochs: world.history.opened.len(),
+        recoverable,
+        lasted: world.now,
+        trace: world.trace.unwrap_or_default(),
+        violation: world.violation,
+    }
+}
+
+/// Waits until everything is well. Returns whether that could be demanded.
+fn recover(world: &mut World, calm_since: u64) -> bool {
+    loop {
+        world.run_until(world.now + SECOND);
+        if world.violation.is_some() {
+            return true;
+        }
+        let Some(unfinished) = world.unfinished(calm_since) else {
+            break;
+        };
+        if world.now > calm_since + RECOVERY
+            || !world.can_recover() && world.now > calm_since + 30 * SECOND
+        {
+            if world.can_recover() {
+                world.wrong(|| format!("no progress: {unfinished}"));
+            }
+            return world.can_recover();
+        }
+    }
+    world.run_until(world.now + 2 * SECOND);
+    if world.violation.is_none() {
+        world.check_the_end();
+    }
+    true
+}
+
+fn fails(seed: u64, bend: Bend, ending: &Ending) -> String {
+    let traced = play(seed, bend, true);
+    let tail = traced.trace.len().saturating_sub(400);
+    format!(
+        "seed {seed}: {}\n{}\nseed {seed}: {}",
+        traced.trace.first().map_or("", String::as_str),
+        traced.trace[tail..].join("\n"),
+        ending.violation.as_deref().unwrap_or("it did not fail"),
+    )
+}
+
+/// A few histories, each time the tests run.
+#[test]
+fn histories_keep_every_promise() {
+    for seed in 0..60 {
+        let ending = play(seed, Bend::Nothing, false);
+        if ending.violation.is_some() {
+            panic!("{}", fails(seed, Bend::Nothing, &ending));
+        }
+    }
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [1, 2, 3] {
+        let (a, b) = (
+            play(seed, Bend::Nothing, true),
+            play(seed, Bend::Nothing, true),
+        );
+        assert_eq!(a.trace, b.trace);
+    }
+}
+
+/// `make sim SEEDS=from..to`: all of them on all cores, with a summary.
+#[test]
+#[ignore = "run by make sim, with seeds"]
+fn many_seeds() {
+    let text = std::env::var("SEEDS").unwrap_or_else(|_| "0..1000".to_owned());
+    let (from, to) = match text.split_once("..") {
+        Some((from, to)) => (from.parse().unwrap(), to.parse().unwrap()),
+        None => (text.parse().unwrap(), text.parse::<u64>().unwrap() + 1),
+    };
+    if to == from + 1 {
+        let ending = play(from, Bend::Nothing, true);
+        println!("{}\n{:?}", ending.trace.join("\n"), ending.violation);
+        return;
+    }
+    let (next, begun) = (AtomicU64::new(from), Instant::now());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let endings: Vec<(u64, Ending)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut endings = Vec::new();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= to {
+                    return endings;
+                }
+                endings.push((seed, play(seed, Bend::Nothing, false)));
+            }
+        };
+        let handles: Vec<_> = (0..workers).map(|_| scope.spawn(worker)).collect();
+        handles
+            .into_iter()
+            .flat_map(|handle| handle.join().unwrap())
+            .collect()
+    });
+    let sum = |of: fn(&Ending) -> u64| endings.iter().map(|(_, ending)| of(ending)).sum::<u64>();
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{} histories in {seconds:.1} s ({:.1} per second on {workers} cores), {:.0} simulated hours: {} faults, {} acknowledged writes, {} masters opened, {} events; {} could not recover",
+        endings.len(),
+        endings.len() as f64 / seconds,
+        sum(|e| e.lasted) as f64 / SECOND as f64 / 3600.0,
+        sum(|e| u64::from(e.faults)),
+        sum(|e| e.acknowledged as u64),
+        sum(|e| e.epochs as u64),
+        sum(|e| e.events),
+        sum(|e| u64::from(!e.recoverable)),
+    );
+    let mut failed: Vec<&(u64, Ending)> = endings
+        .iter()
+        .filter(|(_, e)| e.violation.is_some())
+        .collect();
+    failed.sort_by_key(|(seed, _)| *seed);
+    for (seed, ending) in failed.iter().take(40) {
+        println!("seed {seed}: {}", ending.violation.as_deref().unwrap_or(""));
+    }
+    assert!(
+        failed.is_empty(),
+        "{} of {} histories break a promise",
+        failed.len(),
+        endings.len()
+    );
+}
