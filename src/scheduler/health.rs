@@ -54,7 +54,7 @@ pub fn master_health(
         }
     }
     let silent_since = match observed.presence(record, member) {
-Presence::Live(report) => {
+        Presence::Live(report) => {
             return match reported_health(record, elected, observed, report) {
                 MasterHealth::Fine => outdone(record, elected, observed),
                 other => other,

@@ -318,20 +318,36 @@ impl World {
                 );
             }
             Action::Ping { process } => {
-                let Some(index) = self.process_with(executor, process) else { return };
+                let Some(index) = self.process_with(executor, process) else {
+                    return;
+                };
                 self.after_on_process(300, index, move |world| {
-                    world.tell(executor, Event::Answered { process, alive: true });
+                    world.tell(
+                        executor,
+                        Event::Answered {
+                            process,
+                            alive: true,
+                        },
+                    );
                 });
                 if self.processes[index].hung {
                     self.after(STATEMENT_TIMEOUT, move |world| {
-                        world.tell(executor, Event::Answered { process, alive: false });
+                        world.tell(
+                            executor,
+                            Event::Answered {
+                                process,
+                                alive: false,
+                            },
+                        );
                     });
                 }
                 let available = Some(1 << 30);
                 self.tell_soon(executor, Event::Space { available });
             }
             Action::Check { process } => {
-                let Some(index) = self.process_with(executor, process) else { return };
+                let Some(index) = self.process_with(executor, process) else {
+                    return;
+                };
                 self.after_on_process(300, index, move |world| {
                     world.commit(index, Kind::Proof, Waiter::Check { executor });
                 });
@@ -345,7 +361,9 @@ impl World {
                 self.ask_voters(executor, process, &master, voters);
             }
             Action::Guard { process, patience } => {
-                let Some(index) = self.process_with(executor, process) else { return };
+                let Some(index) = self.process_with(executor, process) else {
+                    return;
+                };
                 self.guard(index, micros(patience));
                 let started = Ok(());
                 self.tell_soon(executor, Event::Guarded { process, started });
@@ -394,7 +412,8 @@ impl World {
                 let place = place(&address.host);
                 let found = world.listening.get(&(place, address.port))?;
                 let it = &world.processes[*found];
-                let receives = it.receiver.source == Some(master) && it.receiver.connected.is_some();
+                let receives =
+                    it.receiver.source == Some(master) && it.receiver.connected.is_some();
                 (receives && !it.hung && world.both_open(host, place)).then_some(())
             };
             let all_receive = match voters.iter().all(|voter| receives(voter).is_some()) {
@@ -403,7 +422,10 @@ impl World {
             };
             let delay = if all_receive.is_ok() { 500 } else { 2 * SECOND };
             world.after(delay, move |world| {
-                let asked = Event::VotersAsked { process, all_receive };
+                let asked = Event::VotersAsked {
+                    process,
+                    all_receive,
+                };
                 world.tell(executor, asked);
             });
         });
@@ -486,11 +508,7 @@ impl World {
     }
 
     /// The running server, if it is this one.
-    pub fn process_with(
-        &self,
-        executor: usize,
-        id: ProcessId,
-    ) -> Option<usize> {
+    pub fn process_with(&self, executor: usize, id: ProcessId) -> Option<usize> {
         let process = self.executors[executor].process;
         process.filter(|process| self.processes[*process].id == id)
     }
