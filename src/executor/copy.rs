@@ -60,10 +60,10 @@ pub fn sync_folder(folder: &Path, wanted: &dyn Fn(&str, &Metadata) -> bool) -> i
         let threads: Vec<_> = (0..SYNC_THREADS.min(found.len()))
             .map(|_| thread::Builder::new().spawn_scoped(scope, work))
             .collect::<io::Result<_>>()?;
-        let ended = threads.into_iter().map(|thread| thread.join());
-        ended
-            .map(|result| result.unwrap_or_else(|_| Err(io::Error::other("a thread panicked"))))
-            .collect::<io::Result<()>>()
+        let mut ended = threads.into_iter().map(|thread| thread.join());
+        ended.try_for_each(|result| {
+            result.unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+        })
     })?;
     File::open(folder)?.sync_all()
 }

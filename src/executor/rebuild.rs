@@ -60,7 +60,7 @@ pub enum RebuildError {
         port: u16,
         /// What the server says.
         #[source]
-        source: mysql::Error,
+        source: Box<mysql::Error>,
     },
     /// The donor's executor does not hand it out, or it cannot be received.
     #[error("the data of member {donor} cannot be copied")]
@@ -116,7 +116,7 @@ pub async fn copy(
                 donor: donor.member,
                 host: donor.host.clone(),
                 port: donor.port,
-                source,
+                source: Box::new(source),
             })
         }
         Flavour::Mariadb => receive::receive(context, installed, donor, &unfinished)
