@@ -1,7 +1,7 @@
 //! Copying a donor's data into a new data directory, and what its first start does with it.
 //!
 //! The copy is made under a name that is never used and gets that of its incarnation when it is complete, as every new
-//! directory does ([`datadir`](super::datadir)). What an earlier attempt has left is removed first: it is part of a
+//! directory does ([`datadir`]). What an earlier attempt has left is removed first: it is part of a
 //! copy, so all of it is elsewhere.
 
 use std::{
