@@ -193,6 +193,7 @@ impl State {
                 _,
             ) => {
                 self.role = Role::Following { epoch, acknowledge };
+                self.health.received = Some(now);
                 // It receives again, so what was read is not all that it holds any more.
                 self.held = None;
                 let same_epoch = self.serving.filter(|serving| serving.epoch == epoch);

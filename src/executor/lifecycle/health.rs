@@ -35,6 +35,17 @@ const FULL: u64 = 4 << 20;
 /// voters connect anew after one of them, and that must have had its chance.
 const PATIENCE: u32 = 3;
 
+/// How often a server is looked at while its member is not ready yet, or while something hinders it. Nothing announces
+/// that an applier has stopped; a voter goes on acknowledging until that is seen.
+const LOOK_OFTEN: Duration = Duration::from_millis(200);
+
+/// In how many looks in a row commits must wait for acknowledgements, and none be completed, before one more is
+/// committed to release them. These looks are [`LOOK_OFTEN`] apart; a round trip takes milliseconds.
+const PROVE_AFTER: u32 = 3;
+
+/// How often that is tried.
+const PROVE_EVERY: Duration = Duration::from_secs(5);
+
 /// Signs of life of the running server.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Health {
@@ -315,6 +326,20 @@ fn is_stuck_at(state: &State) -> Option<Timestamp> {
     Some(since.plus(state.task.timings.commit_timeout * PATIENCE))
 }
 
+/// Whether a voter has received nothing for longer than a master in its place goes without a commit, though it is
+/// connected: then its connection, or the acknowledgements on it, are lost without a trace.
+pub(super) fn hears_nothing(state: &State) -> bool {
+    let receives = state.look.seen.as_ref().is_some_and(|seen| {
+        let replication = seen.replication.as_ref();
+        replication.is_some_and(|replication| replication.receiving)
+    });
+    let (Some(received), Some(seen)) = (state.health.received, state.health.seen) else {
+        return false;
+    };
+    let timings = &state.task.timings;
+    receives && seen.since(received) >= timings.commit_timeout + timings.check_interval * 2
+}
+
 // === what to do ===
 
 /// Asks for a sign of life, commits, and looks again when something will be certain.
@@ -339,6 +364,51 @@ fn commits_itself(state: &State) -> bool {
     // What clients commit may have been begun before the touch was lost.
     let proves = state.health.others_commit && state.lease.is_in_touch();
     is_master && state.health.pending.is_none() && !proves
+}
+
+/// Looks at the server from time to time.
+pub(super) fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
+    let in_its_place = match state.role {
+        Role::Master(_) => state.look.stuck == 0,
+        Role::Following { .. } => state.serving.is_some_and(|serving| serving.ready),
+        Role::Prepared(_) | Role::Marked(_) => false,
+        // Nothing is expected of it.
+        Role::Closed
+        | Role::Held(_)
+        | Role::Applied(_)
+        | Role::Refused(_)
+        | Role::Spoilt(_)
+        | Role::Quarantined(_) => return,
+    };
+    if state.look.begun.is_some() {
+        return;
+    }
+    let every = if in_its_place {
+        state.task.timings.check_interval
+    } else {
+        LOOK_OFTEN
+    };
+    match state.look.last.map(|last| last.plus(every)) {
+        Some(due) if now < due => plan.wake(due),
+        _ => plan.actions.push(Action::Observe { process }),
+    }
+}
+
+/// Releases commits that wait though enough replicas are there to acknowledge them.
+///
+/// An acknowledgement can get lost with a connection: the replica has the transaction, asks for the next one when
+/// it is back, and has no reason to acknowledge anything (MySQL bugs 104015 and 101056). The acknowledgement of a
+/// later commit counts for all before it; where there is no other client, that commit has to come from here.
+pub(super) fn release(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
+    let Some(seen) = &state.look.seen else { return };
+    let could_go_on = seen.clients >= acknowledgements(state) && state.mastership().is_some();
+    if state.look.stuck < PROVE_AFTER || state.look.proving || !could_go_on {
+        return;
+    }
+    match state.look.proved_at.map(|last| last.plus(PROVE_EVERY)) {
+        Some(due) if now < due => plan.wake(due),
+        _ => plan.actions.push(Action::Prove { process }),
+    }
 }
 
 /// Whether something that is done every so often is due; else the plan is made again when it is.

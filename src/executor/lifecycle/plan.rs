@@ -25,20 +25,9 @@ const MASTER_APPLIES_WITHIN: Duration = Duration::from_secs(60);
 /// How long a member that follows may take to apply what it has received before it says so and goes on.
 const MEMBER_APPLIES_WITHIN: Duration = Duration::from_secs(600);
 
-/// How often a server is looked at while its member is not ready yet, or while something hinders it. Nothing announces
-/// that an applier has stopped; a voter goes on acknowledging until that is seen.
-const LOOK_OFTEN: Duration = Duration::from_millis(200);
-
 /// How often a member that lost its data looks for the canary that takes it back into the vote. Until it is found, another
 /// failure can stop the cluster; it is one row read by its key.
 const READ_CANARY_EVERY: Duration = Duration::from_millis(50);
-
-/// In how many looks in a row commits must wait for acknowledgements, and none be completed, before one more is
-/// committed to release them. These looks are [`LOOK_OFTEN`] apart; a round trip takes milliseconds.
-const PROVE_AFTER: u32 = 3;
-
-/// How often that is tried.
-const PROVE_EVERY: Duration = Duration::from_secs(5);
 
 /// What to do, and when to think again though nothing happens.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -235,8 +224,8 @@ fn live(state: &State, now: Timestamp, plan: &mut Plan) {
     }
     health::watch(state, id, now, plan);
     lease::keep(state, id, now, plan);
-    look(state, id, now, plan);
-    release(state, id, now, plan);
+    health::look(state, id, now, plan);
+    health::release(state, id, now, plan);
     canary(state, id, now, plan);
     step(state, now, plan);
 }
@@ -304,51 +293,6 @@ fn fence(state: &State) -> Option<&'static str> {
         return Some("its data is not part of the history, and the cluster has a master");
     }
     None
-}
-
-/// Looks at the server from time to time.
-fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
-    let in_its_place = match state.role {
-        Role::Master(_) => state.look.stuck == 0,
-        Role::Following { .. } => state.serving.is_some_and(|serving| serving.ready),
-        Role::Prepared(_) | Role::Marked(_) => false,
-        // Nothing is expected of it.
-        Role::Closed
-        | Role::Held(_)
-        | Role::Applied(_)
-        | Role::Refused(_)
-        | Role::Spoilt(_)
-        | Role::Quarantined(_) => return,
-    };
-    if state.look.begun.is_some() {
-        return;
-    }
-    let every = if in_its_place {
-        state.task.timings.check_interval
-    } else {
-        LOOK_OFTEN
-    };
-    match state.look.last.map(|last| last.plus(every)) {
-        Some(due) if now < due => plan.wake(due),
-        _ => plan.actions.push(Action::Observe { process }),
-    }
-}
-
-/// Releases commits that wait though enough replicas are there to acknowledge them.
-///
-/// An acknowledgement can get lost with a connection: the replica has the transaction, asks for the next one when
-/// it is back, and has no reason to acknowledge anything (MySQL bugs 104015 and 101056). The acknowledgement of a
-/// later commit counts for all before it; where there is no other client, that commit has to come from here.
-fn release(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
-    let Some(seen) = &state.look.seen else { return };
-    let could_go_on = seen.clients >= acknowledgements(state) && state.mastership().is_some();
-    if state.look.stuck < PROVE_AFTER || state.look.proving || !could_go_on {
-        return;
-    }
-    match state.look.proved_at.map(|last| last.plus(PROVE_EVERY)) {
-        Some(due) if now < due => plan.wake(due),
-        _ => plan.actions.push(Action::Prove { process }),
-    }
 }
 
 /// Writes the canary that the goal asks for, as master; reads it, as a member that has to get all of its
@@ -595,6 +539,10 @@ fn keep_following(
             refuse_clients: false,
         };
         return plan.begin(state, halt, "the applier stopped with an error");
+    }
+    if acknowledge && master.opened && health::hears_nothing(state) {
+        let hold = Step::Hold { epoch };
+        return plan.begin(state, hold, "nothing is received, and it connects anew");
     }
     if acknowledge != may_acknowledge(state, goal) {
         let hold = Step::Hold { epoch };

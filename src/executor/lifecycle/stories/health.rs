@@ -423,3 +423,36 @@ fn nobody_opens_who_may_have_been_replaced() {
     assert_eq!(story.guarded(Ok(())), "");
     assert_eq!(story.contact(true), "open 1");
 }
+
+/// Goal: a voter that receives nothing although it is connected connects anew, once in so long. Method: looks that see
+/// the same; one that sees more in between.
+#[test]
+fn a_voter_that_receives_nothing_connects_anew() {
+    let mut story = Story::follower(1);
+    story.goal(opened(elected(1, OTHER, 1, "")));
+    let look = |story: &mut Story, received: &str| {
+        let begun = story.after(1);
+        let seen = Observation {
+            received: position(received),
+            ..seen(true, None)
+        };
+        let told = story.event(Event::Observed {
+            process: process(1),
+            seen: Ok(Box::new(seen)),
+        });
+        begun + &told
+    };
+    for n in 1..20 {
+        assert_eq!(look(&mut story, &format!("0-1-{n}")), "");
+    }
+    for _ in 0..11 {
+        assert_eq!(look(&mut story, "0-1-19"), "");
+    }
+    assert_eq!(look(&mut story, "0-1-19"), "hold 1");
+    assert_eq!(story.done(held("", "")), "apply 1");
+    assert!(story.done(Outcome::Finished).starts_with("follow"));
+    story.done(Outcome::Finished);
+    for _ in 0..11 {
+        assert_eq!(look(&mut story, "0-1-19"), "");
+    }
+}
