@@ -149,7 +149,10 @@ impl Health {
             && before.is_some_and(|before| {
                 count(&seen.executed).saturating_sub(count(&before.executed)) > own
             });
-        if before.is_none_or(|before| before.received != seen.received) {
+        let is_new = |before: &Observation| {
+            before.received != seen.received || before.executed != seen.executed
+        };
+        if before.is_none_or(is_new) {
             self.received = Some(now);
         }
     }
