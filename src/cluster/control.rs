@@ -204,6 +204,9 @@ pub struct Report {
     /// Whether it holds nothing and waits for a donor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wants_donor: Option<WantsDonor>,
+    /// The data directory that this task has set aside last, because it holds what is not in the cluster's history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_aside: Option<SetAside>,
     /// The port at which the executor hands out a stream of its server's data to other executors of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_port: Option<u16>,
@@ -226,6 +229,30 @@ pub enum Trouble {
     Stuck,
     /// The master was out of touch with ZooKeeper without proof that it was not replaced. It is killed.
     Lapsed,
+}
+
+/// A data directory that was set aside, in the words of a report. Paths begin at the task's sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Which one.
+    pub data: DataId,
+    /// The transactions in it that are not in the cluster's history.
+    pub extras: Position,
+    /// The file with these transactions as SQL (gzip), once they are exported.
+    pub export: Option<String>,
+    /// Why they are not, in the last attempt.
+    pub problem: Option<String>,
+}
+
+/// What a member holds beyond the cluster's history, and where that ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beyond {
+    /// The transactions that are not in the history.
+    pub extras: Position,
+    /// The history that the member's own has in common with the cluster's, or contains.
+    pub common: Position,
+    /// What the member has executed of all that it holds.
+    pub executed: Position,
 }
 
 /// The kind of a server, read from its binary.

@@ -203,6 +203,15 @@ impl fmt::Display for Position {
 /// up to `m` exactly that survived. Epochs whose winner died before any later winner had its marker are
 /// no part of the history and are passed over.
 pub fn extras(held: &Position, lineage: &[(Epoch, Position)], cluster: Uuid) -> Option<Position> {
+    beyond(held, lineage, cluster).map(|(extras, _)| extras)
+}
+
+/// The same with the history that it was compared with.
+pub fn beyond<'a>(
+    held: &Position,
+    lineage: &'a [(Epoch, Position)],
+    cluster: Uuid,
+) -> Option<(Position, &'a Position)> {
     let marker = held.highest_marker(cluster);
     let (newest, mut history) = lineage.last().map(|(epoch, history)| (*epoch, history))?;
     if newest <= marker {
@@ -217,7 +226,7 @@ pub fn extras(held: &Position, lineage: &[(Epoch, Position)], cluster: Uuid) -> 
         }
     }
     let more = held.minus(history);
-    (!more.is_empty()).then_some(more)
+    (!more.is_empty()).then_some((more, history))
 }
 
 /// The epoch in whose history a winner stood that held `history`.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::cluster::{
-    control::{Address, ClusterUser, Report},
+    control::{Address, Beyond, ClusterUser, Report},
     donor::Donor,
     gtid::Position,
     id::{DataId, Epoch, MemberId, ProcessId},
@@ -98,6 +98,13 @@ pub enum Action {
     ReadCanary {
         /// Which server.
         process: ProcessId,
+    },
+    /// Export what a data directory that was set aside holds beyond the history. Answered by `Exported`.
+    Export {
+        /// Which directory.
+        data: DataId,
+        /// What.
+        beyond: Box<Beyond>,
     },
     /// Write the report into ZooKeeper, now or when that can be reached. It replaces earlier ones.
     Report(Box<Report>),

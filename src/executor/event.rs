@@ -113,6 +113,13 @@ pub enum Event {
     /// The executor itself did not run for a while: it was stopped, or got no processor. What was not answered
     /// in that time was perhaps answered and not heard.
     Overslept,
+    /// What a data directory that was set aside holds beyond the history was exported.
+    Exported {
+        /// Which directory.
+        data: DataId,
+        /// The export's path in the sandbox; or why there is none, as a sentence.
+        export: Result<String, String>,
+    },
     /// The task is to end.
     Kill {
         /// How long that may take before the agent ends the container.

@@ -20,14 +20,15 @@ use super::{
     install::Installed,
     mysqld::Group,
     promise::Promise,
+    quarantine,
     steps::{self, Brought, Context, Running},
     watchdog::Watchdog,
 };
 use crate::{
     cluster::{
-        control::Address,
+        control::{Address, Beyond},
         flavour::Flavour,
-        id::{MemberId, ProcessId},
+        id::{DataId, MemberId, ProcessId},
     },
     mesos::{executor::ExecutorHandle, v1},
     mysql::{Server, remote},
@@ -125,6 +126,24 @@ impl Hands {
             Brought::Running(running) => self.watch(running),
             Brought::Watchdog(process, watchdog) => self.keep_watchdog(process, watchdog),
         }
+    }
+
+    /// Exports what a data directory that was set aside holds beyond the history.
+    fn export(&self, data: DataId, beyond: Beyond) {
+        let context = Arc::clone(&self.context);
+        let (installed, events) = (self.installed.clone(), self.events.clone());
+        task::spawn(async move {
+            let export = match installed {
+                Some(installed) => quarantine::export(&context, &installed, data, &beyond)
+                    .await
+                    .map_err(|error| chain(&error)),
+                None => Err("no server is installed yet".to_owned()),
+            };
+            if let Err(problem) = &export {
+                warn!(%data, problem, "what is not in the cluster's history was not exported; its data directory is kept");
+            }
+            send(&events, Event::Exported { data, export }).await;
+        });
     }
 
     /// Begins to hand the server's data out to other executors.
@@ -273,6 +292,7 @@ impl Hands {
                     .map_err(|error| chain(&error));
                 Event::Canary { process, number }
             }),
+            Action::Export { data, beyond } => self.export(data, *beyond),
             Action::Report(report) => {
                 info!(
                     state = ?report.state,

@@ -24,6 +24,7 @@
 //! reporting it before the promise is stored; pointing at a master before comparing with its history.
 
 mod apply;
+mod aside;
 mod health;
 mod lease;
 mod plan;
@@ -76,6 +77,9 @@ pub struct State {
     look: Look,
     canary: Canary,
     rebuild: rebuild::Rebuild,
+    /// The data directory that was set aside last, or is about to be.
+    aside: Option<aside::Aside>,
+    export_problem: Option<String>,
     /// Where the executor hands out its server's data.
     stream_port: Option<u16>,
     health: Health,
@@ -266,6 +270,8 @@ impl State {
             look: Look::default(),
             canary: Canary::default(),
             rebuild: rebuild::Rebuild::default(),
+            aside: None,
+            export_problem: None,
             stream_port: None,
             health: Health::default(),
             lease: Lease::default(),
@@ -336,6 +342,7 @@ impl State {
                 self.canary.under_way = true;
                 self.canary.last = Some(now);
             }
+            Action::Export { .. } => self.export_begun(),
             Action::Report(report) => self.reported = Some((**report).clone()),
             Action::Update(update) => match update {
                 TaskUpdate::Starting => self.told.starting = true,

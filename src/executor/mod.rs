@@ -9,9 +9,8 @@
 //!
 //! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
-//!   [`install`], [`datadir`], [`rebuild`], [`receive`],
-//!   [`donor`], [`stream`], [`tools`], [`mysqld`], [`mod@watchdog`],
-//!   [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
+//!   [`install`], [`datadir`], [`quarantine`], [`rebuild`], [`receive`], [`donor`], [`stream`], [`tools`],
+//!   [`mysqld`], [`mod@watchdog`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
 //!
 //! The server dies with the executor (a death signal), the executor does not die with its agent, and losing
 //! ZooKeeper changes nothing by itself.
@@ -28,6 +27,7 @@ pub mod install;
 pub mod lifecycle;
 pub mod mysqld;
 pub mod promise;
+pub mod quarantine;
 pub mod rebuild;
 pub mod receive;
 pub mod sandbox;

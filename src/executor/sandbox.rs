@@ -6,6 +6,7 @@
 //! ├── my.cnf                  rendered anew at every start of the server
 //! ├── copy.cnf               how mariadb-backup logs in, while another member copies this one
 //! ├── copy.log               what the tools print that make or receive a copy
+//! ├── export.log             what the binlog tool prints
 //! ├── birth.sql               only while a new data directory is started for the first time
 //! ├── run/            0700    mysqld.sock, mysqld.pid
 //! ├── tmp/            0700    the server's temporary files
@@ -13,7 +14,9 @@
 //! └── state/          0700    what must outlive the server process
 //!     ├── promise.json        the highest epoch promised, and which data directory is in use
 //!     ├── data/<data id>/     the data directory in use
-//!     └── quarantine/<data id>/   data directories that were set aside; never deleted here
+//!     └── quarantine/             data directories that were set aside
+//!         ├── <data id>/          kept until it is exported, and a while longer
+//!         └── <data id>.sql.gz    what it holds beyond the cluster's history
 //! ```
 //!
 //! A data directory's name is its incarnation, so that no crash can leave a directory under the
@@ -54,6 +57,9 @@ pub struct SandboxError {
 }
 
 impl Sandbox {
+    /// The folder of data directories that were set aside, from the sandbox on.
+    pub const QUARANTINE: &str = "state/quarantine";
+
     /// Makes the folders in `root` that are not there yet.
     ///
     /// # Errors
@@ -99,6 +105,11 @@ impl Sandbox {
         self.root.join("copy.cnf")
     }
 
+    /// What the binlog tool prints.
+    pub fn export_log(&self) -> PathBuf {
+        self.root.join("export.log")
+    }
+
     /// What the tools print that make or receive a copy.
     pub fn copy_log(&self) -> PathBuf {
         self.root.join("copy.log")
@@ -131,7 +142,7 @@ impl Sandbox {
 
     /// The folder of data directories that were set aside.
     pub fn quarantine_folder(&self) -> PathBuf {
-        self.root.join("state/quarantine")
+        self.root.join(Self::QUARANTINE)
     }
 
     /// The data directory of an incarnation.

@@ -34,6 +34,7 @@ const PURE: &[&str] = &[
     "src/executor/event.rs",
     "src/executor/lifecycle.rs",
     "src/executor/lifecycle/apply.rs",
+    "src/executor/lifecycle/aside.rs",
     "src/executor/lifecycle/health.rs",
     "src/executor/lifecycle/lease.rs",
     "src/executor/lifecycle/plan.rs",

@@ -75,6 +75,15 @@ impl GtidList {
         Self(own.map(|(domain, last)| (*domain, *last)).collect())
     }
 
+    /// The part of it in the domains that `other` has.
+    pub fn in_domains_of(&self, other: &Self) -> Self {
+        let shared = self
+            .0
+            .iter()
+            .filter(|(domain, _)| other.0.contains_key(domain));
+        Self(shared.map(|(domain, last)| (*domain, *last)).collect())
+    }
+
     /// Whether it has, in every domain of `other`, that transaction or a later one.
     pub fn contains(&self, other: &Self) -> bool {
         other.minus(self).is_empty()

@@ -72,6 +72,7 @@ impl State {
                     self.look.proving = false;
                 }
             }
+            Event::Exported { data, export } => self.exported(data, export, now),
             Event::HandsOut { port } => self.stream_port = Some(port),
             Event::Contact { in_touch } => self.lease.contact(in_touch, now),
             Event::Answered { process, alive } if self.running() == Some(process) => {
@@ -194,8 +195,9 @@ impl State {
             ) => {
                 self.role = Role::Following { epoch, acknowledge };
                 self.health.received = Some(now);
-                // It receives again, so what was read is not all that it holds any more.
+                // It receives again, so what was read is not all that it holds any more, and what was seen is over.
                 self.held = None;
+                self.look.seen = None;
                 let same_epoch = self.serving.filter(|serving| serving.epoch == epoch);
                 let new = Serving {
                     epoch,
@@ -220,6 +222,7 @@ impl State {
             ) => {
                 if refuse_clients {
                     self.role = Role::Quarantined(epoch);
+                    self.note_beyond();
                     self.serving = None;
                 } else {
                     self.applier_stopped(epoch, now);

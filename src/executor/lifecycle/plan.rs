@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    Data, Process, Role, State, TERMINATION, Why, applier_error, health, lease,
+    Data, Process, Role, State, TERMINATION, Why, applier_error, aside, health, lease,
     rebuild::{self, Next},
     report::report,
 };
 use crate::{
     cluster::{
-        control::{Goal, GoalPhase, MasterGoal},
+        control::{Beyond, Goal, GoalPhase, MasterGoal},
         gtid::{self, Position},
         id::{Epoch, ProcessId},
     },
@@ -55,6 +55,7 @@ pub fn plan(state: &State, now: Timestamp) -> Plan {
     } else {
         keep_promise(state, now, &mut plan);
         live(state, now, &mut plan);
+        aside::export(state, now, &mut plan);
         if !state.told.running && state.running().is_some() && state.data_in_use().is_some() {
             plan.actions.push(Action::Update(TaskUpdate::Running));
         }
@@ -68,6 +69,11 @@ pub fn plan(state: &State, now: Timestamp) -> Plan {
 
 /// What the member holds beyond the cluster's history, as far as the promised epoch's goal tells.
 pub(super) fn extras(state: &State) -> Option<Position> {
+    beyond(state).map(|beyond| beyond.extras)
+}
+
+/// The same with where the history ends.
+pub(super) fn beyond(state: &State) -> Option<Beyond> {
     let held = state.held.as_ref()?;
     let goal = state.promised_goal()?;
     let lineage: Vec<(Epoch, Position)> = goal
@@ -75,7 +81,12 @@ pub(super) fn extras(state: &State) -> Option<Position> {
         .iter()
         .map(|l| (l.epoch, l.history.clone()))
         .collect();
-    gtid::extras(&held.position, &lineage, goal.uuid)
+    let (extras, common) = gtid::beyond(&held.position, &lineage, goal.uuid)?;
+    Some(Beyond {
+        extras,
+        common: common.clone(),
+        executed: held.executed.clone(),
+    })
 }
 
 /// Whether this process was elected for a history that it does not hold.
@@ -543,6 +554,14 @@ fn keep_following(
     if acknowledge && master.opened && health::hears_nothing(state) {
         let hold = Step::Hold { epoch };
         return plan.begin(state, hold, "nothing is received, and it connects anew");
+    }
+    if rebuild::replay_is_refused(state) {
+        let hold = Step::Hold { epoch };
+        return plan.begin(
+            state,
+            hold,
+            "the master's binlogs do not go back far enough",
+        );
     }
     if acknowledge != may_acknowledge(state, goal) {
         let hold = Step::Hold { epoch };

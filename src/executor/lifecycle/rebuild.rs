@@ -105,6 +105,20 @@ fn holds_nothing(state: &State) -> bool {
     matches!(state.role, Role::Held(_)) && state.held.as_ref().is_some_and(empty)
 }
 
+/// Whether the member was to replay everything and the master does not have all of its binlogs any more
+/// (`ER_MASTER_FATAL_ERROR_READING_BINLOG`). Then only a copy helps.
+pub(super) fn replay_is_refused(state: &State) -> bool {
+    const READING_BINLOG: &str = "1236";
+    let Some(seen) = state.look.seen.as_ref() else {
+        return false;
+    };
+    let refused = seen.replication.as_ref().is_some_and(|replication| {
+        let error = replication.receiver_error.as_ref();
+        !replication.receiving && error.is_some_and(|error| error.contains(READING_BINLOG))
+    });
+    refused && seen.executed.is_empty() && seen.received.is_empty()
+}
+
 /// What the report says of it: nothing before the master has opened, and nothing to a master.
 pub(super) fn wants_donor(state: &State) -> Option<WantsDonor> {
     let goal = state.promised_goal()?;
@@ -133,6 +147,9 @@ impl State {
 
     /// What was read shows whether the member holds anything.
     pub(super) fn note_held(&mut self, now: Timestamp) {
+        if replay_is_refused(self) {
+            self.rebuild.replay = false;
+        }
         self.rebuild.empty_since = holds_nothing(self).then(|| {
             let known = self.rebuild.empty_since;
             known.unwrap_or(now)

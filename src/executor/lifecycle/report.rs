@@ -1,7 +1,9 @@
 //! What the executor says of its instance. Pure.
 
 use super::{
-    Data, Process, Role, State, applier_error, health, lease,
+    Data, Process, Role, State, applier_error,
+    aside::set_aside,
+    health, lease,
     plan::{extras, lacks_history},
     rebuild::wants_donor,
 };
@@ -30,6 +32,7 @@ pub fn report(state: &State, now: Timestamp) -> Report {
         problem: problem(state, now),
         trouble: health::trouble(state, now),
         wants_donor: wants_donor(state),
+        set_aside: set_aside(state),
         stream_port: state.stream_port,
     }
 }

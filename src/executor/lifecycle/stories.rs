@@ -447,6 +447,9 @@ fn text(action: &Action) -> Option<String> {
         Action::WriteCanary { number, .. } => format!("write canary {number}"),
         Action::ReadCanary { .. } => "read canary".into(),
         Action::Prove { .. } => "prove".into(),
+        Action::Export { data, beyond } => {
+            format!("export {} of {}", beyond.extras, data.0.as_u128())
+        }
         Action::Update(update) => format!("{update:?}"),
         Action::Exit => "exit".into(),
         Action::AskVoters { voters, .. } => {

@@ -420,6 +420,7 @@ impl World {
             problem: None,
             trouble: None,
             wants_donor: None,
+            set_aside: None,
             stream_port: None,
         };
         self.tell(Event::Reported {

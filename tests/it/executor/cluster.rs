@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use cotton::cluster::control::{MemberState, Report};
@@ -62,6 +65,18 @@ pub async fn has(member: &Member, numbers: &[i64]) {
         tokio::time::sleep(Duration::from_millis(20)).await;
         last = member.numbers().await.ok();
     }
+}
+
+/// The text of an export, which only the framework's user can read.
+fn exported(path: &Path) -> String {
+    let mode = std::fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let mut text = String::new();
+    let file = std::fs::File::open(path).unwrap();
+    flate2::read::GzDecoder::new(file)
+        .read_to_string(&mut text)
+        .unwrap();
+    text
 }
 
 fn is_greater(a: &Report, b: &Report, world: &World) -> bool {
@@ -185,6 +200,24 @@ async fn a_deposed_master_with_a_tail_is_quarantined(flavour: Flavour) {
         .join("state/quarantine")
         .join(old.data.unwrap().to_string());
     assert!(aside.is_dir(), "nothing is deleted");
+    let told = world
+        .reported(&members[0], "an export", |r| {
+            r.set_aside
+                .as_ref()
+                .is_some_and(|aside| aside.export.is_some())
+        })
+        .await
+        .set_aside
+        .unwrap();
+    assert_eq!(Some(told.data), old.data);
+    let export = members[0].sandbox.path().join(told.export.unwrap());
+    let sql = exported(&export);
+    assert!(sql.contains("### INSERT INTO `d`.`t`"), "{sql}");
+    assert!(sql.contains("###   @1=7"), "{sql}");
+    assert!(
+        !sql.contains("###   @1=1\n"),
+        "row 1 is in the history: {sql}"
+    );
 
     // Its new data does not vote; the canary takes it back.
     world.goal.canary = 1;

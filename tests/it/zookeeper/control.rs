@@ -41,6 +41,7 @@ fn report(member: u32, promised: u64) -> Report {
         problem: None,
         trouble: None,
         wants_donor: None,
+        set_aside: None,
         stream_port: None,
     }
 }

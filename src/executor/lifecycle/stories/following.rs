@@ -140,7 +140,11 @@ fn data_outside_of_the_history_is_quarantined_and_replaced_once_the_master_has_o
     );
     assert_eq!(story.goal(opened(goal)), "KILL 1");
     assert_eq!(story.exited(1), "make data for 1");
-    assert_eq!(story.done(Outcome::DataMade(data(2))), "first start on 2");
+    // What it holds beyond the history is exported beside the rest.
+    assert_eq!(
+        story.done(Outcome::DataMade(data(2))),
+        "first start on 2; export 0-1-6 of 1"
+    );
     assert_eq!(story.done(Outcome::Started(process(2))), "promise 2 on 2");
     assert_eq!(report::report(&story.state, story.now).data, None);
     let answer = story.event(Event::Promised {
@@ -315,4 +319,32 @@ fn a_receiver_without_its_master_is_told_and_left_alone() {
             .unwrap()
             .contains("no route")
     );
+}
+
+#[test]
+fn an_export_that_fails_is_tried_again_and_told() {
+    let mut story = Story::running();
+    let goal = elected(2, OTHER, 1, "0-2-5");
+    story.goal(goal.clone());
+    story.done(held("0-1-6", "0-1-6"));
+    story.done(Outcome::Finished);
+    story.goal(opened(goal));
+    story.exited(1);
+    story.done(Outcome::DataMade(data(2)));
+    let exported = |export: Result<&str, &str>| Event::Exported {
+        data: data(1),
+        export: export.map(str::to_owned).map_err(str::to_owned),
+    };
+    assert_eq!(story.event(exported(Err("the disk is full"))), "");
+    let told = report::report(&story.state, story.now).set_aside.unwrap();
+    assert_eq!(told.problem.as_deref(), Some("the disk is full"));
+    assert_eq!(story.after(299), "");
+    assert_eq!(story.after(1), "export 0-1-6 of 1");
+    assert_eq!(story.event(exported(Ok("a/file"))), "");
+    let told = report::report(&story.state, story.now).set_aside.unwrap();
+    assert_eq!(
+        (told.export.as_deref(), told.problem),
+        (Some("a/file"), None)
+    );
+    assert_eq!(story.after(10_000), "");
 }

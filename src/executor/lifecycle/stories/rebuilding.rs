@@ -174,3 +174,25 @@ fn a_member_that_holds_something_copies_nothing() {
     story.goal(with_donor(lost(elected(2, OTHER, 1, "0-2-5")), 1));
     assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 2");
 }
+
+/// Goal: a member that nobody can copy to is not stuck where nobody can replay from either.
+#[test]
+fn a_master_without_all_of_its_binlogs_is_copied_after_all() {
+    let (mut story, _) = copying();
+    story.done(Outcome::ReplayIsCheaper);
+    for _ in ["apply", "follow"] {
+        story.done(Outcome::Finished);
+    }
+    let mut refused = seen(false, None);
+    if let Some(replication) = &mut refused.replication {
+        replication.receiver_error = Some("Got fatal error 1236 from master".into());
+    }
+    let observed = Event::Observed {
+        process: process(1),
+        seen: Ok(Box::new(refused)),
+    };
+    assert_eq!(story.event(observed), "", "the marker is waited for");
+    assert_eq!(story.failed(), "");
+    assert_eq!(story.after(1), "hold 2");
+    assert_eq!(story.done(held("", "")), "copy 2 from 2");
+}

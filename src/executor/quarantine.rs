@@ -1,0 +1,367 @@
+//! Data directories that were set aside because they hold transactions that are not in the cluster's history.
+//!
+//! What they hold beyond it is exported as SQL by the server's own binlog tool into a file beside the directory,
+//! `<data id>.sql.gz`, for whoever wants to know what was never acknowledged and is not there any more. The rows
+//! stand in it twice: as statements that a server executes, and in comments that a person reads.
+//!
+//! # How much is kept
+//!
+//! A directory goes only after its export is complete, and then when two later ones are there, when its
+//! export is a week old, or when less than a tenth of the disk is free. Of the exports themselves twenty are kept. A directory
+//! whose export failed stays, and the export is tried again: nothing is ever removed because a tool failed.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
+
+use flate2::{Compression, write::GzEncoder};
+use nix::sys::statvfs::statvfs;
+use tokio::{task, time::timeout};
+use tracing::{info, warn};
+
+use super::{
+    datadir,
+    install::Installed,
+    mysqld::{Program, SpawnError},
+    promise::sync_folder_of,
+    sandbox::Sandbox,
+    steps::{self, Context},
+    tools,
+};
+use crate::cluster::{control::Beyond, gtid::Position, id::DataId};
+
+/// How many directories are kept whose export is complete.
+const DIRECTORIES: usize = 2;
+
+/// How long such a directory is kept.
+const AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How many exports are kept.
+const EXPORTS: usize = 20;
+
+/// An export is given up rather than leave less than this, in bytes.
+const LEAST_SPACE: u64 = 256 << 20;
+
+/// How long one run of the tool may take. It reads binlogs as fast as the disk gives them.
+const TOOL_DEADLINE: Duration = Duration::from_secs(3600);
+
+/// What ends the name of an export.
+const SUFFIX: &str = ".sql.gz";
+
+/// An export has come to nothing. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The tool is missing.
+    #[error(
+        "the server's binlog tool (mysqlbinlog or mariadb-binlog) is neither beside it nor on the search path"
+    )]
+    NoTool,
+    /// There is no room.
+    #[error("less than {} MiB of the disk are free", LEAST_SPACE >> 20)]
+    NoSpace,
+    /// The tool does not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// The tool failed.
+    #[error("the binlog tool {how}; it printed: {printed}")]
+    Tool {
+        /// How it ended.
+        how: String,
+        /// The end of what it printed.
+        printed: String,
+    },
+    /// The file system refuses.
+    #[error("{path} cannot be read or written")]
+    Files {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Exports what a directory that was set aside holds beyond the cluster's history, then removes what is kept for too
+/// long. Returns the export's path in the sandbox.
+///
+/// # Errors
+/// [`ExportError`]; the directory stays.
+pub async fn export(
+    context: &Context,
+    installed: &Installed,
+    data: DataId,
+    beyond: &Beyond,
+) -> Result<String, ExportError> {
+    let sandbox = &context.sandbox;
+    let name = format!("{data}{SUFFIX}");
+    let path = sandbox.quarantine_folder().join(&name);
+    if !path.exists() {
+        let unfinished = path.with_extension("unfinished");
+        let written = write(context, installed, data, beyond, &unfinished).await;
+        if let Err(error) = written {
+            // What there is of it is of no use, and the space may be.
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
+        // A crash before this leaves an unfinished file, which the next attempt overwrites.
+        fs::rename(&unfinished, &path).map_err(files(&path))?;
+        sync_folder_of(&path).map_err(files(&path))?;
+        info!(%data, path = %path.display(), extras = %beyond.extras, "what is not in the cluster's history was exported");
+    }
+    let folder = sandbox.quarantine_folder();
+    let retired = task::spawn_blocking(move || retire(&folder, SystemTime::now())).await;
+    match retired {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            warn!(%error, "data directories that were set aside cannot be looked through")
+        }
+        Err(panicked) => warn!(error = %panicked, "looking through the quarantine failed"),
+    }
+    Ok(format!("{}/{name}", Sandbox::QUARANTINE))
+}
+
+async fn write(
+    context: &Context,
+    installed: &Installed,
+    data: DataId,
+    beyond: &Beyond,
+    path: &Path,
+) -> Result<(), ExportError> {
+    let names = match beyond.extras {
+        Position::Mysql(_) => &["mysqlbinlog"][..],
+        Position::Mariadb(_) => &["mariadb-binlog", "mysqlbinlog"],
+    };
+    let tool = tools::find(&installed.mysqld, names).ok_or(ExportError::NoTool)?;
+    let folder = context.sandbox.quarantine(data);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .map_err(files(path))?;
+    let mut encoder = GzEncoder::new(file, Compression::default());
+    let what = format!(
+        "-- Transactions that are not in the history of cluster {}: {}\n-- The history has {} of them.\n",
+        context.task.cluster, beyond.extras, beyond.common
+    );
+    encoder.write_all(what.as_bytes()).map_err(files(path))?;
+    // What was applied is in the binlogs. What was only received is in the relay logs.
+    let unapplied = beyond.extras.minus(&beyond.executed);
+    let runs = [
+        ("binlog.", &beyond.extras, beyond.common.clone()),
+        ("relay.", &unapplied, beyond.executed.clone()),
+    ];
+    for (prefix, wanted, from) in runs {
+        let logs = logs(&folder, prefix).map_err(files(&folder))?;
+        if wanted.is_empty() || logs.is_empty() {
+            continue;
+        }
+        let mut arguments = vec!["--no-defaults".into(), "--verbose".into()];
+        arguments.extend(selection(wanted, &from).into_iter().map(Into::into));
+        arguments.extend(logs.into_iter().map(Into::into));
+        let program = Program {
+            path: tool.clone(),
+            arguments,
+            working_directory: folder.clone(),
+            log: context.sandbox.export_log(),
+        };
+        encoder = run(context, &program, encoder, path).await?;
+    }
+    let path = path.to_owned();
+    let finished = task::spawn_blocking(move || encoder.finish()?.sync_all()).await;
+    finished
+        .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+        .map_err(files(&path))
+}
+
+/// The options that select transactions.
+fn selection(wanted: &Position, from: &Position) -> Vec<String> {
+    match (wanted, from) {
+        (Position::Mysql(wanted), _) => vec![
+            format!("--include-gtids={wanted}"),
+            // Executed elsewhere they are other transactions.
+            "--skip-gtids".to_owned(),
+        ],
+        (Position::Mariadb(wanted), Position::Mariadb(from)) => {
+            // The tool insists on meeting every position that it is told to start from.
+            let from = from.in_domains_of(wanted);
+            let mut options = vec![format!("--stop-position={wanted}")];
+            if !from.is_empty() {
+                options.push(format!("--start-position={from}"));
+            }
+            options
+        }
+        (Position::Mariadb(wanted), Position::Mysql(_)) => {
+            vec![format!("--stop-position={wanted}")]
+        }
+    }
+}
+
+/// The log files of a directory in their order, such as `binlog.000001`.
+fn logs(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let number = name.strip_prefix(prefix);
+        if let Some(number) = number.and_then(|number| number.parse::<u64>().ok()) {
+            logs.push((number, name));
+        }
+    }
+    logs.sort();
+    Ok(logs.into_iter().map(|(_, name)| name).collect())
+}
+
+/// Runs the tool and appends what it writes.
+async fn run(
+    context: &Context,
+    program: &Program,
+    encoder: GzEncoder<File>,
+    path: &Path,
+) -> Result<GzEncoder<File>, ExportError> {
+    // What an earlier run has printed is of no interest any more.
+    let _ = fs::remove_file(&program.log);
+    let (reader, writer) = io::pipe().map_err(files(path))?;
+    let spawner = &context.spawner;
+    let mut process = spawner
+        .spawn_between(program, Stdio::null(), Some(writer.into()))
+        .await?;
+    let target = path.to_owned();
+    let copying = task::spawn_blocking(move || compress(reader, encoder, &target));
+    // Dropping the process at the deadline kills it, and with its end of the pipe the copying ends.
+    let status = timeout(TOOL_DEADLINE, process.ended()).await;
+    drop(process);
+    let copied = copying.await;
+    let encoder = copied.unwrap_or_else(|panicked| Err(files(path)(io::Error::other(panicked))))?;
+    let how = match status {
+        Ok(status) if status.success() => return Ok(encoder),
+        Ok(status) => steps::how_it_ended(status),
+        Err(_) => "took too long".to_owned(),
+    };
+    let printed = datadir::tail(&program.log, 0).unwrap_or_default();
+    Err(ExportError::Tool { how, printed })
+}
+
+fn compress(
+    mut reader: io::PipeReader,
+    mut encoder: GzEncoder<File>,
+    path: &Path,
+) -> Result<GzEncoder<File>, ExportError> {
+    let mut piece = vec![0; 1 << 20];
+    let mut since_look = 0;
+    loop {
+        let length = reader.read(&mut piece).map_err(files(path))?;
+        if length == 0 {
+            return Ok(encoder);
+        }
+        encoder.write_all(&piece[..length]).map_err(files(path))?;
+        since_look += length;
+        if since_look >= 64 << 20 {
+            since_look = 0;
+            let (free, _) = space(path).map_err(files(path))?;
+            if free < LEAST_SPACE {
+                return Err(ExportError::NoSpace);
+            }
+        }
+    }
+}
+
+/// The free bytes and all bytes of the disk.
+fn space(path: &Path) -> io::Result<(u64, u64)> {
+    let disk = statvfs(path)?;
+    let block = disk.fragment_size();
+    Ok((disk.blocks_available() * block, disk.blocks() * block))
+}
+
+/// Removes directories whose export is complete, and the oldest exports, as far as the module's rule says so.
+fn retire(folder: &Path, now: SystemTime) -> io::Result<()> {
+    let mut exports = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some(data) = name.strip_suffix(SUFFIX) {
+            exports.push((
+                entry.metadata()?.modified()?,
+                folder.join(data),
+                entry.path(),
+            ));
+        }
+    }
+    // The latest first.
+    exports.sort_by(|a, b| b.cmp(a));
+    for (index, (exported_at, directory, export)) in exports.iter().enumerate() {
+        let age = now.duration_since(*exported_at).unwrap_or_default();
+        let (free, all) = space(folder)?;
+        let has_to_go = index >= DIRECTORIES || age > AGE || free < all / 10;
+        if has_to_go && directory.is_dir() {
+            info!(directory = %directory.display(), "a data directory that was set aside and exported is removed");
+            fs::remove_dir_all(directory)?;
+        }
+        // An export is never removed before its directory.
+        if index >= EXPORTS && !directory.exists() {
+            fs::remove_file(export)?;
+        }
+    }
+    Ok(())
+}
+
+fn files(path: &Path) -> impl Fn(io::Error) -> ExportError {
+    let path = path.to_owned();
+    move |source| ExportError::Files {
+        path: path.clone(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use super::*;
+
+    /// Goal: only what was exported ever goes, the oldest first. Method: four exported directories and one that was not.
+    #[test]
+    fn what_was_not_exported_stays() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let now = SystemTime::now();
+        fs::create_dir(at("not-exported")).unwrap();
+        for n in 0..4u64 {
+            fs::create_dir(at(&format!("d{n}"))).unwrap();
+            let export = File::create(at(&format!("d{n}{SUFFIX}"))).unwrap();
+            let age = Duration::from_secs(3600 * n);
+            export.set_modified(now - age).unwrap();
+        }
+        let (free, all) = space(temp.path()).unwrap();
+        retire(temp.path(), now).unwrap();
+        assert!(at("not-exported").exists());
+        // On a disk that is nearly full nothing is kept that was exported.
+        let kept = if free < all / 10 { 0 } else { 2 };
+        for n in 0..4 {
+            assert_eq!(at(&format!("d{n}")).exists(), n < kept, "d{n}");
+            assert!(
+                at(&format!("d{n}{SUFFIX}")).exists(),
+                "exports stay for longer"
+            );
+        }
+        retire(temp.path(), now + AGE + AGE).unwrap();
+        assert!(!at("d0").exists() && at("not-exported").exists());
+    }
+
+    #[test]
+    fn the_tool_is_told_what_lies_beyond_the_history() {
+        let mariadb = |text: &str| Position::Mariadb(text.parse().unwrap());
+        assert_eq!(
+            selection(&mariadb("0-1-100"), &mariadb("0-1-90,50-1-3")),
+            ["--stop-position=0-1-100", "--start-position=0-1-90"]
+        );
+        assert_eq!(
+            selection(&mariadb("0-1-100"), &mariadb("")),
+            ["--stop-position=0-1-100"]
+        );
+    }
+}
