@@ -19,7 +19,7 @@ use super::{
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     timings::Timings,
-    voters::Voters,
+    voters::{Terms, Voters},
 };
 pub use crate::mysql::authentication::Authentication;
 
@@ -94,6 +94,10 @@ pub struct Goal {
     pub phase: GoalPhase,
     /// Who may acknowledge.
     pub voters: Voters,
+    /// What the master does about acknowledgements. Not to be obeyed below
+    /// [`Voters::k_floor`]: see [`Goal::acknowledgements`].
+    #[serde(default)]
+    pub terms: Terms,
     /// The number that the master is to write as a canary; 0 for none. See
     /// [`ClusterRecord::canary`](super::record::ClusterRecord::canary).
     pub canary: u64,
@@ -117,6 +121,20 @@ pub struct Address {
     pub host: String,
     /// The TCP port.
     pub port: u16,
+}
+
+impl Goal {
+    /// How many acknowledgements the master waits for. A goal of an earlier version has no terms; then it is
+    /// what elections count with.
+    pub fn acknowledgements(&self) -> u32 {
+        self.terms.acknowledgements.max(self.voters.k_floor)
+    }
+
+    /// Whether `member` acknowledges what it receives on `data`: if the master waits for acknowledgements, and the
+    /// member is a voter with that data.
+    pub fn may_acknowledge(&self, member: MemberId, data: DataId) -> bool {
+        self.acknowledgements() > 0 && self.voters.may_acknowledge(member, data)
+    }
 }
 
 /// The account that a cluster's owner logs in with. The executor never gets the password.
@@ -196,6 +214,16 @@ pub struct Report {
     pub held: Option<Held>,
     /// The highest canary number that it has executed.
     pub canary: u64,
+    /// As master: the terms that are in force on its server. The canaries that it writes are begun under the terms of
+    /// the goal that asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+    /// The version of the newest voters that it has read. It will never act on earlier ones again.
+    #[serde(default)]
+    pub voters_seen: u64,
+    /// Whether its server may be acknowledging what it receives.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub acknowledges: bool,
     /// A sentence for a person, when something hinders it.
     pub problem: Option<String>,
     /// Which fault of the server that is, where faults are told apart.
@@ -253,6 +281,19 @@ pub struct Beyond {
     pub common: Position,
     /// What the member has executed of all that it holds.
     pub executed: Position,
+}
+
+/// A report of an earlier version does not say whether the server acknowledges: it may.
+fn yes() -> bool {
+    true
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 /// The kind of a server, read from its binary.

@@ -97,6 +97,8 @@ pub enum Cause {
     SessionLost,
     /// It was elected and has not opened, and a voter has come back that holds more.
     Outdone,
+    /// Nothing is heard of it, and an operator has accepted the loss of what only the missing voters hold.
+    LossAccepted,
     /// Something that this version has no word for.
     #[serde(other)]
     Other,
@@ -382,6 +384,7 @@ impl Cause {
             Self::Stuck => "stuck",
             Self::SessionLost => "session-lost",
             Self::Outdone => "outdone",
+            Self::LossAccepted => "loss-accepted",
             Self::Other => "other",
         }
     }

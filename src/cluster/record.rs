@@ -20,7 +20,7 @@ use super::{
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     service_instance::ServiceInstance,
     spec::ClusterSpec,
-    voters::Voters,
+    voters::{Durability, Terms, VoterChange, Voters},
 };
 use crate::time::Timestamp;
 
@@ -54,9 +54,24 @@ pub struct ClusterRecord {
     pub epoch_since: Timestamp,
     /// Who may acknowledge and how many must.
     pub voters: Voters,
+    /// What the master is told about acknowledgements.
+    #[serde(default)]
+    pub terms: Terms,
+    /// The change of the voters that is under way, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub change: Option<VoterChange>,
     /// The highest canary asked for so far. A voter that lost its data counts again when it has
     /// executed a canary that was asked for after the loss was seen.
     pub canary: u64,
+    /// The masters that were named since the last time at which all earlier ones were known to have ended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub named: Vec<NamedMaster>,
+    /// When the last failovers began, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failover_times: Vec<Timestamp>,
+    /// The last failover that an operator asked for with the loss of data: pending until it has an outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lossy: Option<LossyFailover>,
     /// The members on their way back into the vote.
     pub rejoining: BTreeMap<MemberId, Rejoining>,
     /// What the winners of the past epochs held, oldest first.
@@ -103,6 +118,75 @@ pub struct Elected {
     pub history: Position,
     /// Whether it has reported that it accepts writes.
     pub opened: bool,
+}
+
+/// A failover that an operator asked for though acknowledged writes may be lost by it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LossyFailover {
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+    /// The voters that were out of sight then.
+    pub given_up: Vec<GivenUp>,
+    /// What came of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<LossOutcome>,
+}
+
+impl LossyFailover {
+    /// Whether it is still to be done.
+    pub fn is_pending(&self) -> bool {
+        self.outcome.is_none()
+    }
+}
+
+/// A voter that is given up, with the task that it had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// The member.
+    pub member: MemberId,
+    /// Its task, if it had one.
+    pub task_id: Option<TaskId>,
+    /// `host:port` of its server, if it had a task.
+    pub address: Option<String>,
+}
+
+/// What came of a failover with the loss of data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LossOutcome {
+    /// In this epoch.
+    pub epoch: Epoch,
+    /// This member was elected.
+    pub master: MemberId,
+    /// What is known to be lost.
+    pub known_lost: Vec<KnownLoss>,
+    /// The instances that may still run and serve a history of their own: Mesos has not said that they ended.
+    pub unfenced: Vec<GivenUp>,
+    /// What else may be lost, as a sentence.
+    pub note: String,
+}
+
+/// Transactions that the new master does not have.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KnownLoss {
+    /// Who held them, such as `member 2`.
+    pub whose: String,
+    /// They.
+    pub transactions: Position,
+}
+
+/// A server that was chosen as master.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedMaster {
+    /// The member.
+    pub member: MemberId,
+    /// The task that ran it.
+    pub task_id: TaskId,
+    /// The server process.
+    pub process: ProcessId,
+    /// Voters that it certainly knows as such: out of touch with ZooKeeper, and waiting for no acknowledgements, it does not
+    /// go on without the word of each of them.
+    #[serde(default)]
+    pub voters: BTreeSet<MemberId>,
 }
 
 /// A voter whose data was lost and that gets all of it again.
@@ -198,7 +282,12 @@ impl ClusterRecord {
             mastership: Mastership::Unborn,
             epoch_since: now,
             voters: Voters::default(),
+            terms: Terms::default(),
+            change: None,
             canary: 0,
+            named: Vec::new(),
+            failover_times: Vec::new(),
+            lossy: None,
             rejoining: BTreeMap::new(),
             lineage: Vec::new(),
             members,
@@ -234,6 +323,7 @@ impl ClusterRecord {
             epoch: self.epoch,
             phase,
             voters: self.voters.clone(),
+            terms: self.terms.clone(),
             canary: self.canary,
             lineage: self.lineage.clone(),
             user: self.user.clone(),
@@ -302,11 +392,33 @@ impl ClusterRecord {
             .map(|(id, _)| *id)
     }
 
+    /// The durability by which elections go. It differs from the one that is asked for while that is being changed:
+    /// what was written under `majority` is elected for by its rule, until `k_floor` is lowered under a master; and
+    /// whoever asks for `majority` loses nothing from then on, though until `k_floor` is raised that takes all voters.
+    pub fn rule(&self) -> Durability {
+        match (self.spec.durability, self.voters.k_floor) {
+            (Durability::Async, 0) => Durability::Async,
+            _ => Durability::Majority,
+        }
+    }
+
     /// The master of the current epoch, if it was chosen.
     pub fn elected(&self) -> Option<&Elected> {
         match &self.mastership {
             Mastership::Elected(elected) => Some(elected),
             Mastership::Unborn | Mastership::Electing => None,
+        }
+    }
+}
+
+impl NamedMaster {
+    /// The master that was just chosen, under the voters that its goal names.
+    pub fn new(elected: &Elected, voters: &Voters) -> Self {
+        Self {
+            member: elected.member,
+            task_id: elected.task_id.clone(),
+            process: elected.process,
+            voters: voters.members.keys().copied().collect(),
         }
     }
 }

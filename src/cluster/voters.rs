@@ -35,6 +35,29 @@ impl Durability {
         }
     }
 
+    /// How many acknowledgements a master waits for (`k`) when it has `voters` voters, itself included.
+    ///
+    /// Half of them, rounded down: then any `k + 1` that hold a write meet any `voters - k` that elect, and both
+    /// numbers are as small as they can be together. MariaDB waits for one at most (see [`Voters::limit`]).
+    pub fn acknowledgements(self, voters: usize, flavour: Flavour) -> u32 {
+        let half = match self {
+            Self::Majority => u32::try_from(voters / 2).unwrap_or(u32::MAX),
+            Self::Async => 0,
+        };
+        match flavour {
+            Flavour::Mysql => half,
+            Flavour::Mariadb => half.min(1),
+        }
+    }
+
+    /// The most voters that a cluster can make use of.
+    pub fn most_voters(self, flavour: Flavour) -> usize {
+        match self {
+            Self::Majority => Voters::limit(flavour),
+            Self::Async => usize::MAX,
+        }
+    }
+
     /// The word in the API and in stored data.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -81,19 +104,13 @@ impl Voters {
         flavour: Flavour,
     ) -> Self {
         let rest: BTreeSet<MemberId> = members.into_iter().filter(|m| *m != first).collect();
-        let limit = match durability {
-            Durability::Majority => Self::limit(flavour),
-            Durability::Async => usize::MAX,
-        };
+        let limit = durability.most_voters(flavour);
         let members: BTreeMap<_, _> = std::iter::once(first)
             .chain(rest)
             .take(limit)
             .map(|m| (m, None))
             .collect();
-        let k_floor = match durability {
-            Durability::Majority => members.len() as u32 / 2,
-            Durability::Async => 0,
-        };
+        let k_floor = durability.acknowledgements(members.len(), flavour);
         Self {
             version: 1,
             members,
@@ -116,8 +133,54 @@ impl Voters {
     /// Whether `member` may acknowledge commits from `data`. Unlike a report, an acknowledgement
     /// needs the data directory to be stored first: everyone who may acknowledge is in `V`.
     pub fn may_acknowledge(&self, member: MemberId, data: DataId) -> bool {
-        self.k_floor > 0 && self.members.get(&member) == Some(&Some(data))
+        self.members.get(&member) == Some(&Some(data))
     }
+}
+
+/// What the master of an epoch does about acknowledgements: how many it really waits for, and whom it keeps from
+/// acknowledging.
+///
+/// It is told to the master in its goal, and the master reports what is in force. Both name the number, which tells
+/// terms apart that look alike: a report of earlier ones confirms nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Terms {
+    /// Grows with every change, over all epochs.
+    pub number: u64,
+    /// How many acknowledgements each commit waits for; never below [`Voters::k_floor`].
+    pub acknowledgements: u32,
+    /// The members that cannot receive from the master: their replication accounts are locked there, and their
+    /// connections ended.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub barred: BTreeSet<MemberId>,
+}
+
+/// A change of the voters that is under way: one that is stored after the world has changed.
+///
+/// The master is told by its [`Terms`]. When it has confirmed them, a canary is asked for; when that was
+/// acknowledged, everything that was acknowledged under the earlier terms is held by enough of the voters that
+/// remain, and the change is stored. Until then it can be given up, and ends with its epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterChange {
+    /// What is to become different.
+    pub kind: ChangeKind,
+    /// The canary that was asked for after the master had confirmed its terms.
+    pub canary: Option<u64>,
+}
+
+/// What a change makes different.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ChangeKind {
+    /// This member leaves the voters. It is barred meanwhile.
+    Remove {
+        /// The member.
+        member: MemberId,
+    },
+    /// [`Voters::k_floor`] grows to this.
+    Raise {
+        /// The new one.
+        k_floor: u32,
+    },
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::cluster::{
     donor::Donor,
     gtid::Position,
     id::{DataId, Epoch, MemberId, ProcessId},
+    voters::Terms,
 };
 
 /// Something that the world must do.
@@ -56,6 +57,13 @@ pub enum Action {
         process: ProcessId,
         /// The number to write.
         number: u64,
+    },
+    /// Put terms in force on the running master. Answered by `TermsSet`.
+    SetTerms {
+        /// Which server.
+        process: ProcessId,
+        /// The terms.
+        terms: Terms,
     },
     /// Commit something whose acknowledgement releases all commits before it. Answered by `Proved`.
     Prove {
@@ -175,8 +183,8 @@ pub enum Step {
     Prepare {
         /// In this epoch.
         epoch: Epoch,
-        /// How many acknowledgements each commit waits for.
-        acknowledgements: u32,
+        /// How many acknowledgements each commit waits for, and who is barred.
+        terms: Terms,
     },
     /// Write the epoch's marker and wait until it is acknowledged.
     Mark {

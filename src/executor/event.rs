@@ -7,6 +7,7 @@ use crate::{
         control::{Goal, ServerKind},
         gtid::Position,
         id::{DataId, Epoch, ProcessId},
+        voters::Terms,
     },
     mysql::Observation,
 };
@@ -55,6 +56,13 @@ pub enum Event {
         process: ProcessId,
         /// Its number; or why it could not be written or read, as a sentence.
         number: Result<u64, String>,
+    },
+    /// Terms are in force.
+    TermsSet {
+        /// Which server.
+        process: ProcessId,
+        /// They; or why they are not, as a sentence. Then parts of them may be.
+        terms: Result<Terms, String>,
     },
     /// A commit that was to release others is acknowledged, or was given up.
     Proved {

@@ -32,6 +32,7 @@ mod rebuild;
 mod report;
 #[cfg(test)]
 mod stories;
+mod terms;
 
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use crate::{
     cluster::{
         control::{Goal, GoalPhase, Held, MasterGoal, Report, ServerKind, TaskData, Trouble},
         id::{DataId, Epoch, ProcessId},
+        voters::Terms,
     },
     mysql::Observation,
     rules::{Rule, Rules},
@@ -86,6 +88,9 @@ pub struct State {
     lease: Lease,
     /// What the server was killed for, until it has been started again.
     trouble: Option<Trouble>,
+    terms: InForce,
+    /// Whether the running server may be acknowledging what it receives.
+    acknowledges: bool,
     ending: Option<Ending>,
     reported: Option<Report>,
     told: Told,
@@ -217,6 +222,18 @@ struct Canary {
     last: Option<Timestamp>,
 }
 
+/// The terms of the running master.
+#[derive(Debug, Clone, Default)]
+struct InForce {
+    /// `None` while they are not known, or only parts of them are in force.
+    terms: Option<Terms>,
+    under_way: bool,
+    /// Not tried again before this, after it failed.
+    retry_at: Option<Timestamp>,
+    /// Why it failed.
+    problem: Option<String>,
+}
+
 /// The end of the task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Ending {
@@ -276,6 +293,8 @@ impl State {
             health: Health::default(),
             lease: Lease::default(),
             trouble: None,
+            terms: InForce::default(),
+            acknowledges: false,
             ending: None,
             reported: None,
             told: Told::default(),
@@ -306,6 +325,12 @@ impl State {
             }
             Action::Begin { number, step } => {
                 self.next_number = number + 1;
+                if let Step::Follow {
+                    acknowledge: true, ..
+                } = step
+                {
+                    self.acknowledges = true;
+                }
                 self.lane = Some(Lane {
                     number: *number,
                     step: step.clone(),
@@ -337,6 +362,14 @@ impl State {
             Action::Prove { .. } => {
                 self.look.proving = true;
                 self.look.proved_at = Some(now);
+            }
+            Action::SetTerms { terms, .. } => {
+                // The weaker proof does not count any more, the stronger not yet.
+                let waits_for = self.lease.waits_for.unwrap_or(0);
+                self.lease.waits_for = Some(waits_for.min(terms.acknowledgements));
+                // What is in force from here on is not known until it is done.
+                self.terms.terms = None;
+                self.terms.under_way = true;
             }
             Action::WriteCanary { .. } | Action::ReadCanary { .. } => {
                 self.canary.under_way = true;

@@ -35,11 +35,13 @@ use crate::{
     cluster::{
         control::{ClusterUser, TaskData},
         gtid::Position,
-        id::{DataId, Epoch, ProcessId},
+        id::{DataId, Epoch, MemberId, ProcessId},
+        spec::MAX_NODES,
+        voters::Terms,
     },
     mysql::{
         self, Credentials, Server, Source,
-        accounts::birth_sql,
+        accounts::{birth_sql, replication_account, replication_user},
         authentication::{Authentication, SALT_LENGTH},
         mycnf::{self, MyCnfError, ServerSettings},
     },
@@ -71,7 +73,7 @@ pub struct Context {
     pub spawner: Spawner,
     /// What the agent's executors share, where that is possible.
     pub cache: Option<AgentCache>,
-    /// The administration account, which replicates too.
+    /// The administration account. The passwords of the replication accounts follow from its password.
     pub admin: Credentials,
     /// The address that the server listens on, `*` for all.
     pub bind_address: String,
@@ -262,7 +264,14 @@ async fn start(
         let mut salt = [0; SALT_LENGTH];
         rand::fill(&mut salt);
         let admin = Authentication::of(&context.admin.password, salt);
-        let sql = birth_sql(installed.kind.flavour, &context.admin.user, &admin);
+        let replication = (0..MAX_NODES).map(|member| replication_login(context, MemberId(member)));
+        let replication: Vec<_> = replication.collect();
+        let sql = birth_sql(
+            installed.kind.flavour,
+            &context.admin.user,
+            &admin,
+            &replication,
+        );
         write(&sandbox.birth_sql(), &sql)?;
         arguments.push(option("--init-file=", &sandbox.birth_sql()));
     }
@@ -318,6 +327,14 @@ async fn start(
             Err(error)
         }
     }
+}
+
+/// A member's replication account as the server stores it.
+fn replication_login(context: &Context, member: MemberId) -> (String, Authentication) {
+    let account = replication_account(&context.admin.password, context.task.uuid, member);
+    let mut salt = [0; SALT_LENGTH];
+    rand::fill(&mut salt);
+    (account.user, Authentication::of(&account.password, salt))
 }
 
 /// After the first start of a data directory: its accounts are made, and all of it is on the disk before
@@ -394,12 +411,10 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
     match step {
         Step::Hold { .. } => return hold(server).await,
         Step::Apply { within, .. } => server.apply_received(Instant::now() + within).await?,
-        Step::Prepare {
-            acknowledgements, ..
-        } => {
+        Step::Prepare { terms, .. } => {
             // Forgetting it takes longer, and waits until clients are served.
             server.leave_source().await?;
-            server.prepare_source(acknowledgements).await?;
+            set_terms(server, &terms).await?;
         }
         Step::Mark { epoch } => mark(server, context, epoch).await?,
         Step::Open { user, .. } => open(server, &user).await?,
@@ -409,7 +424,9 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
             acknowledge,
             ..
         } => {
-            let Credentials { user, password } = context.admin.clone();
+            let TaskData { uuid, member, .. } = context.task;
+            let Credentials { user, password } =
+                replication_account(&context.admin.password, uuid, member);
             server
                 .follow(
                     &Source {
@@ -437,6 +454,14 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         }
     }
     Ok(Outcome::Finished)
+}
+
+/// Puts terms in force on a master. If it is cut off in between, parts of them are: which of both, the earlier or
+/// the new ones, does not matter for what was acknowledged, because elections count with neither before all are.
+pub async fn set_terms(server: &Server, terms: &Terms) -> Result<(), mysql::Error> {
+    server.prepare_source(terms.acknowledgements).await?;
+    let barred = terms.barred.iter().map(|member| replication_user(*member));
+    server.bar(&barred.collect()).await
 }
 
 /// Nothing may be received, and so acknowledged, after the reading.

@@ -3,10 +3,16 @@
 //! # Birth
 //!
 //! What must exist on every member before it replicates anything is made without binlog when its data directory
-//! is new ([`birth_sql`]): the administration account and the schema `cotton`. The account exists twice.
-//! At `localhost`, which is the unix socket, it may do everything. From anywhere else it may replicate, see whom a server
-//! follows, copy a server as a whole (MySQL's BACKUP_ADMIN) and see how large its binlogs are, and nothing more: its
-//! password lies on all agents.
+//! is new ([`birth_sql`]): the administration account, the accounts for replication and the schema `cotton`. The
+//! administration account exists twice. At `localhost`, which is the unix socket, it may do everything. From anywhere else it
+//! may see whom a server follows, copy a server as a whole (MySQL's BACKUP_ADMIN) and see how large its binlogs are, and
+//! nothing more: its password lies on all agents.
+//!
+//! # Replication
+//!
+//! Each member replicates with an account of its own ([`replication_account`]), so that a master can keep one of
+//! them from receiving, and with it from acknowledging, by locking its account. Its password is derived from that of the
+//! administration account, which lies on all agents: nothing has to be handed out.
 //!
 //! # The cluster's user
 //!
@@ -26,8 +32,15 @@
 //! the administration account included, and may hand the pattern `%` on to an account without those rows. A user who does so leaves
 //! the guarantees on purpose. On MySQL the privilege SYSTEM_USER of Cotton's accounts prevents that.
 
-use super::sql;
-use crate::cluster::flavour::Flavour;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use uuid::Uuid;
+
+use super::{server::Credentials, sql};
+use crate::{
+    cluster::{flavour::Flavour, id::MemberId},
+    secret::Secret,
+};
 
 pub use super::authentication::Authentication;
 
@@ -44,7 +57,12 @@ pub const MARIADB_INIT_CONNECT: &str = "SET @@cotton_admits_no_clients_yet = 1";
 ///
 /// The directory was initialised without a password for `root` (`mysqld --initialize-insecure`, `mariadb-install-db`), and no
 /// client was let in since. Passwords stand in it as hashes only.
-pub fn birth_sql(flavour: Flavour, admin_user: &str, admin: &Authentication) -> String {
+pub fn birth_sql(
+    flavour: Flavour,
+    admin_user: &str,
+    admin: &Authentication,
+    replication: &[(String, Authentication)],
+) -> String {
     let mut statements = vec!["SET SESSION sql_log_bin = 0".to_owned()];
     let local = sql::account(admin_user, "localhost");
     let remote = sql::account(admin_user, "%");
@@ -52,16 +70,29 @@ pub fn birth_sql(flavour: Flavour, admin_user: &str, admin: &Authentication) -> 
         statements.push(create_user(flavour, account, admin));
     }
     statements.push(format!("GRANT ALL ON *.* TO {local} WITH GRANT OPTION"));
+    for (user, authentication) in replication {
+        let account = sql::account(user, "%");
+        statements.push(create_user(flavour, &account, authentication));
+        // The second one gets in while clients are kept out; the third keeps the cluster's user from changing the account.
+        statements.push(match flavour {
+            Flavour::Mysql => format!(
+                "GRANT REPLICATION SLAVE, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {account}"
+            ),
+            Flavour::Mariadb => {
+                format!("GRANT REPLICATION SLAVE, CONNECTION ADMIN ON *.* TO {account}")
+            }
+        });
+    }
     let system_schema = "DELETE FROM mysql.db WHERE Db LIKE 'test%'";
     statements.extend(match flavour {
         Flavour::Mysql => vec![
-            format!("GRANT REPLICATION SLAVE, REPLICATION CLIENT, BACKUP_ADMIN, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {remote}"),
+            format!("GRANT REPLICATION CLIENT, BACKUP_ADMIN, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {remote}"),
             "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
             "DELETE FROM mysql.user WHERE User = ''".to_owned(),
             system_schema.to_owned(),
         ],
         Flavour::Mariadb => vec![
-            format!("GRANT REPLICATION SLAVE, BINLOG MONITOR, REPLICA MONITOR, CONNECTION ADMIN ON *.* TO {remote}"),
+            format!("GRANT BINLOG MONITOR, REPLICA MONITOR, CONNECTION ADMIN ON *.* TO {remote}"),
             "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
             "DELETE FROM mysql.global_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
             "DELETE FROM mysql.proxies_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
@@ -81,7 +112,36 @@ pub fn birth_sql(flavour: Flavour, admin_user: &str, admin: &Authentication) -> 
     statements.join(";\n") + ";\n"
 }
 
-/// Whether a name cannot be that of a cluster's user: Cotton's own account, or one of the server's.
+/// What the names of replication accounts begin with. The member's number follows.
+pub const REPLICATION_USER_PREFIX: &str = "cotton_replication_";
+
+/// The name of a member's replication account.
+pub fn replication_user(member: MemberId) -> String {
+    format!("{REPLICATION_USER_PREFIX}{member}")
+}
+
+/// The longest password with which MySQL replicates, in characters (MySQL manual, "CHANGE REPLICATION SOURCE TO").
+const REPLICATION_PASSWORD_LENGTH: usize = 32;
+
+/// A member's replication account on all servers of its cluster. The password is HMAC-SHA-256 of cluster and member under
+/// the administration account's password, its first 128 bits in hexadecimal: whoever knows one of them learns nothing of
+/// the others.
+pub fn replication_account(admin: &Secret, cluster: Uuid, member: MemberId) -> Credentials {
+    // HMAC takes keys of any length.
+    let mut mac = Hmac::<Sha256>::new_from_slice(admin.expose().as_bytes())
+        .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
+    mac.update(b"replication");
+    mac.update(cluster.as_bytes());
+    mac.update(&member.0.to_be_bytes());
+    let mut password = hex::encode(mac.finalize().into_bytes());
+    password.truncate(REPLICATION_PASSWORD_LENGTH);
+    Credentials {
+        user: replication_user(member),
+        password: Secret::new(password),
+    }
+}
+
+/// Whether a name cannot be that of a cluster's user: one of Cotton's own accounts, or one of the server's.
 pub fn is_reserved(user: &str, admin_user: &str) -> bool {
     // User names are compared with regard to case.
     let servers_own = [
@@ -94,7 +154,10 @@ pub fn is_reserved(user: &str, admin_user: &str) -> bool {
         "mysql.infoschema",
         "PUBLIC",
     ];
-    user == admin_user || servers_own.contains(&user)
+    let replicates = user
+        .get(..REPLICATION_USER_PREFIX.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(REPLICATION_USER_PREFIX));
+    user == admin_user || replicates || servers_own.contains(&user)
 }
 
 /// The longest user name that both flavours take, in characters: MySQL's limit.
@@ -285,11 +348,32 @@ mod tests {
     fn birth_is_one_statement_a_line_and_has_no_password() {
         for flavour in [Flavour::Mysql, Flavour::Mariadb] {
             let admin = Authentication::of(&Secret::new("hunter2"), [7; SALT_LENGTH]);
-            let text = birth_sql(flavour, "ad'min", &admin);
+            let replication = [("cotton_replication_0".to_owned(), admin.clone())];
+            let text = birth_sql(flavour, "ad'min", &admin, &replication);
             assert!(text.starts_with("SET SESSION sql_log_bin = 0;\n"));
             assert!(text.lines().all(|line| line.ends_with(';')));
             assert!(!text.contains("hunter2") && text.contains("'ad''min'@'localhost'"));
         }
+    }
+
+    #[test]
+    fn each_member_of_each_cluster_has_a_password_of_its_own() {
+        let of = |admin: &str, cluster, member| {
+            let account = replication_account(
+                &Secret::new(admin),
+                Uuid::from_u128(cluster),
+                MemberId(member),
+            );
+            account.password.expose().to_owned()
+        };
+        let same = of("a", 1, 1);
+        assert_eq!((same.len(), &same), (32, &of("a", 1, 1)));
+        for other in [of("b", 1, 1), of("a", 2, 1), of("a", 1, 2)] {
+            assert_ne!(same, other);
+        }
+        assert!(
+            is_reserved("Cotton_replication_7", "admin") && !is_reserved("cottonwood", "admin")
+        );
     }
 
     #[test]

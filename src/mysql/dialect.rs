@@ -50,6 +50,8 @@ pub struct Dialect {
     pub close: &'static [&'static str],
     /// Makes the server writable for the administration account, and for nobody else.
     pub open_for_administration: &'static str,
+    /// Reads one row for each replication account: `user`, and `locked` (0 or 1).
+    pub replication_accounts: &'static str,
     /// Points at a master and starts. The position is what is executed.
     pub follow: fn(&Source, acknowledge: bool, executed: &Position) -> Vec<String>,
     /// Makes commits wait for so many acknowledgements; 0: for none.

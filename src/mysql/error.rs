@@ -110,6 +110,14 @@ pub enum Error {
         /// The epoch whose marker was to be written.
         wanted: Epoch,
     },
+    /// A barred account's connections did not end.
+    #[error("the connections of the barred account {user:?} did not end within {waited:?}")]
+    NotBarred {
+        /// The account.
+        user: String,
+        /// How long was waited.
+        waited: Duration,
+    },
     /// The cluster's user has the name of an account of Cotton's or of the server's own.
     #[error("the user name {user:?} is reserved; choose another for the cluster's user")]
     ReservedUser {

@@ -1,5 +1,6 @@
 //! [`Server`]: a handle on one running server.
 
+mod barring;
 mod clone;
 mod health;
 mod replication;

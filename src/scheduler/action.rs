@@ -4,6 +4,7 @@ use super::{
     event::{RequestToken, Version},
     failover::Awaited,
     placement::Launch,
+    voting::Unfit,
 };
 use crate::{
     cluster::{
@@ -32,6 +33,8 @@ pub struct Look {
     pub awaited: Awaited,
     /// When to look again even if nothing happens.
     pub again_at: Option<Timestamp>,
+    /// Which voters are out of their place, and since when.
+    pub unfit: Unfit,
     /// What has happened and was decided, for the log: a sentence each.
     pub notes: Vec<String>,
 }
@@ -43,6 +46,7 @@ impl Look {
             cluster,
             awaited: Awaited::default(),
             again_at: None,
+            unfit: Unfit::new(),
             notes: Vec::new(),
         }
     }

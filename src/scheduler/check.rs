@@ -11,6 +11,7 @@ use super::{
 use crate::cluster::{
     id::ClusterName,
     record::{ClusterRecord, Elected, Mastership},
+    voters::{ChangeKind, Durability, VoterChange},
 };
 
 /// Something that a plan asks for and that must never be asked.
@@ -96,7 +97,6 @@ fn broken_by_birth(record: &ClusterRecord, replaces: bool) -> Rules {
 }
 
 fn broken_by_change(before: &ClusterRecord, after: &ClusterRecord) -> Rules {
-    let shrinks = after.voters.quorum() < before.voters.quorum() && before.epoch.0 != 0;
     vec![
         ("a cluster keeps its incarnation", before.uuid != after.uuid),
         (
@@ -114,9 +114,29 @@ fn broken_by_change(before: &ClusterRecord, after: &ClusterRecord) -> Rules {
         ),
         (
             "no vote changes in an election",
-            before.epoch != after.epoch && votes_change(before, after),
+            (before.epoch != after.epoch || elected(before).is_none())
+                && votes_change(before, after)
+                && !loss_is_accepted(before, after),
         ),
-        ("the quorum does not shrink by itself", shrinks),
+        (
+            "the quorum shrinks by a change whose canary was asked for",
+            quorum_shrinks_by_itself(before, after) && !loss_is_accepted(before, after),
+        ),
+        (
+            "a master is never told to wait for fewer than elections count with",
+            after.terms.acknowledgements < after.voters.k_floor,
+        ),
+        (
+            "who waits for nobody was asked to, by durability=async",
+            after.voters.k_floor == 0
+                && before.voters.k_floor > 0
+                && after.spec.durability == Durability::Majority
+                && !loss_is_accepted(before, after),
+        ),
+        (
+            "terms that differ have another number",
+            terms_alike(before, after),
+        ),
         (
             "discovery names only an opened master",
             names_unopened_master(after),
@@ -151,6 +171,47 @@ fn votes_change(before: &ClusterRecord, after: &ClusterRecord) -> bool {
     before.epoch.0 != 0
         && (before.voters.k_floor != after.voters.k_floor
             || !before.voters.members.keys().eq(after.voters.members.keys()))
+}
+
+/// Whether an operator's word is stored that voters are given up, and this is the election that does it.
+fn loss_is_accepted(before: &ClusterRecord, after: &ClusterRecord) -> bool {
+    let pending = before
+        .lossy
+        .as_ref()
+        .is_some_and(|lossy| lossy.is_pending());
+    let done = after
+        .lossy
+        .as_ref()
+        .is_some_and(|lossy| !lossy.is_pending());
+    pending && done && before.epoch == after.epoch && elected(before).is_none()
+}
+
+/// Fewer reports elect: only as the change says that was under way, and only after its canary was asked for.
+fn quorum_shrinks_by_itself(before: &ClusterRecord, after: &ClusterRecord) -> bool {
+    if before.epoch.0 == 0 || after.voters.quorum() >= before.voters.quorum() {
+        return false;
+    }
+    let Some(VoterChange {
+        kind,
+        canary: Some(_),
+    }) = before.change
+    else {
+        return true;
+    };
+    let mut expected = before.voters.clone();
+    match kind {
+        ChangeKind::Remove { member } => {
+            expected.members.remove(&member);
+        }
+        ChangeKind::Raise { k_floor } => expected.k_floor = k_floor,
+    }
+    let same_members = expected.members.keys().eq(after.voters.members.keys());
+    before.epoch != after.epoch || !same_members || expected.k_floor != after.voters.k_floor
+}
+
+fn terms_alike(before: &ClusterRecord, after: &ClusterRecord) -> bool {
+    after.terms.number < before.terms.number
+        || after.terms.number == before.terms.number && after.terms != before.terms
 }
 
 fn names_unopened_master(after: &ClusterRecord) -> bool {

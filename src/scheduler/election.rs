@@ -97,7 +97,7 @@ pub fn decide<'a>(
     }
     let quorum = record.voters.quorum();
     let deadline = record.epoch_since.plus(policy.election_timeout);
-    let (enough, until) = match record.spec.durability {
+    let (enough, until) = match record.rule() {
         Durability::Majority => {
             let patience = record.epoch_since.plus(READING_PATIENCE);
             let reads = missing.iter().any(|(_, why)| *why == Missing::NotRead);
@@ -137,6 +137,22 @@ fn votes(counted: &[Candidate<'_>], missing: &[(MemberId, Missing)], rules: Rule
     }
 }
 
+/// All members in sight that have read what they hold in this epoch, whether they are voters or not. Who elects one of
+/// them without a quorum accepts that what the others acknowledged is lost.
+pub fn in_sight<'a>(record: &'a ClusterRecord, observed: &'a Observed) -> Vec<Candidate<'a>> {
+    let members = observed.all_live(record);
+    let candidate = |(member, report): (MemberId, &'a Report)| {
+        Some(Candidate {
+            member,
+            task_id: &record.task(member)?.task_id,
+            data: report.data?,
+            process: report.process?,
+            held: held_in(report, record.epoch)?,
+        })
+    };
+    members.filter_map(candidate).collect()
+}
+
 /// The voter as a candidate, if its report counts.
 pub fn candidate<'a>(
     record: &'a ClusterRecord,
@@ -171,7 +187,12 @@ fn held_in(report: &Report, epoch: Epoch) -> Option<&Held> {
 }
 
 /// The greater of two candidates is the better master.
-fn compare(record: &ClusterRecord, rules: Rules, a: &Candidate<'_>, b: &Candidate<'_>) -> Ordering {
+pub fn compare(
+    record: &ClusterRecord,
+    rules: Rules,
+    a: &Candidate<'_>,
+    b: &Candidate<'_>,
+) -> Ordering {
     let (a_held, b_held) = (&a.held.position, &b.held.position);
     let more_complete = if rules.holds(Rule::HighestMarkerWins) {
         // Histories that cannot be compared hold transactions that no master's epoch explains; they

@@ -8,17 +8,22 @@
 use super::{
     election::{self, Verdict},
     explain,
+    fence::{self, Fence},
+    flapping,
     health::{self, MasterHealth},
+    lossy,
     observed::Observed,
     state::Policy,
+    transitions,
+    voting::Unfit,
 };
 use crate::{
     cluster::{
         control::{Lineage, MemberState, Report},
-        failover_record::Ending,
+        failover_record::{Cause, Ending},
         gtid::Position,
         id::MemberId,
-        record::{ClusterRecord, Elected, Mastership},
+        record::{ClusterRecord, Elected, LossyFailover, Mastership, NamedMaster},
         voters::Voters,
     },
     time::Timestamp,
@@ -44,6 +49,8 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     /// Since when this scheduler hears the executors without a gap.
     pub listening_since: Timestamp,
+    /// Which voters were out of their place at the last look, and since when.
+    pub unfit: &'a Unfit,
     /// The time.
     pub now: Timestamp,
 }
@@ -111,7 +118,12 @@ fn begin_term(next: &mut ClusterRecord, elected: Elected, now: Timestamp) {
         epoch: next.epoch,
         history: elected.history.clone(),
     });
+    // A task runs one server: an earlier one of this task has ended.
+    next.named.retain(|named| named.task_id != elected.task_id);
+    let named = NamedMaster::new(&elected, &next.voters);
+    next.named.push(named);
     next.mastership = Mastership::Elected(elected);
+    transitions::begin_epoch(next);
 }
 
 /// Elects once enough reports count.
@@ -131,6 +143,9 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
             missing,
             until,
         } => {
+            if let Some(lossy) = next.lossy.clone().filter(LossyFailover::is_pending) {
+                return elect_with_loss(next, lossy, view);
+            }
             let missing: Vec<String> = missing
                 .iter()
                 .map(|(member, why)| format!("member {member}: {why}"))
@@ -148,8 +163,84 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
             };
         }
     };
+    if let Some(awaited) = held_up(next, view) {
+        return awaited;
+    }
+    // Nothing needs to be lost after all.
+    next.lossy.take_if(|lossy| lossy.is_pending());
     begin_term(next, elected, view.now);
     Awaited::default()
+}
+
+/// An operator has given up the voters that are missing.
+fn elect_with_loss(next: &mut ClusterRecord, lossy: LossyFailover, view: View<'_>) -> Awaited {
+    let epoch = next.epoch;
+    match lossy::course(next, &lossy, view) {
+        lossy::Course::Fencing { until } => Awaited {
+            reason: format!(
+                "electing in epoch {epoch} with the loss of data: members that are given up are being killed"
+            ),
+            until: Some(until),
+            blocked: true,
+        },
+        lossy::Course::Nobody => Awaited {
+            reason: format!(
+                "electing in epoch {epoch} with the loss of data: no member is in sight that could become master"
+            ),
+            until: None,
+            blocked: true,
+        },
+        lossy::Course::Elect {
+            winner,
+            voters,
+            outcome,
+        } => {
+            next.lossy = Some(LossyFailover {
+                outcome: Some(outcome),
+                ..lossy
+            });
+            next.voters = voters;
+            next.rejoining.clear();
+            begin_term(next, *winner, view.now);
+            Awaited::default()
+        }
+    }
+}
+
+/// What holds up an election whose winner is known.
+fn held_up(next: &mut ClusterRecord, view: View<'_>) -> Option<Awaited> {
+    if let Some((until, reason)) = flapping::backs_off(next, view.policy, view.now) {
+        return Some(Awaited {
+            reason,
+            until: Some(until),
+            blocked: true,
+        });
+    }
+    // A master that waits for acknowledgements gets none any more from those who have just elected; one that does not
+    // could go on.
+    if next.voters.k_floor > 0 || next.voters.members.len() == 1 {
+        fence::forget_ended(next, view);
+        return None;
+    }
+    match fence::fence(next, view) {
+        Fence::Confirmed => {
+            next.named.clear();
+            None
+        }
+        Fence::Awaited { masters, until } => {
+            let names: Vec<String> = masters.iter().map(|m| m.member.to_string()).collect();
+            let reason = format!(
+                "electing in epoch {}: whether the former master, member {}, is closed is not known yet, so its lease must run out",
+                next.epoch,
+                names.join(", ")
+            );
+            Some(Awaited {
+                reason,
+                until,
+                blocked: true,
+            })
+        }
+    }
 }
 
 /// Sees whether the master has opened, and whether it is still there.
@@ -167,12 +258,21 @@ fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> 
             begin_election(next, ending, view);
             Awaited::default()
         }
+        MasterHealth::Silent { reason, .. }
+            if next.lossy.as_ref().is_some_and(LossyFailover::is_pending) =>
+        {
+            let sentence = format!("an operator gives up the voters that are missing: {reason}");
+            begin_election(next, Ending::new(Cause::LossAccepted, sentence), view);
+            Awaited::default()
+        }
         MasterHealth::Silent { reason, until } => Awaited {
             reason,
             until,
             blocked: false,
         },
         MasterHealth::Fine => {
+            // It is back: nothing needs to be lost.
+            next.lossy.take_if(|lossy| lossy.is_pending());
             let writable = MemberState::Master {
                 epoch: next.epoch,
                 writable: true,
@@ -206,6 +306,8 @@ pub fn begin_election(next: &mut ClusterRecord, ending: Ending, view: View<'_>) 
     explain::begins(next, ending, view);
     next.epoch = next.epoch.next();
     next.epoch_since = view.now;
+    flapping::note(next, view.now);
     next.mastership = Mastership::Electing;
+    transitions::begin_epoch(next);
     next.published.master = None;
 }

@@ -183,7 +183,7 @@ fn silence(
         };
     }
     let in_sight = voters_in_sight(record, observed, member);
-    let needed = match record.spec.durability {
+    let needed = match record.rule() {
         Durability::Majority => record.voters.quorum(),
         // Without a quorum to speak of, one that can take over is enough.
         Durability::Async => 1,

@@ -227,7 +227,7 @@ pub fn kill_all(
 }
 
 /// Asks for the kill of one task, unless that was done a moment ago.
-fn kill(
+pub fn kill(
     task_id: &TaskId,
     agent_id: Option<&String>,
     observed: &Observed,

@@ -15,7 +15,10 @@ pub mod event;
 pub mod execute;
 pub mod explain;
 pub mod failover;
+pub mod fence;
+pub mod flapping;
 pub mod health;
+pub mod lossy;
 pub mod members;
 pub mod observed;
 pub mod placement;
@@ -29,5 +32,6 @@ pub mod start;
 pub mod state;
 #[cfg(test)]
 mod tests;
+pub mod transitions;
 pub mod voting;
 pub mod wire;

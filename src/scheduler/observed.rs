@@ -46,6 +46,8 @@ pub struct ReportObservation {
     pub arrived: Timestamp,
     /// When the first report with what it says is held in that epoch arrived.
     pub held_arrived: Option<Timestamp>,
+    /// When the epoch that it has promised was first seen as promised.
+    pub promised_at: Timestamp,
     /// Since when its node is gone, if it is.
     pub gone_since: Option<Timestamp>,
 }
@@ -72,8 +74,12 @@ impl Observed {
             Some(known) => known.held_arrived,
             None => report.held.as_ref().map(|_| now),
         };
+        let promised_at = earlier
+            .filter(|earlier| earlier.report.promised == report.promised)
+            .map_or(now, |earlier| earlier.promised_at);
         let observation = ReportObservation {
             arrived: now,
+            promised_at,
             held_arrived,
             gone_since: None,
             report,

@@ -12,7 +12,7 @@ use super::{
     action::{Action, Look, Plan},
     explain,
     failover::{self, View},
-    members,
+    lossy, members,
     placement::{Launch, Offer},
     publish, rebuild, requests,
     state::{Cluster, FrameworkStored, State},
@@ -101,6 +101,7 @@ fn plan_cluster<'a>(
     let mut look = Look::at(cluster.record.name().clone());
     if cluster.pending.is_some() {
         look.awaited = cluster.awaited.clone();
+        look.unfit.clone_from(&cluster.unfit);
         plan.looks.push(look);
         return;
     }
@@ -122,8 +123,13 @@ fn plan_cluster<'a>(
             observed: &cluster.observed,
             policy: &state.policy,
             listening_since: state.listening_since,
+            unfit: &cluster.unfit,
             now,
         };
+        if state.mesos.connected {
+            plan.actions
+                .extend(lossy::kill_missing(&cluster.record, view, &mut look));
+        }
         decide(&mut next, view, &mut look);
     }
     let launches = place(state, &mut next, pool, now, &mut look);
@@ -148,7 +154,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
         look.notes.push(explain::beginning(next));
     }
     explain::note(next, view);
-    voting::advance(next, view.observed, view.policy.rules);
+    voting::advance(next, view, look);
     publish::advance(next, view);
     rebuild::advance(next, view.observed);
     members::forgive_serving(next);

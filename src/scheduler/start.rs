@@ -149,6 +149,10 @@ fn policy(settings: &Settings) -> Policy {
     Policy {
         election_timeout: settings.election_timeout,
         session_timeout: SESSION_TIMEOUT,
+        timings: settings.timings,
+        voter_patience: settings.voter_patience,
+        failover_limit: settings.failover_limit,
+        failover_window: settings.failover_window,
         spread_patience: match settings.spread {
             Spread::Prefer => Some(SPREAD_PATIENCE),
             Spread::Require => None,

@@ -18,12 +18,14 @@ use super::{
     failover::Awaited,
     observed::{Observed, TaskObservation},
     placement::{Launch, Offer},
+    voting::Unfit,
 };
 use crate::{
     cluster::{
         control::Report,
         id::{ClusterName, TaskId},
         record::ClusterRecord,
+        timings::Timings,
     },
     rules::Rules,
     secret::Secret,
@@ -39,6 +41,14 @@ pub struct Policy {
     pub session_timeout: Duration,
     /// How long a member waits for an agent of its own before it shares one; `None`: for ever.
     pub spread_patience: Option<Duration>,
+    /// How long a voter may be out of its place before it leaves the voters.
+    pub voter_patience: Duration,
+    /// How soon executors notice, and how long they wait.
+    pub timings: Timings,
+    /// How many failovers within the window make a cluster wait before the next one.
+    pub failover_limit: u32,
+    /// See there.
+    pub failover_window: Duration,
     /// The rules, all of which hold.
     pub rules: Rules,
 }
@@ -142,6 +152,8 @@ pub struct Cluster {
     pub awaited: Awaited,
     /// When the newest stage of the newest failover was stored, if this scheduler stored it.
     pub stage_stored: Option<Timestamp>,
+    /// Which voters are out of their place, as the newest look found it.
+    pub unfit: Unfit,
 }
 
 /// A write that is under way.
@@ -339,6 +351,7 @@ impl State {
             self.due.set(&look.cluster, look.again_at);
             if let Some(cluster) = self.clusters.get_mut(&look.cluster) {
                 cluster.awaited = look.awaited.clone();
+                cluster.unfit.clone_from(&look.unfit);
             }
         }
         for action in &plan.actions {
@@ -482,6 +495,7 @@ impl Cluster {
             observed: Observed::default(),
             awaited: Awaited::default(),
             stage_stored: None,
+            unfit: Unfit::new(),
         }
     }
 

@@ -1,25 +1,316 @@
-//! Who may acknowledge: members getting into the vote, and back into it after losing their data.
+//! Who may acknowledge: members getting into the vote and out of it, and how many acknowledgements are waited for.
 //!
-//! Growing the set of those who may acknowledge is stored before the world changes: a member
-//! acknowledges only when it finds its own data directory in the voters of a goal, and the goal
-//! follows from the record.
+//! Here is decided *what* is to change; [`transitions`] has the steps in which it may. The policy:
+//!
+//! * A voter whose data was lost counts again after a canary.
+//! * `k` follows the durability that is asked for and the number of voters: `majority` is half of them, and never 0.
+//! * A voter of which nothing good was seen for [`Policy::voter_patience`](super::state::Policy::voter_patience) leaves: dead,
+//!   not receiving, or with an applier that stopped. It must help: the others must be able to acknowledge without it, and two
+//!   voters stay in any case.
+//! * Every member that follows and is ready is a voter, as far as the flavour can make use of it. One that left comes back
+//!   like that by itself.
 
-use super::observed::Observed;
+use std::collections::BTreeMap;
+
+use super::{
+    action::Look,
+    failover::View,
+    observed::{Presence, silence_counts_from},
+    transitions,
+};
 use crate::{
     cluster::{
         control::{MemberState, Report},
+        flavour::Flavour,
         id::{DataId, MemberId},
         record::{ClusterRecord, Rejoining},
+        voters::{ChangeKind, Durability, Terms},
     },
     rules::{Rule, Rules},
+    time::Timestamp,
 };
 
-/// Takes members into the vote as far as that is safe now.
-pub fn advance(next: &mut ClusterRecord, observed: &Observed, rules: Rules) {
+/// How few voters are left in any case. With two, each needs the other's acknowledgement; one alone would promise
+/// what a single server can promise, which nobody has asked for.
+const FEWEST_VOTERS: usize = 2;
+
+/// Since when each voter has been out of its place, as far as this scheduler has seen it.
+pub type Unfit = BTreeMap<MemberId, Timestamp>;
+
+/// Changes the voters as far as that is safe and useful now.
+pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
+    look.unfit = unfit(next, view);
     if next.elected().is_none() {
         // No change during an election: its quorum is counted by the stored voters.
         return;
     }
+    note_known_voters(next, view);
+    take_back(next, view);
+    let_in(next, view);
+    if next.change.is_some() {
+        return pursue(next, view, look);
+    }
+    if let Some(step) = wanted(next, view, look) {
+        look.notes.push(step.to_string());
+        step.take(next);
+    }
+}
+
+/// What is to change next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+enum Step {
+    #[error("k_floor is lowered to {0}")]
+    Lower(u32),
+    #[error("member {0} becomes a voter")]
+    Admit(MemberId, DataId),
+    #[error("member {0} is to leave the voters")]
+    Remove(MemberId),
+    #[error("k_floor is to grow to {0}")]
+    Raise(u32),
+}
+
+impl Step {
+    fn take(self, next: &mut ClusterRecord) {
+        match self {
+            Self::Lower(k_floor) => transitions::lower(next, k_floor),
+            Self::Admit(member, data) => transitions::admit(next, member, data),
+            Self::Remove(member) => transitions::begin(next, ChangeKind::Remove { member }),
+            Self::Raise(k_floor) => transitions::begin(next, ChangeKind::Raise { k_floor }),
+        }
+    }
+}
+
+/// The next change, in the order of importance.
+fn wanted(record: &ClusterRecord, view: View<'_>, look: &mut Look) -> Option<Step> {
+    let flavour = record.server.as_ref()?.flavour;
+    let opened = record.elected().is_some_and(|elected| elected.opened);
+    let voters = record.voters.members.len();
+    let k = record.voters.k_floor;
+    let target = target(record, flavour);
+    if k > target {
+        return Some(Step::Lower(target));
+    }
+    // Before the master has opened too: it may be waiting for just this one's acknowledgement.
+    if let Some((member, data)) = newcomer(record, view, flavour) {
+        return Some(Step::Admit(member, data));
+    }
+    if !opened {
+        return None;
+    }
+    let able = acknowledgers(record, view).count();
+    if let Some(member) = to_remove(record, view, flavour, look) {
+        let left = acknowledgers(record, view).filter(|m| *m != member).count();
+        if left >= k as usize {
+            return Some(Step::Remove(member));
+        }
+        // Too many are gone for the others to acknowledge without them. Waiting for fewer gives writes back, and an
+        // election asks for the more reports.
+        if k > 1 && left >= 1 {
+            return Some(Step::Lower(left as u32));
+        }
+    }
+    (k < target && able >= target as usize && voters >= FEWEST_VOTERS)
+        .then_some(Step::Raise(target))
+}
+
+/// The `k` that the cluster is to have with the voters that it has.
+fn target(record: &ClusterRecord, flavour: Flavour) -> u32 {
+    let durability = record.spec.durability;
+    let target = durability.acknowledgements(record.voters.members.len(), flavour);
+    match durability {
+        // It never becomes 0 by itself.
+        Durability::Majority => target.max(record.voters.k_floor.min(1)),
+        Durability::Async => target,
+    }
+}
+
+/// A member that follows and is ready, and could vote.
+fn newcomer(
+    record: &ClusterRecord,
+    view: View<'_>,
+    flavour: Flavour,
+) -> Option<(MemberId, DataId)> {
+    if record.voters.members.len() >= record.spec.durability.most_voters(flavour) {
+        return None;
+    }
+    let mut members = record.members.keys();
+    members.find_map(|member| {
+        let out =
+            !record.voters.members.contains_key(member) && !record.terms.barred.contains(member);
+        let report = view.observed.live(record, *member).filter(|_| out)?;
+        let data = report.data?;
+        in_place(record, report).then_some((*member, data))
+    })
+}
+
+/// The voter that is to leave: one too many for the flavour, or out of its place for too long.
+fn to_remove(
+    record: &ClusterRecord,
+    view: View<'_>,
+    flavour: Flavour,
+    look: &mut Look,
+) -> Option<MemberId> {
+    let master = record.elected()?.member;
+    let voters = &record.voters.members;
+    let patience = view.policy.voter_patience;
+    let mut overdue = Vec::new();
+    for (member, since) in &look.unfit.clone() {
+        let due = since.plus(patience);
+        if view.now < due {
+            look.wake_by(due);
+        } else {
+            overdue.push(*member);
+        }
+    }
+    let too_many = voters.len() > record.spec.durability.most_voters(flavour);
+    if voters.len() <= FEWEST_VOTERS {
+        return None;
+    }
+    let last = || {
+        voters
+            .keys()
+            .rev()
+            .copied()
+            .find(|member| *member != master)
+    };
+    overdue
+        .into_iter()
+        .next()
+        .or_else(|| too_many.then(last).flatten())
+}
+
+/// The voters that can acknowledge, the master not among them.
+fn acknowledgers<'a>(
+    record: &'a ClusterRecord,
+    view: View<'a>,
+) -> impl Iterator<Item = MemberId> + 'a {
+    let voters = record.voters.members.iter();
+    voters.filter_map(move |(member, data)| {
+        let report = view.observed.live(record, *member)?;
+        let able = report.data == *data
+            && data.is_some()
+            && in_place(record, report)
+            && !record.terms.barred.contains(member);
+        able.then_some(*member)
+    })
+}
+
+/// Whether a member follows the current master, and receives and applies.
+fn in_place(record: &ClusterRecord, report: &Report) -> bool {
+    let state = MemberState::Following {
+        epoch: record.epoch,
+        ready: true,
+    };
+    report.state == state && report.process.is_some()
+}
+
+/// Since when each voter is out of its place. Only while there is a master that accepts writes: without one nobody is in
+/// it. Silence that may be ZooKeeper's doing does not count.
+fn unfit(record: &ClusterRecord, view: View<'_>) -> Unfit {
+    let Some(elected) = record.elected().filter(|elected| elected.opened) else {
+        return view.unfit.clone();
+    };
+    if view.now < silence_counts_from(view.listening_since, view.policy.session_timeout) {
+        return Unfit::new();
+    }
+    let others = record
+        .voters
+        .members
+        .keys()
+        .filter(|member| **member != elected.member);
+    others
+        .filter(|member| match view.observed.presence(record, **member) {
+            Presence::Live(report) => !in_place(record, report),
+            Presence::Gone(_) | Presence::Unknown => true,
+        })
+        .map(|member| (*member, *view.unfit.get(member).unwrap_or(&view.now)))
+        .collect()
+}
+
+/// Takes the change that is under way further.
+fn pursue(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
+    let Some(change) = next.change.clone() else {
+        return;
+    };
+    let able = acknowledgers(next, view);
+    let (possible, wanted) = match change.kind {
+        ChangeKind::Remove { member } => {
+            let left = able.filter(|able| *able != member).count();
+            let voters = next.voters.members.len();
+            (
+                left >= next.terms.acknowledgements as usize,
+                voters > FEWEST_VOTERS,
+            )
+        }
+        ChangeKind::Raise { k_floor } => {
+            let flavour = next.server.as_ref().map(|server| server.flavour);
+            let target = flavour.map_or(0, |flavour| target(next, flavour));
+            (able.count() >= k_floor as usize, target >= k_floor)
+        }
+    };
+    if !possible || !wanted {
+        look.notes
+            .push("a change of the voters is given up: too few of the others are there".to_owned());
+        return transitions::give_up(next);
+    }
+    let Some((terms, canary)) = masters_word(next, view) else {
+        return;
+    };
+    transitions::complete(next, &terms, canary);
+    transitions::confirm(next, &terms);
+    if next.change.is_none() {
+        look.notes.push(format!(
+            "there are {} voters now, and k_floor is {}",
+            next.voters.members.len(),
+            next.voters.k_floor
+        ));
+    }
+}
+
+/// The terms that are in force on the elected master, and the last canary that was acknowledged there.
+fn masters_word(record: &ClusterRecord, view: View<'_>) -> Option<(Terms, u64)> {
+    let elected = record.elected()?;
+    let report = view.observed.live(record, elected.member)?;
+    let leads = MemberState::Master {
+        epoch: record.epoch,
+        writable: true,
+    };
+    let itself = report.data == Some(elected.data) && report.process == Some(elected.process);
+    (itself && report.state == leads).then_some((report.terms.clone()?, report.canary))
+}
+
+/// Notes which voters the master knows: a new one only when it has read of it, one that left at once.
+fn note_known_voters(next: &mut ClusterRecord, view: View<'_>) {
+    let Some(elected) = next.elected().cloned() else {
+        return;
+    };
+    let report = view.observed.live(next, elected.member);
+    let knows_all = report.is_some_and(|report| {
+        report.process == Some(elected.process) && report.voters_seen == next.voters.version
+    });
+    let members = &next.voters.members;
+    let named = next.named.iter_mut();
+    for named in named.filter(|named| named.process == elected.process) {
+        if knows_all {
+            named.voters = members.keys().copied().collect();
+        } else {
+            named.voters.retain(|member| members.contains_key(member));
+        }
+    }
+}
+
+/// Lets those receive again that have left the voters and know it.
+fn let_in(next: &mut ClusterRecord, view: View<'_>) {
+    for member in next.terms.barred.clone() {
+        if let Some(report) = view.observed.live(next, member) {
+            transitions::let_in(next, member, report.acknowledges, report.voters_seen);
+        }
+    }
+}
+
+/// Stores the data of voters that have got their first, and takes those back that lost theirs.
+fn take_back(next: &mut ClusterRecord, view: View<'_>) {
+    let rules = view.policy.rules;
     let voters: Vec<(MemberId, Option<DataId>)> = next
         .voters
         .members
@@ -27,30 +318,34 @@ pub fn advance(next: &mut ClusterRecord, observed: &Observed, rules: Rules) {
         .map(|(member, data)| (*member, *data))
         .collect();
     for (member, known) in voters {
-        let Some(report) = observed.live(next, member) else {
+        let Some(report) = view.observed.live(next, member) else {
             continue;
         };
         let Some(data) = report.data else { continue };
         match known {
             // It has never had any data, so it cannot have lost an acknowledgement.
-            None => take_in(next, member, data),
+            None => transitions::admit(next, member, data),
             Some(known) if known == data => {}
-            Some(_) if !rules.holds(Rule::RejoinsAfterCanary) => take_in(next, member, data),
-            Some(_) => rejoin(next, member, data, report),
+            Some(_) if leaves(next, member) => {}
+            Some(_) => rejoin(next, member, data, report, rules),
         }
     }
 }
 
-fn take_in(next: &mut ClusterRecord, member: MemberId, data: DataId) {
-    next.voters.members.insert(member, Some(data));
-    next.voters.version += 1;
-    next.rejoining.remove(&member);
+fn leaves(record: &ClusterRecord, leaving: MemberId) -> bool {
+    match record.change.as_ref().map(|change| change.kind) {
+        Some(ChangeKind::Remove { member }) => member == leaving,
+        Some(ChangeKind::Raise { .. }) | None => false,
+    }
 }
 
 /// A voter whose data was lost counts again when it has executed a canary that was begun after the
 /// loss was seen: everything that it may ever have acknowledged lies before that canary in the
 /// master's history, so it has all of it again.
-fn rejoin(next: &mut ClusterRecord, member: MemberId, data: DataId, report: &Report) {
+fn rejoin(next: &mut ClusterRecord, member: MemberId, data: DataId, report: &Report, rules: Rules) {
+    if !rules.holds(Rule::RejoinsAfterCanary) {
+        return transitions::admit(next, member, data);
+    }
     let follows =
         matches!(report.state, MemberState::Following { epoch, .. } if epoch == next.epoch);
     let opened = next.elected().is_some_and(|elected| elected.opened);
@@ -59,7 +354,9 @@ fn rejoin(next: &mut ClusterRecord, member: MemberId, data: DataId, report: &Rep
         .get(&member)
         .filter(|rejoining| rejoining.data == data);
     match asked_for.map(|rejoining| rejoining.canary) {
-        Some(canary) if follows && report.canary >= canary => take_in(next, member, data),
+        Some(canary) if follows && report.canary >= canary => {
+            transitions::admit(next, member, data);
+        }
         None if follows && opened => {
             next.canary += 1;
             next.rejoining.insert(

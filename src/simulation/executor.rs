@@ -288,6 +288,17 @@ impl World {
                     },
                 );
             }
+            Action::SetTerms { process, terms } => {
+                let Some(index) = self.process_with(executor, process) else {
+                    return;
+                };
+                self.after_on_process(300, index, move |world| {
+                    world.processes[index].k = terms.acknowledgements;
+                    world.bar(index, terms.barred.clone());
+                    let terms = Ok(terms);
+                    world.tell(executor, Event::TermsSet { process, terms });
+                });
+            }
             Action::Prove { process } => {
                 let Some(index) = self.process_with(executor, process) else {
                     return;

@@ -6,7 +6,7 @@
 //! acknowledges what is synced in its relay log, applied or not. An acknowledgement covers all that comes before it, and
 //! is never given for what a replica has already. A graceful end releases commits that wait.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     history::{Bits, DOMAINS, Kind, Transaction, TransactionId},
@@ -74,6 +74,8 @@ pub struct Process {
     pub admitted: bool,
     /// How many acknowledgements a commit waits for.
     pub k: u32,
+    /// The members whose replication accounts are locked.
+    barred: BTreeSet<MemberId>,
     /// How much of the binlog is committed.
     pub committed: usize,
     pub executed: Position,
@@ -223,6 +225,7 @@ impl World {
             read_only: closed,
             admitted: !closed,
             k: 0,
+            barred: BTreeSet::new(),
             committed: held.binlog.len(),
             executed: held.logged.clone(),
             canary: canary.max(),
@@ -616,6 +619,25 @@ impl World {
         self.try_to_connect(replica);
     }
 
+    /// Locks the replication accounts of these members alone, and ends their connections.
+    pub fn bar(&mut self, process: usize, barred: BTreeSet<MemberId>) {
+        self.processes[process].barred = barred;
+        let replicas: Vec<usize> = self.processes[process].links.keys().copied().collect();
+        for replica in replicas {
+            if self.is_barred(process, replica) {
+                self.disconnect(replica);
+                self.try_to_connect(replica);
+            }
+        }
+        // Fewer acknowledgements may be enough now.
+        self.release(process);
+    }
+
+    fn is_barred(&self, process: usize, replica: usize) -> bool {
+        let member = self.executors[self.processes[replica].executor].member;
+        self.processes[process].barred.contains(&member)
+    }
+
     /// Ends the connection of a replica; what is under way in it is void.
     pub fn disconnect(&mut self, replica: usize) {
         let receiver = &mut self.processes[replica].receiver;
@@ -647,6 +669,7 @@ impl World {
         let host = it.host;
         let found = self.listening.get(&source).copied();
         let found = found.filter(|p| self.both_open(host, source.0) && !self.processes[*p].hung);
+        let found = found.filter(|p| !self.is_barred(*p, replica));
         let Some(process) = found else {
             self.processes[replica].receiver.error =
                 Some("the master cannot be reached".to_owned());

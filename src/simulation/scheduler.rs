@@ -15,6 +15,7 @@ use crate::{
         record::ClusterRecord,
         size::Size,
         spec::ClusterSpec,
+        timings::Timings,
     },
     scheduler::{
         action::Action,
@@ -70,6 +71,10 @@ impl World {
             election_timeout: std::time::Duration::from_secs(20),
             session_timeout: SESSION_TIMEOUT,
             spread_patience: Some(std::time::Duration::from_secs(30)),
+            voter_patience: std::time::Duration::from_secs(600),
+            timings: Timings::default(),
+            failover_limit: 100,
+            failover_window: std::time::Duration::from_secs(60),
             rules: self.bend.rules(),
         };
         let stored = self

@@ -203,6 +203,27 @@ pub(super) const FLAGS: &[Flag] = &[
         "How long a master that is out of touch with ZooKeeper goes on while its slaves do not prove that it is still their master",
     ),
     flag(
+        "voter-patience",
+        "voter_patience",
+        "TIME",
+        Some("10m"),
+        "How long a slave may be dead or not receiving before a cluster of three or more stops counting on its acknowledgements. It comes back by itself",
+    ),
+    flag(
+        "failover-limit",
+        "failover_limit",
+        "NUMBER",
+        Some("5"),
+        "How many failovers of one cluster within --failover-window make it wait before the next one, twice as long each time",
+    ),
+    flag(
+        "failover-window",
+        "failover_window",
+        "TIME",
+        Some("5m"),
+        "See --failover-limit",
+    ),
+    flag(
         "installer-args",
         "installer_args",
         "JSON",

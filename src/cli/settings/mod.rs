@@ -67,6 +67,12 @@ pub struct Settings {
     pub election_timeout: Duration,
     /// How soon executors notice faults, and how long they wait before they act.
     pub timings: Timings,
+    /// How long a voter may be out of its place before it leaves the voters.
+    pub voter_patience: Duration,
+    /// How many failovers within the window make a cluster wait before the next one.
+    pub failover_limit: u32,
+    /// See there.
+    pub failover_window: Duration,
     /// How MySQL gets onto agents.
     pub installer: Installer,
     /// Whether members of a cluster may share an agent.
@@ -191,6 +197,9 @@ impl Door {
         let work_dir = self.required("work-dir", parse::work_dir);
         let election_timeout = self.required("election-timeout", parse::election_timeout);
         let timings = self.timings();
+        let voter_patience = self.required("voter-patience", parse::voter_patience);
+        let failover_limit = self.required("failover-limit", parse::failover_limit);
+        let failover_window = self.required("failover-window", parse::failover_window);
         let installer = self.required("installer-args", parse::installer);
         let backups = self.required("backup-store-args", parse::no_backup_store);
         let volumes = self.volumes(framework_role.as_deref());
@@ -222,6 +231,9 @@ impl Door {
             work_dir: work_dir?,
             election_timeout: election_timeout?,
             timings: timings?,
+            voter_patience: voter_patience?,
+            failover_limit: failover_limit?,
+            failover_window: failover_window?,
             installer: installer?,
             spread: spread?,
             verbose: verbose?,

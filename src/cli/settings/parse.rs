@@ -67,6 +67,12 @@ const COMMIT_TIMEOUT: [Duration; 2] = [Duration::from_secs(1), Duration::from_se
 /// The client library needs 2/5 of a session timeout, 2.4 s, to see that a connection is gone.
 const MASTER_LEASE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(600)];
 
+/// A server that starts again, or a host that reboots, is back within the least of it or a little more.
+const VOTER_PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(7 * DAY)];
+
+/// Failovers that are minutes apart have something to do with each other; those of different days do not.
+const FAILOVER_WINDOW: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(DAY)];
+
 const DAY: u64 = 24 * 60 * 60;
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
@@ -145,6 +151,19 @@ pub(super) fn commit_timeout(text: &str) -> Result<Duration, String> {
 
 pub(super) fn master_lease(text: &str) -> Result<Duration, String> {
     duration(text, MASTER_LEASE)
+}
+
+pub(super) fn voter_patience(text: &str) -> Result<Duration, String> {
+    duration(text, VOTER_PATIENCE)
+}
+
+pub(super) fn failover_window(text: &str) -> Result<Duration, String> {
+    duration(text, FAILOVER_WINDOW)
+}
+
+pub(super) fn failover_limit(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|n| (1..=100).contains(n));
+    number.ok_or_else(|| format!("{text:?} is not a whole number from 1 to 100"))
 }
 
 fn duration(text: &str, [min, max]: [Duration; 2]) -> Result<Duration, String> {

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    Canary, Data, Ending, Look, Process, Promised, Retry, Role, Serving, State, TERMINATION, Why,
-    applier_error, lease::Guard,
+    Canary, Data, Ending, InForce, Look, Process, Promised, Retry, Role, Serving, State,
+    TERMINATION, Why, applier_error, lease::Guard,
 };
 use crate::{
     cluster::{
         control::{Goal, Held, Trouble},
         id::{DataId, Epoch, ProcessId},
+        voters::Terms,
     },
     executor::{
         action::{Birth, Step},
@@ -67,6 +68,7 @@ impl State {
             Event::Exited { process, how } => self.server_exited(process, &how, now),
             Event::Observed { process, seen } => self.observed(process, seen, now),
             Event::Canary { process, number } => self.canary_seen(process, number, now),
+            Event::TermsSet { process, terms } => self.terms_set(process, terms, now),
             Event::Proved { process } => {
                 if self.running() == Some(process) {
                     self.look.proving = false;
@@ -120,7 +122,13 @@ impl State {
             .map_or(self.promised.epoch, |known| known.epoch);
         let obeys = goal.epoch >= highest.max(self.promised.epoch)
             || !self.rules.holds(Rule::LowerEpochsAreRefused);
-        if goal.uuid == self.task.uuid && obeys {
+        // Goals are read in their order. Should that ever not be so, earlier voters are not obeyed again: the
+        // scheduler counts on that once they were reported as seen.
+        let earlier_voters = self
+            .goal
+            .as_ref()
+            .is_some_and(|known| goal.voters.version < known.voters.version);
+        if goal.uuid == self.task.uuid && obeys && !earlier_voters {
             self.goal = Some(goal);
         }
     }
@@ -169,19 +177,15 @@ impl State {
                 });
                 self.role = Role::Held(epoch);
                 self.note_held(now);
+                self.acknowledges = false;
             }
             (Step::Copy { .. }, Outcome::Copied(data)) => self.copy_is_complete(data),
             (Step::Copy { .. }, Outcome::ReplayIsCheaper) => self.replay_is_cheaper(),
             (Step::Apply { epoch, .. }, _) => self.role = Role::Applied(epoch),
-            (
-                Step::Prepare {
-                    epoch,
-                    acknowledgements,
-                },
-                _,
-            ) => {
+            (Step::Prepare { epoch, terms }, _) => {
                 self.role = Role::Prepared(epoch);
-                self.lease.waits_for = Some(acknowledgements);
+                self.lease.waits_for = Some(terms.acknowledgements);
+                self.terms.terms = Some(terms);
                 // From here on it writes, so what was read is not all that it holds any more.
                 self.held = None;
             }
@@ -195,6 +199,7 @@ impl State {
             ) => {
                 self.role = Role::Following { epoch, acknowledge };
                 self.health.received = Some(now);
+                self.acknowledges = acknowledge;
                 // It receives again, so what was read is not all that it holds any more, and what was seen is over.
                 self.held = None;
                 self.look.seen = None;
@@ -220,6 +225,7 @@ impl State {
                 },
                 _,
             ) => {
+                self.acknowledges = false;
                 if refuse_clients {
                     self.role = Role::Quarantined(epoch);
                     self.note_beyond();
@@ -378,6 +384,28 @@ impl State {
         self.canary = Canary::default();
         self.health.forget_process();
         self.lease.forget_process();
+        self.terms = InForce::default();
+        self.acknowledges = false;
+    }
+
+    fn terms_set(&mut self, process: ProcessId, terms: Result<Terms, String>, now: Timestamp) {
+        if self.running() != Some(process) {
+            return;
+        }
+        if let Ok(terms) = &terms {
+            self.lease.waits_for = Some(terms.acknowledgements);
+        }
+        self.terms = match terms {
+            Ok(terms) => InForce {
+                terms: Some(terms),
+                ..InForce::default()
+            },
+            Err(problem) => InForce {
+                retry_at: Some(now.plus(RETRY_DELAY)),
+                problem: Some(problem),
+                ..InForce::default()
+            },
+        };
     }
 
     fn observed(

@@ -12,10 +12,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Process, Role, State, lease,
-    plan::{Plan, acknowledgements},
-};
+use super::{Process, Role, State, lease, plan::Plan, terms::acknowledgements};
 use crate::{
     cluster::{control::Trouble, gtid::Position, id::ProcessId},
     executor::action::{Action, Step},

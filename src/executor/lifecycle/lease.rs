@@ -15,11 +15,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Role, State,
-    health::is_due,
-    plan::{Plan, acknowledgements},
-};
+use super::{Role, State, health::is_due, plan::Plan, terms::acknowledgements};
 use crate::{
     cluster::{
         control::Address,

@@ -6,6 +6,7 @@ use super::{
     Data, Process, Role, State, TERMINATION, Why, applier_error, aside, health, lease,
     rebuild::{self, Next},
     report::report,
+    terms::{acknowledgements, set_terms, terms},
 };
 use crate::{
     cluster::{
@@ -179,10 +180,6 @@ fn stop(state: &State, latest: Option<Timestamp>, now: Timestamp, plan: &mut Pla
     plan.wake(kill_at);
 }
 
-pub(super) fn acknowledgements(state: &State) -> u32 {
-    state.goal.as_ref().map_or(0, |goal| goal.voters.k_floor)
-}
-
 // === the promise ===
 
 /// Stores what was not stored yet: a higher epoch, a new data directory that works.
@@ -237,6 +234,7 @@ fn live(state: &State, now: Timestamp, plan: &mut Plan) {
     lease::keep(state, id, now, plan);
     health::look(state, id, now, plan);
     health::release(state, id, now, plan);
+    set_terms(state, id, now, plan);
     canary(state, id, now, plan);
     step(state, now, plan);
 }
@@ -319,7 +317,9 @@ fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     let due = again_at.is_none_or(|at| at <= now);
     match state.role {
         Role::Master(epoch) if epoch == goal.epoch => {
-            if due {
+            if state.terms.terms.as_ref() != Some(&terms(state, goal)) {
+                // It proves something about the terms that the goal names with it.
+            } else if due {
                 plan.actions.push(Action::WriteCanary {
                     process,
                     number: goal.canary,
@@ -455,11 +455,7 @@ fn lead(state: &State, goal: &Goal, now: Timestamp, plan: &mut Plan) {
         Role::Applied(_) => {
             let step = Step::Prepare {
                 epoch,
-                acknowledgements: if state.rules.holds(Rule::MasterWaitsForVoters) {
-                    goal.voters.k_floor
-                } else {
-                    0
-                },
+                terms: terms(state, goal),
             };
             plan.begin(state, step, "it is elected and holds all of the history");
         }
@@ -590,14 +586,14 @@ fn keep_following(
 /// Following before that would receive transactions without acknowledging them, the epoch's marker perhaps, for
 /// whose acknowledgement the master waits; and they are not received a second time.
 fn is_about_to_vote(state: &State, goal: &Goal) -> bool {
-    goal.voters.k_floor > 0 && goal.voters.members.get(&state.task.member) == Some(&None)
+    goal.acknowledgements() > 0 && goal.voters.members.get(&state.task.member) == Some(&None)
 }
 
 fn may_acknowledge(state: &State, goal: &Goal) -> bool {
     state
         .data_in_use()
-        .is_some_and(|data| goal.voters.may_acknowledge(state.task.member, data))
-        || goal.voters.k_floor > 0 && !state.rules.holds(Rule::OnlyVotersAcknowledge)
+        .is_some_and(|data| goal.may_acknowledge(state.task.member, data))
+        || goal.acknowledgements() > 0 && !state.rules.holds(Rule::OnlyVotersAcknowledge)
 }
 
 fn marker(goal: &Goal, master: &MasterGoal) -> Position {

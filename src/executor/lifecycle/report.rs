@@ -11,6 +11,7 @@ use crate::{
     cluster::{
         control::{self, MemberState, Report},
         id::Epoch,
+        voters::Terms,
     },
     time::Timestamp,
 };
@@ -29,11 +30,26 @@ pub fn report(state: &State, now: Timestamp) -> Report {
         state: member_state(state),
         held: state.held.clone(),
         canary: state.canary.executed,
+        terms: terms(state),
+        voters_seen: state.goal.as_ref().map_or(0, |goal| goal.voters.version),
+        acknowledges: state.acknowledges,
         problem: problem(state, now),
         trouble: health::trouble(state, now),
         wants_donor: wants_donor(state),
         set_aside: set_aside(state),
         stream_port: state.stream_port,
+    }
+}
+
+/// The terms in force, as the master of the promised epoch.
+fn terms(state: &State) -> Option<Terms> {
+    match state.role {
+        Role::Prepared(epoch) | Role::Marked(epoch) | Role::Master(epoch)
+            if epoch == state.promised.epoch =>
+        {
+            state.terms.terms.clone()
+        }
+        _ => None,
     }
 }
 
@@ -95,6 +111,7 @@ fn problem(state: &State, now: Timestamp) -> Option<String> {
         .or_else(|| history_problem(state))
         .or_else(|| health::problem(state, now))
         .or_else(|| state.problem.clone())
+        .or_else(|| state.terms.problem.clone())
         .or_else(|| state.look.problem.clone())
         .or_else(|| seen_problem(state))
         .or_else(|| health::failing(state))

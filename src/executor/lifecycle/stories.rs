@@ -30,7 +30,7 @@ use crate::{
         gtid::Position,
         id::{MemberId, TaskId},
         timings::Timings,
-        voters::Voters,
+        voters::{Terms, Voters},
     },
     executor::{
         action::Birth,
@@ -106,6 +106,11 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
                 (MemberId(2), None),
             ]),
             k_floor: 1,
+        },
+        terms: Terms {
+            number: 1,
+            acknowledgements: 1,
+            ..Terms::default()
         },
         canary: 0,
         lineage: Vec::new(),
@@ -421,10 +426,9 @@ fn text(action: &Action) -> Option<String> {
             Step::Copy { epoch, donor, .. } => format!("copy {epoch} from {}", donor.member),
             Step::Hold { epoch } => format!("hold {epoch}"),
             Step::Apply { epoch, .. } => format!("apply {epoch}"),
-            Step::Prepare {
-                epoch,
-                acknowledgements,
-            } => format!("prepare {epoch} k={acknowledgements}"),
+            Step::Prepare { epoch, terms } => {
+                format!("prepare {epoch} k={}", terms.acknowledgements)
+            }
             Step::Mark { epoch } => format!("mark {epoch}"),
             Step::Open { epoch, .. } => format!("open {epoch}"),
             Step::Follow {
@@ -445,6 +449,12 @@ fn text(action: &Action) -> Option<String> {
         Action::Kill { process } => format!("KILL {}", process.0.as_u128()),
         Action::Terminate { process } => format!("TERM {}", process.0.as_u128()),
         Action::WriteCanary { number, .. } => format!("write canary {number}"),
+        Action::SetTerms { terms, .. } => format!(
+            "set terms {} k={} barred={:?}",
+            terms.number,
+            terms.acknowledgements,
+            terms.barred.iter().map(|m| m.0).collect::<Vec<_>>()
+        ),
         Action::ReadCanary { .. } => "read canary".into(),
         Action::Prove { .. } => "prove".into(),
         Action::Export { data, beyond } => {

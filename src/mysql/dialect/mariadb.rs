@@ -48,6 +48,8 @@ pub static DIALECT: Dialect = Dialect {
     close: &["SET GLOBAL read_only = ON"],
     // The administration account has READ_ONLY ADMIN: it writes in any case.
     open_for_administration: "DO 0",
+    replication_accounts: "SELECT User AS user, COALESCE(JSON_VALUE(Priv, '$.account_locked') IN ('1', 'true'), 0) \
+                           AS locked FROM mysql.global_priv WHERE User LIKE 'cotton\\_replication\\_%'",
     follow,
     prepare_source,
     marker,

@@ -44,6 +44,8 @@ pub static DIALECT: Dialect = Dialect {
     open: &["SET GLOBAL read_only = OFF"],
     close: &["SET GLOBAL super_read_only = ON"],
     open_for_administration: "SET GLOBAL super_read_only = OFF",
+    replication_accounts: "SELECT User AS user, account_locked = 'Y' AS locked FROM mysql.user \
+                           WHERE User LIKE 'cotton\\_replication\\_%'",
     follow,
     prepare_source,
     marker,

@@ -311,6 +311,8 @@ fn a_member_without_a_task_waits_for_an_offer() {
 fn many_failovers_are_forgotten_one_by_one() {
     let mut world = World::running(3, Durability::Majority);
     for _ in 0..40 {
+        // As many in a short while would be held up.
+        world.pass(Duration::from_secs(300));
         let master = world.record().published.master.unwrap();
         kill(&mut world, master.0);
         world.converge();

@@ -9,8 +9,10 @@
 
 mod explain;
 mod failover;
+mod fencing;
 mod members;
 mod rebuild;
 mod requests;
 mod succession;
+mod voters;
 mod world;

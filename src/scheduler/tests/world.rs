@@ -17,6 +17,7 @@ use crate::{
         record::ClusterRecord,
         size::Size,
         spec::ClusterSpec,
+        timings::Timings,
         view::ClusterState,
         voters::Durability,
     },
@@ -48,6 +49,8 @@ pub struct Instance {
     pub position: String,
     promised: Epoch,
     pub silent: bool,
+    /// It follows and does not receive.
+    pub broken: bool,
 }
 
 pub struct World {
@@ -70,6 +73,10 @@ fn policy() -> Policy {
         election_timeout: Duration::from_secs(60),
         session_timeout: Duration::from_secs(10),
         spread_patience: Some(Duration::from_secs(30)),
+        voter_patience: Duration::from_secs(600),
+        timings: Timings::default(),
+        failover_limit: 5,
+        failover_window: Duration::from_secs(300),
         rules: Rules::LAW,
     }
 }
@@ -111,7 +118,7 @@ impl World {
         world
     }
 
-    fn id(&mut self) -> Uuid {
+    pub fn id(&mut self) -> Uuid {
         self.ids += 1;
         Uuid::from_u128(self.ids)
     }
@@ -198,6 +205,7 @@ impl World {
                         position: String::new(),
                         promised: Epoch(0),
                         silent: false,
+                        broken: false,
                     };
                     self.instances.insert(launch.task.task_id.clone(), instance);
                     self.task(&launch.task.task_id, TaskState::Running);
@@ -357,11 +365,13 @@ impl World {
             return;
         };
         let goal = record.goal();
-        let live = self
-            .instances
-            .values()
-            .filter(|i| i.process.is_some() && !i.silent)
-            .count();
+        let able = self.instances.values().filter(|other| {
+            let there = other.process.is_some() && !other.silent && !other.broken;
+            there
+                && goal.may_acknowledge(other.member, other.data)
+                && !goal.terms.barred.contains(&other.member)
+        });
+        let able: BTreeSet<MemberId> = able.map(|other| other.member).collect();
         let Some(instance) = self.instances.get_mut(task) else {
             return;
         };
@@ -371,12 +381,16 @@ impl World {
         instance.promised = instance.promised.max(goal.epoch);
         let mut held = None;
         let mut canary = 0;
+        let mut terms = None;
         let position = |text: &str| Position::parse(Flavour::Mariadb, text).unwrap();
         let state = match (&goal.phase, instance.process) {
             (_, None) => MemberState::Dead,
             (GoalPhase::Elected(master), Some(process)) if master.member == instance.member => {
                 if master.process == process && master.data == instance.data {
-                    let acknowledged = live as u32 > goal.voters.k_floor;
+                    let others = able.iter().filter(|other| **other != master.member);
+                    let acknowledged = others.count() as u32 >= goal.acknowledgements();
+                    terms = Some(goal.terms.clone());
+                    canary = if acknowledged { goal.canary } else { 0 };
                     MemberState::Master {
                         epoch: goal.epoch,
                         writable: acknowledged,
@@ -387,9 +401,10 @@ impl World {
             }
             (GoalPhase::Elected(_), Some(_)) => {
                 canary = goal.canary;
+                let barred = goal.terms.barred.contains(&instance.member);
                 MemberState::Following {
                     epoch: goal.epoch,
-                    ready: true,
+                    ready: !barred && !instance.broken,
                 }
             }
             (GoalPhase::Electing, Some(_)) => {
@@ -417,6 +432,9 @@ impl World {
             state,
             held,
             canary,
+            terms,
+            voters_seen: goal.voters.version,
+            acknowledges: goal.may_acknowledge(instance.member, instance.data),
             problem: None,
             trouble: None,
             wants_donor: None,

@@ -17,7 +17,7 @@ use cotton::cluster::flavour::Flavour;
 use cotton::cluster::gtid::Position;
 use cotton::cluster::id::{ClusterName, Epoch, MemberId, TaskId};
 use cotton::cluster::timings::Timings;
-use cotton::cluster::voters::{Durability, Voters};
+use cotton::cluster::voters::{Durability, Terms, Voters};
 use cotton::mesos::v1;
 use cotton::mysql::authentication;
 use cotton::secret::Secret;
@@ -113,6 +113,7 @@ impl World {
             epoch: Epoch(0),
             phase: GoalPhase::Unborn,
             voters: Voters::default(),
+            terms: Terms::default(),
             canary: 0,
             lineage: Vec::new(),
             user: ClusterUser {

@@ -59,7 +59,7 @@ async fn nobody_but_the_administration_gets_in_until_clients_are_admitted(flavou
     if let Some(connection) = &mut other {
         assert!(connection.execute(sqlx::raw_sql("SELECT 1")).await.is_err());
     }
-    // The account at '%' replicates while clients are out.
+    // Replication accounts get in while clients are out.
     let (_second, follower) = follower(&mysqld, 2, false).await;
     follower
         .wait_executed(&server.executed().await.unwrap(), soon())

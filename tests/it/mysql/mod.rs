@@ -24,6 +24,7 @@ macro_rules! both_flavours {
     };
 }
 
+mod barring;
 mod clients;
 mod memory;
 mod privileges;
@@ -55,9 +56,20 @@ async fn open_master(flavour: Flavour, server_id: u32) -> (Mysqld, Server) {
 
 /// A server that follows and streams.
 async fn follower(master: &Mysqld, server_id: u32, acknowledge: bool) -> (Mysqld, Server) {
+    follower_as(0, master, server_id, acknowledge).await
+}
+
+/// A server that follows and streams with the account of member 0 or 1.
+async fn follower_as(
+    member: u32,
+    master: &Mysqld,
+    server_id: u32,
+    acknowledge: bool,
+) -> (Mysqld, Server) {
     let mysqld = Mysqld::start(master.installed.flavour, server_id).await;
     let server = mysqld.connect().await;
-    server.follow(&master.source(), acknowledge).await.unwrap();
+    let source = master.source_for(member);
+    server.follow(&source, acknowledge).await.unwrap();
     wait_for(&server, "the replica receives", |seen| {
         seen.replication.as_ref().is_some_and(|r| r.receiving)
     })

@@ -273,6 +273,21 @@ fn wrong_values_and_their_sentences() {
             "--commit-timeout: 2h is out of range: give a time from 1s to 3600s",
         ),
         (
+            "voter-patience",
+            "1s",
+            "--voter-patience: 1s is out of range: give a time from 10s to 7d",
+        ),
+        (
+            "failover-window",
+            "1s",
+            "--failover-window: 1s is out of range: give a time from 10s to 1d",
+        ),
+        (
+            "failover-limit",
+            "0",
+            "--failover-limit: \"0\" is not a whole number from 1 to 100",
+        ),
+        (
             "master-lease",
             "2s",
             "--master-lease: 2s is out of range: give a time from 3s to 600s",

@@ -17,6 +17,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use cotton::cluster::flavour::{Flavour, ServerVersion};
+use cotton::cluster::id::MemberId;
 use cotton::mysql::authentication::{Authentication, SALT_LENGTH};
 use cotton::mysql::mycnf::{ServerSettings, render};
 use cotton::mysql::{Credentials, Server, Source, accounts};
@@ -25,6 +26,7 @@ use sqlx::ConnectOptions;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use tempfile::TempDir;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::spawn;
 
@@ -34,6 +36,12 @@ const START_DEADLINE: Duration = Duration::from_secs(120);
 /// The administration account of all test servers.
 pub const ADMIN: &str = "cotton_admin";
 const ADMIN_PASSWORD: &str = "it's \\ a \"secret\"";
+
+/// A member's replication account on all test servers.
+fn replication_account(member: u32) -> Credentials {
+    let admin = Secret::new(ADMIN_PASSWORD);
+    accounts::replication_account(&admin, Uuid::nil(), MemberId(member))
+}
 
 /// An installed server.
 #[derive(Debug, Clone)]
@@ -233,9 +241,14 @@ impl Mysqld {
         };
         fs::write(server.path("my.cnf"), render(&settings).unwrap() + small).unwrap();
         let admin = Authentication::of(&Secret::new(ADMIN_PASSWORD), [42; SALT_LENGTH]);
+        let replication = [0, 1].map(|member| {
+            let account = replication_account(member);
+            let hashed = Authentication::of(&account.password, [42; SALT_LENGTH]);
+            (account.user, hashed)
+        });
         fs::write(
             server.path("birth.sql"),
-            accounts::birth_sql(flavour, ADMIN, &admin),
+            accounts::birth_sql(flavour, ADMIN, &admin, &replication),
         )
         .unwrap();
         server.spawn(&[format!(
@@ -272,9 +285,14 @@ impl Mysqld {
         }
     }
 
-    /// This server as a master for others.
+    /// This server as a master for member 0.
     pub fn source(&self) -> Source {
-        let Credentials { user, password } = self.admin();
+        self.source_for(0)
+    }
+
+    /// This server as a master for member 0 or 1.
+    pub fn source_for(&self, member: u32) -> Source {
+        let Credentials { user, password } = replication_account(member);
         Source {
             host: "127.0.0.1".to_owned(),
             port: self.port,
