@@ -88,16 +88,18 @@ impl World {
                 let deadline = self.now + micros(within);
                 self.wait_in_step(executor, number, Waits::Applied { deadline });
             }
-            Step::Prepare { terms, .. } => self.statement(executor, number, move |world, process| {
-                if !world.stops_with_all_executed(executor, number, process) {
-                    return;
-                }
-                let it = &mut world.processes[process];
-                it.receiver.source = None;
-                it.k = terms.acknowledgements;
-                world.bar(process, terms.barred.clone());
-                world.step_ends(executor, number, Ok(Outcome::Finished));
-            }),
+            Step::Prepare { terms, .. } => {
+                self.statement(executor, number, move |world, process| {
+                    if !world.stops_with_all_executed(executor, number, process) {
+                        return;
+                    }
+                    let it = &mut world.processes[process];
+                    it.receiver.source = None;
+                    it.k = terms.acknowledgements;
+                    world.bar(process, terms.barred.clone());
+                    world.step_ends(executor, number, Ok(Outcome::Finished));
+                })
+            }
             Step::Mark { epoch } => self.statement(executor, number, move |world, process| {
                 let found = world.processes[process]
                     .executed
