@@ -109,7 +109,6 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
         },
         terms: Terms {
             number: 1,
-            acknowledgements: 1,
             ..Terms::default()
         },
         canary: 0,
