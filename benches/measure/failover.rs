@@ -8,7 +8,7 @@ use crate::figures::{Figures, line};
 use crate::support::FAILOVER_DEADLINE;
 use crate::support::database::{connect, execute, run};
 use crate::support::discovery::follow;
-use crate::support::system::{System, endpoint, master};
+use crate::support::system::{Options, System, endpoint, master};
 
 /// How often the master is killed.
 const KILLS: usize = 20;
@@ -18,7 +18,12 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// Kills again and again; after each all members are waited for.
 pub async fn measure(flavour: Flavour) {
-    let system = System::start(flavour);
+    let mut options = Options::new(flavour);
+    // The kills follow each other as soon as all members are there: no cluster should take that for granted, but this one.
+    options
+        .arguments
+        .extend(["--", "--failover-limit", "1000"].map(str::to_owned));
+    let system = System::with_options(options);
     let cluster = system.create_running("measured", 3).await;
     let account = &cluster.account;
     let view = system.show("measured").await.unwrap();

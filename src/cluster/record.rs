@@ -52,6 +52,9 @@ pub struct ClusterRecord {
     pub mastership: Mastership,
     /// When the current epoch was stored.
     pub epoch_since: Timestamp,
+    /// How many masters in a row, the last ones before the current epoch, were elected and never opened.
+    #[serde(default)]
+    pub unopened: u32,
     /// Who may acknowledge and how many must.
     pub voters: Voters,
     /// What the master is told about acknowledgements.
@@ -118,6 +121,9 @@ pub struct Elected {
     pub history: Position,
     /// Whether it has reported that it accepts writes.
     pub opened: bool,
+    /// When it was elected.
+    #[serde(default)]
+    pub since: Timestamp,
 }
 
 /// A failover that an operator asked for though acknowledged writes may be lost by it.
@@ -281,6 +287,7 @@ impl ClusterRecord {
             epoch: Epoch(0),
             mastership: Mastership::Unborn,
             epoch_since: now,
+            unopened: 0,
             voters: Voters::default(),
             terms: Terms::default(),
             change: None,

@@ -27,6 +27,10 @@ use crate::{
 /// the voters are enough, the winner may need the acknowledgement of just the one that was not asked.
 const READING_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The same where the last master was elected and never opened: then servers that are being started count too. The killed
+/// one holds a marker that nobody else has, and nothing can be elected against it where its acknowledgement is needed.
+const RESTART_PATIENCE: Duration = Duration::from_secs(10);
+
 /// A voter whose report counts in this epoch.
 #[derive(Debug, Clone)]
 pub struct Candidate<'a> {
@@ -99,8 +103,8 @@ pub fn decide<'a>(
     let deadline = record.epoch_since.plus(policy.election_timeout);
     let (enough, until) = match record.rule() {
         Durability::Majority => {
-            let patience = record.epoch_since.plus(READING_PATIENCE);
-            let reads = missing.iter().any(|(_, why)| *why == Missing::NotRead);
+            let patience = record.epoch_since.plus(patience_of(record));
+            let reads = missing.iter().any(|(_, why)| is_waited_for(record, *why));
             let enough = votes(&counted, &missing, policy.rules) >= quorum;
             let in_time = !reads || now >= patience;
             (enough && in_time, enough.then_some(patience))
@@ -121,6 +125,23 @@ pub fn decide<'a>(
             missing,
             until: until.filter(|at| *at > now),
         },
+    }
+}
+
+/// How long an election with enough reports waits for more.
+fn patience_of(record: &ClusterRecord) -> Duration {
+    match record.unopened {
+        0 => READING_PATIENCE,
+        _ => RESTART_PATIENCE,
+    }
+}
+
+/// Whether a missing report is waited for though there are enough of them.
+fn is_waited_for(record: &ClusterRecord, why: Missing) -> bool {
+    match why {
+        Missing::NotRead => true,
+        Missing::NoServer => record.unopened > 0,
+        Missing::NoTask | Missing::Silent | Missing::DataLost => false,
     }
 }
 

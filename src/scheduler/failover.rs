@@ -5,6 +5,8 @@
 //! which its successor goes on; nothing is remembered elsewhere. Each epoch's choice is one
 //! compare-and-set, so two schedulers cannot make two choices.
 
+use std::time::Duration;
+
 use super::{
     election::{self, Verdict},
     explain,
@@ -28,6 +30,11 @@ use crate::{
     },
     time::Timestamp,
 };
+
+/// How long an elected member may take to open though a voter has come back that holds more: any other voter's acknowledgement
+/// opens it, within a second or so. Each election kills the server of the one before, which then comes back with a
+/// marker that nobody else has; to elect at its sight again and again would never end.
+const OPENING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is awaited in the current epoch, as a sentence, and when time alone changes something.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,7 +76,9 @@ fn be_born(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
     let first = view.observed.all_live(next).find_map(|(member, report)| {
         let server = report.server.clone()?;
         let closed = report.state == MemberState::Closed;
-        let elected = closed.then(|| newborn(next, member, report)).flatten()?;
+        let elected = closed
+            .then(|| newborn(next, member, report, view.now))
+            .flatten()?;
         Some((server, elected))
     });
     let Some((server, elected)) = first else {
@@ -91,7 +100,12 @@ fn be_born(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
 }
 
 /// A member that is up as the first master.
-fn newborn(record: &ClusterRecord, member: MemberId, report: &Report) -> Option<Elected> {
+fn newborn(
+    record: &ClusterRecord,
+    member: MemberId,
+    report: &Report,
+    now: Timestamp,
+) -> Option<Elected> {
     let task = record.task(member)?;
     let flavour = report.server.as_ref()?.flavour;
     Some(Elected {
@@ -101,6 +115,7 @@ fn newborn(record: &ClusterRecord, member: MemberId, report: &Report) -> Option<
         process: report.process?,
         history: Position::empty(flavour),
         opened: false,
+        since: now,
     })
 }
 
@@ -136,6 +151,7 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
             process: winner.process,
             history: winner.held.position.clone(),
             opened: false,
+            since: view.now,
         },
         Verdict::Waiting {
             counted,
@@ -287,23 +303,45 @@ fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> 
                 chosen.opened = true;
             }
             match next.elected() {
-                Some(chosen) if !chosen.opened => Awaited {
-                    reason: format!(
-                        "member {} becomes master in epoch {}: {} other voters must acknowledge its first transaction",
-                        chosen.member, next.epoch, next.voters.k_floor
-                    ),
-                    until: None,
-                    blocked: true,
-                },
+                Some(chosen) if !chosen.opened => {
+                    let chosen = chosen.clone();
+                    watch_opening(next, &chosen, view)
+                }
                 _ => Awaited::default(),
             }
         }
     }
 }
 
+/// Waits for the elected member to open; not for ever, if a voter turns out to be a better master.
+fn watch_opening(next: &mut ClusterRecord, chosen: &Elected, view: View<'_>) -> Awaited {
+    let better = health::outdone(next, chosen, view.observed);
+    let patience = chosen.since.plus(OPENING_PATIENCE);
+    match better {
+        Some(ending) if patience <= view.now => {
+            begin_election(next, ending, view);
+            Awaited::default()
+        }
+        better => Awaited {
+            reason: format!(
+                "member {} becomes master in epoch {}: {} other voters must acknowledge its first transaction",
+                chosen.member, next.epoch, next.voters.k_floor
+            ),
+            until: better.map(|_| patience),
+            blocked: true,
+        },
+    }
+}
+
 /// Starts the next epoch on that evidence: the old master leaves discovery in the same transaction.
 pub fn begin_election(next: &mut ClusterRecord, ending: Ending, view: View<'_>) {
     explain::begins(next, ending, view);
+    let opened = next.elected().is_none_or(|elected| elected.opened);
+    next.unopened = if opened {
+        0
+    } else {
+        next.unopened.saturating_add(1)
+    };
     next.epoch = next.epoch.next();
     next.epoch_since = view.now;
     flapping::note(next, view.now);

@@ -55,10 +55,7 @@ pub fn master_health(
     }
     let silent_since = match observed.presence(record, member) {
         Presence::Live(report) => {
-            return match reported_health(record, elected, observed, report) {
-                MasterHealth::Fine => outdone(record, elected, observed),
-                other => other,
-            };
+            return reported_health(record, elected, observed, report);
         }
         Presence::Gone(since) => since,
         Presence::Unknown => listening_since,
@@ -127,30 +124,27 @@ fn reported_health(
 /// Whether a voter that nobody could ask during the election holds more than the winner, while the winner waits for
 /// acknowledgements: perhaps for just that voter's, which keeps its data aside until the winner has opened. Another
 /// election counts it.
-fn outdone(record: &ClusterRecord, elected: &Elected, observed: &Observed) -> MasterHealth {
+pub fn outdone(record: &ClusterRecord, elected: &Elected, observed: &Observed) -> Option<Ending> {
     let holds_more = |report: &Report| {
         let held = report.held.as_ref();
         let held = held.filter(|held| held.epoch == record.epoch);
         held.and_then(|held| held.position.more_complete(&elected.history, record.uuid))
             == Some(Ordering::Greater)
     };
-    let better = observed.all_live(record).find(|(member, report)| {
+    let (better, _) = observed.all_live(record).find(|(member, report)| {
         report.state == MemberState::Quarantined
             && report
                 .data
                 .is_some_and(|data| record.voters.counts(*member, data))
             && holds_more(report)
-    });
-    match better {
-        Some((better, _)) if !elected.opened => MasterHealth::Ended(Ending::new(
-            Cause::Outdone,
-            format!(
-                "member {better} has come back with more than member {} was elected for, which has not opened yet",
-                elected.member
-            ),
-        )),
-        _ => MasterHealth::Fine,
-    }
+    })?;
+    Some(Ending::new(
+        Cause::Outdone,
+        format!(
+            "member {better} has come back with more than member {} was elected for, which has not opened yet",
+            elected.member
+        ),
+    ))
 }
 
 /// Whether the silence of the master counts.

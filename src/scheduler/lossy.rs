@@ -262,6 +262,7 @@ pub fn course(record: &ClusterRecord, lossy: &LossyFailover, view: View<'_>) -> 
         process: best.process,
         history: best.held.position.clone(),
         opened: false,
+        since: view.now,
     };
     let outcome = LossOutcome {
         epoch: record.epoch,

@@ -49,6 +49,10 @@ impl Fleet {
             hub.to_string(),
             "--zk-url".to_owned(),
             zookeeper.url("/cotton"),
+            // Faults come faster here than any backing off allows.
+            "--".to_owned(),
+            "--failover-limit".to_owned(),
+            "1000".to_owned(),
         ];
         options.arguments.extend(arguments);
         let fleet = Self {
