@@ -10,6 +10,7 @@ use super::fleet::Fleet;
 use super::hosts::End;
 use super::load::Load;
 use super::process::Process;
+use super::rest::curl;
 use super::system::{Cluster, master, slaves, tasks};
 
 /// Who is hit.
@@ -204,9 +205,31 @@ pub async fn survive(
     load.wait_for_more(SOME_WRITES, RECOVERY_DEADLINE).await;
     let gap = load.longest_gap();
     let after = fleet.wait_running(cluster, RECOVERY_DEADLINE).await;
+    eprintln!(
+        "{fault:?}: no write for {gap:?}; {}",
+        failovers_since(fleet, &view).await
+    );
     if fault.is_an_outage() {
         assert_eq!(after.epoch, view.epoch, "{fault:?} has changed the master");
         assert_eq!(tasks(&after), tasks(&view), "{fault:?} has ended a task");
     }
     gap
+}
+
+/// Why the master was replaced since `before`.
+async fn failovers_since(fleet: &Fleet, before: &ClusterView) -> String {
+    let url = format!("{}/clusters/{}/failovers", fleet.api, before.name);
+    let Some(answer) = curl(&[&url]).await else {
+        return "the scheduler does not answer".to_owned();
+    };
+    let answer = answer.json();
+    let failovers = answer["failovers"].as_array().unwrap().iter().rev();
+    let since = failovers.filter(|failover| failover["epoch"].as_u64() > Some(before.epoch));
+    let told: Vec<String> = since
+        .map(|failover| format!("epoch {}: {}", failover["epoch"], failover["evidence"]))
+        .collect();
+    match told.is_empty() {
+        true => "the master stayed".to_owned(),
+        false => told.join("; "),
+    }
 }
