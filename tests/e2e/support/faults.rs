@@ -226,7 +226,12 @@ async fn failovers_since(fleet: &Fleet, before: &ClusterView) -> String {
     let failovers = answer["failovers"].as_array().unwrap().iter().rev();
     let since = failovers.filter(|failover| failover["epoch"].as_u64() > Some(before.epoch));
     let told: Vec<String> = since
-        .map(|failover| format!("epoch {}: {}", failover["epoch"], failover["evidence"]))
+        .map(|failover| {
+            format!(
+                "epoch {}: {}",
+                failover["epoch"], failover["ending"]["sentence"]
+            )
+        })
         .collect();
     match told.is_empty() {
         true => "the master stayed".to_owned(),
