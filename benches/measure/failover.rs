@@ -22,7 +22,7 @@ pub async fn measure(flavour: Flavour) {
     // The kills follow each other as soon as all members are there: no cluster should take that for granted, but this one.
     options
         .arguments
-        .extend(["--", "--failover-limit", "1000"].map(str::to_owned));
+        .extend(["--", "--failover-limit", "100"].map(str::to_owned));
     let system = System::with_options(options);
     let cluster = system.create_running("measured", 3).await;
     let account = &cluster.account;

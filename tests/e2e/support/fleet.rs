@@ -52,7 +52,7 @@ impl Fleet {
             // Faults come faster here than any backing off allows.
             "--".to_owned(),
             "--failover-limit".to_owned(),
-            "1000".to_owned(),
+            "100".to_owned(),
         ];
         options.arguments.extend(arguments);
         let fleet = Self {
