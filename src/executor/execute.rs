@@ -349,7 +349,7 @@ impl Hands {
             let available = found
                 .ok()
                 .and_then(Result::ok)
-                .map(|found| found.blocks_available() as u64 * found.fragment_size() as u64);
+                .map(|found| found.blocks_available() * found.fragment_size());
             send(&events, Event::Space { available }).await;
         });
     }

@@ -33,7 +33,10 @@ use super::{
     steps::{self, Context},
     tools,
 };
-use crate::cluster::{control::Beyond, gtid::Position, id::DataId};
+use crate::{
+    cluster::{control::Beyond, gtid::Position, id::DataId},
+    time::Timestamp,
+};
 
 /// How many directories are kept whose export is complete.
 const DIRECTORIES: usize = 2;
@@ -114,7 +117,7 @@ pub async fn export(
         info!(%data, path = %path.display(), extras = %beyond.extras, "what is not in the cluster's history was exported");
     }
     let folder = sandbox.quarantine_folder();
-    let retired = task::spawn_blocking(move || retire(&folder, SystemTime::now())).await;
+    let retired = task::spawn_blocking(move || retire(&folder, Timestamp::now())).await;
     match retired {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
@@ -279,7 +282,8 @@ fn space(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 /// Removes directories whose export is complete, and the oldest exports, as far as the module's rule says so.
-fn retire(folder: &Path, now: SystemTime) -> io::Result<()> {
+fn retire(folder: &Path, now: Timestamp) -> io::Result<()> {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now.as_millis());
     let mut exports = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -328,13 +332,15 @@ mod tests {
     fn what_was_not_exported_stays() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name);
-        let now = SystemTime::now();
+        let now = Timestamp::now();
+        let at_age =
+            |age| SystemTime::UNIX_EPOCH + Duration::from_millis(now.minus(age).as_millis());
         fs::create_dir(at("not-exported")).unwrap();
         for n in 0..4u64 {
             fs::create_dir(at(&format!("d{n}"))).unwrap();
             let export = File::create(at(&format!("d{n}{SUFFIX}"))).unwrap();
             let age = Duration::from_secs(3600 * n);
-            export.set_modified(now - age).unwrap();
+            export.set_modified(at_age(age)).unwrap();
         }
         let (free, all) = space(temp.path()).unwrap();
         retire(temp.path(), now).unwrap();
@@ -348,7 +354,7 @@ mod tests {
                 "exports stay for longer"
             );
         }
-        retire(temp.path(), now + AGE + AGE).unwrap();
+        retire(temp.path(), now.plus(AGE + AGE)).unwrap();
         assert!(!at("d0").exists() && at("not-exported").exists());
     }
 

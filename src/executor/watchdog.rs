@@ -5,7 +5,7 @@
 //! process group and the time at which it was last fed.
 //!
 //! * **Food** is a byte on a pipe, written by the executor after each check that was passed. When the pipe is closed
-//!   without [`STAND_DOWN`], the executor has ended, and the server must.
+//!   without `STAND_DOWN`, the executor has ended, and the server must.
 //! * **It kills nobody else**: it is started with a descriptor of the server's process (`pidfd_open(2)`), made
 //!   while the executor had not reaped that; a number may belong to a stranger later, a descriptor never does.
 //! * **It leaves nothing behind**: it ends when the server has ended, and with the executor, by a death signal.

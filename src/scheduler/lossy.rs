@@ -5,7 +5,7 @@
 //! that a scheduler that dies in between leaves it to its successor:
 //!
 //! 1. Mesos is asked to kill the tasks of the missing voters, so that none of them goes on serving a history of its own.
-//! 2. When they have ended, or after [`FENCE_DEADLINE`], the best of the members in sight is elected, as ever by the
+//! 2. When they have ended, or after `FENCE_DEADLINE`, the best of the members in sight is elected, as ever by the
 //!    highest marker and then the most; those in sight are the new voters. In the same write the outcome is stored: who
 //!    could not be fenced, and what is known to be lost.
 //! 3. A missing voter that comes back is none any more. What it holds beyond the new history is set aside, and it becomes

@@ -115,10 +115,10 @@ impl World {
             }),
             Step::Open { epoch, .. } => self.statement(executor, number, move |world, process| {
                 world.processes[process].read_only = false;
-                if let Some(step) = &mut world.executors[executor].step {
-                    if world.processes[process].canary.is_none() {
-                        step.to_commit = vec![Kind::Canary(0), Kind::User];
-                    }
+                if let Some(step) = &mut world.executors[executor].step
+                    && world.processes[process].canary.is_none()
+                {
+                    step.to_commit = vec![Kind::Canary(0), Kind::User];
                 }
                 note!(
                     world,
