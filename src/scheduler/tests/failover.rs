@@ -91,3 +91,43 @@ fn a_silent_master_is_replaced_only_when_silence_counts_and_a_quorum_is_in_sight
             .is_some_and(|master| master != MemberId(0))
     );
 }
+
+/// Goal: two voters that each hold something that the other lacks are not elected in turn for as long as a third one, whose
+/// acknowledgement is needed, does not answer. Method: the old master comes back with more than its successor has.
+#[test]
+fn an_elected_member_gets_its_time_to_open() {
+    let mut world = World::running(3, Durability::Majority);
+    world.instance(0).position = "0-1-1001,4412494-1-1".into();
+    world.instance(1).position = "0-1-1000,4412494-1-1".into();
+    world.instance(2).position = "0-1-1000,4412494-1-1".into();
+    world.instance(2).broken = true;
+    world.instance(0).process = None;
+    world.converge();
+    let elected = |world: &World| world.record().elected().map(|elected| elected.member);
+    assert_eq!(elected(&world), Some(MemberId(1)));
+
+    let back = world.process();
+    world.instance(0).process = Some(back);
+    world.instance(0).quarantined = true;
+    world.converge();
+    world.pass(Duration::from_millis(9_900));
+    world.converge();
+    assert_eq!(world.record().epoch, Epoch(2), "it may still open");
+    // Its marker is in its binlog, and it is killed when the next epoch begins.
+    world.instance(1).process = None;
+    world.instance(1).position = "0-1-1000,4412494-1-2".into();
+    world.pass(Duration::from_millis(200));
+    assert_eq!(world.record().epoch, Epoch(3));
+    world.converge();
+    world.pass(Duration::from_secs(5));
+    world.converge();
+    assert_eq!(elected(&world), None, "the killed one is being started");
+    let back = world.process();
+    world.instance(1).process = Some(back);
+    world.converge();
+    assert_eq!(
+        elected(&world),
+        Some(MemberId(1)),
+        "its marker is the highest"
+    );
+}

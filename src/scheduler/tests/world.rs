@@ -51,6 +51,8 @@ pub struct Instance {
     pub silent: bool,
     /// It follows and does not receive.
     pub broken: bool,
+    /// What it holds is not in the history of who is elected.
+    pub quarantined: bool,
 }
 
 pub struct World {
@@ -206,6 +208,7 @@ impl World {
                         promised: Epoch(0),
                         silent: false,
                         broken: false,
+                        quarantined: false,
                     };
                     self.instances.insert(launch.task.task_id.clone(), instance);
                     self.task(&launch.task.task_id, TaskState::Running);
@@ -366,7 +369,8 @@ impl World {
         };
         let goal = record.goal();
         let able = self.instances.values().filter(|other| {
-            let there = other.process.is_some() && !other.silent && !other.broken;
+            let there =
+                other.process.is_some() && !other.silent && !other.broken && !other.quarantined;
             there
                 && goal.may_acknowledge(other.member, other.data)
                 && !goal.terms.barred.contains(&other.member)
@@ -398,6 +402,14 @@ impl World {
                 } else {
                     MemberState::Closed
                 }
+            }
+            (GoalPhase::Elected(_), Some(_)) if instance.quarantined => {
+                held = Some(Held {
+                    epoch: goal.epoch,
+                    position: position(&instance.position),
+                    executed: position(&instance.position),
+                });
+                MemberState::Quarantined
             }
             (GoalPhase::Elected(_), Some(_)) => {
                 canary = goal.canary;
