@@ -1,8 +1,10 @@
-//! What both test binaries and the measurements share: child processes, and waiting with a deadline.
+//! What both test binaries and the measurements share: child processes, free ports, and waiting with a deadline.
 
 pub mod process;
 
 use std::future::Future;
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long to wait between two looks. A look may start a program, so not less.
@@ -25,4 +27,24 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
         );
         tokio::time::sleep(PAUSE).await;
     }
+}
+
+/// A port on which nobody listens just now, and which this process has not given out before.
+///
+/// It lies below those that the kernel gives to outgoing connections (32768 and up), one of which could have it by the
+/// time that a server wants it, and below those of `cotton local` (20000 and up).
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 10_000;
+    const COUNT: u32 = 10_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test binaries that run at the same time begin at different places.
+    let start = std::process::id().wrapping_mul(331);
+    let port = (0..COUNT).find_map(|_| {
+        let next = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + (next % COUNT) as u16;
+        TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))
+            .is_ok()
+            .then_some(port)
+    });
+    port.expect("one of ten thousand ports is free")
 }

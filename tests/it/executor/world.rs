@@ -34,7 +34,8 @@ use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use super::agent::{Agent, DEADLINE};
-use crate::support::zookeeper::{ZooKeeper, free_port};
+use crate::support::free_port;
+use crate::support::zookeeper::ZooKeeper;
 use crate::support::{eventually, mysqld, spawn};
 
 const USER: &str = "owner";

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::peer::{DEADLINE, Peer, Received, STREAM_ID, Stream};
-use crate::support::zookeeper::free_port;
+use crate::support::free_port;
 
 /// The framework id in the recorded SUBSCRIBED.
 pub const FRAMEWORK: &str = "9046b69b-606f-483a-ac2a-e13347df2370-0000";

@@ -10,7 +10,6 @@
 
 use std::fs::{self, File};
 use std::io::BufReader;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -28,7 +27,7 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::spawn;
+use super::{free_port, spawn};
 
 /// How long a server may take to start. A loaded machine needs seconds.
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -386,12 +385,4 @@ impl Drop for Mysqld {
         }
         self.kill();
     }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
-use super::spawn;
+use super::{free_port, spawn};
 
 /// How long a server may take to answer its first command. A loaded machine needs seconds.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -216,15 +216,6 @@ impl Drop for ZooKeeper {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// A port of 127.0.0.1 on which nobody listens just now.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
 }
 
 fn four_letter_word(address: Ipv4Addr, port: u16, word: &str) -> Option<String> {
