@@ -154,7 +154,7 @@ fn wrong_arguments_are_told_before_anything_starts() {
             &["--attributes", "rack"],
             "'rack' is not of the form name:value",
         ),
-        (&["--agents", "0"], "0 is not in 1..=200"),
+        (&["--agents", "201"], "201 is not in 0..=200"),
         (
             &["--zk-url", "http://x"],
             "'http://x' is not of the form zk://host:port/path",
