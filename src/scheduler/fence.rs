@@ -64,7 +64,8 @@ pub fn fence(record: &ClusterRecord, view: View<'_>) -> Fence {
     });
     let last = record.voters.members.keys().filter_map(promised_at).max();
     let timings = view.policy.timings;
-    let wait = timings.master_lease + timings.check_interval + CLOCK_MARGIN;
+    // A proof may be as old as a check when it comes, and the watchdog grants another one before it kills.
+    let wait = timings.master_lease + 2 * timings.check_interval + CLOCK_MARGIN;
     let until = last.filter(|_| each_is_denied).map(|last| last.plus(wait));
     match until {
         Some(until) if view.now >= until => Fence::Confirmed,

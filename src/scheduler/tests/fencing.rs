@@ -41,7 +41,7 @@ fn an_async_master_that_is_only_silent_is_replaced_when_its_lease_has_run_out() 
     assert!(world.record().elected().is_none());
     let awaited = &world.state.clusters[&name()].awaited;
     assert!(awaited.reason.contains("lease"), "{}", awaited.reason);
-    world.pass(Duration::from_millis(7_900));
+    world.pass(Duration::from_millis(8_900));
     assert!(world.record().elected().is_none());
     world.pass(Duration::from_millis(200));
     world.converge();
@@ -52,11 +52,11 @@ fn an_async_master_that_is_only_silent_is_replaced_when_its_lease_has_run_out() 
 #[test]
 fn the_lease_begins_anew_with_a_new_scheduler() {
     let mut world = silent_master();
-    world.pass(Duration::from_millis(8_900));
+    world.pass(Duration::from_millis(9_900));
     world.replace_scheduler();
     hurry(&mut world);
     world.converge();
-    world.pass(Duration::from_millis(8_900));
+    world.pass(Duration::from_millis(9_900));
     assert!(world.record().elected().is_none());
     world.pass(Duration::from_millis(200));
     assert!(world.record().elected().is_some());
