@@ -336,7 +336,12 @@ impl System {
 
     /// Waits until the API does not know the cluster any more.
     pub async fn wait_gone(&self, cluster: &Cluster) {
-        let url = format!("{}/clusters/{}", self.api, cluster.name);
+        self.wait_unknown(&cluster.name).await;
+    }
+
+    /// Waits until the API does not know a cluster of this name.
+    pub async fn wait_unknown(&self, name: &str) {
+        let url = format!("{}/clusters/{name}", self.api);
         eventually("the cluster is gone", DELETE_DEADLINE, async || {
             let answer = curl(&[&url]).await?;
             (answer.status == 404).then_some(())
