@@ -30,6 +30,7 @@ mod lease;
 mod plan;
 mod rebuild;
 mod report;
+mod roles;
 #[cfg(test)]
 mod stories;
 mod terms;
