@@ -63,6 +63,7 @@ pub mod keyfile;
 pub mod local;
 pub mod mesos;
 pub mod mysql;
+pub mod process_identity;
 pub mod rules;
 pub mod scheduler;
 pub mod secret;

@@ -29,7 +29,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<Exit> {
     runtime.block_on(async {
         let stop = CancellationToken::new();
         stop_on_signals(stop.clone()).context("listen for signals")?;
-        crate::scheduler::start::run(settings, stop).await
+        crate::scheduler::process::run(settings, stop).await
     })?;
     Ok(Exit::Ok)
 }

@@ -87,6 +87,11 @@ pub enum ApiError {
     /// The scheduler is ending, or another one leads.
     #[error("this scheduler is stopping or does not lead at the moment; try again")]
     Stopping,
+    /// Another scheduler leads, and is not there.
+    #[error(
+        "the scheduler that leads, {0}, cannot be reached from here, so nothing was done; another one takes over soon if it is lost, so try again"
+    )]
+    LeaderUnreached(String),
     /// No answer in time.
     #[error(
         "the scheduler has not answered in time; the request may have been accepted, and it is safe to repeat it"
@@ -133,6 +138,7 @@ impl ApiError {
             Self::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-stored"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),
+            Self::LeaderUnreached(_) => (StatusCode::SERVICE_UNAVAILABLE, "leader-unreached"),
             Self::Unanswered => (StatusCode::SERVICE_UNAVAILABLE, "unanswered"),
         }
     }

@@ -39,6 +39,8 @@ pub struct Metrics {
     pub total_requested_disk_mb: Gauge,
     /// 1 while the framework is registered with a Mesos master, else 0.
     pub framework_registered: Gauge,
+    /// 1 while this scheduler leads, 0 while it follows another one.
+    pub leading: Gauge,
     /// Tasks that Mesos lost.
     pub tasks_lost: Counter,
     /// Tasks that ended well.
@@ -78,6 +80,7 @@ impl Metrics {
             total_requested_mem_mb: Gauge::default(),
             total_requested_disk_mb: Gauge::default(),
             framework_registered: Gauge::default(),
+            leading: Gauge::default(),
             tasks_lost: Counter::default(),
             tasks_finished: Counter::default(),
             tasks_failed: Counter::default(),
@@ -123,6 +126,8 @@ impl Metrics {
             "Whether Mesos knows the framework",
             registered,
         );
+        let leading = self.leading.clone();
+        to.register("leading", "Whether this scheduler leads", leading);
         to.register(
             "tasks_lost",
             "Tasks that Mesos lost",
@@ -244,6 +249,7 @@ mod tests {
             "scheduler.failover_seconds_sum",
             "scheduler.failovers",
             "scheduler.framework_registered",
+            "scheduler.leading",
             "scheduler.offers_incompatible_role",
             "scheduler.offers_unused",
             "scheduler.resource_offers",

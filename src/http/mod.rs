@@ -2,7 +2,7 @@
 //!
 //! A request is read and bounded (`forms`), checked (`cluster::spec`), handed to the scheduler's core through
 //! its `port` and answered (`clusters`); what only reads looks at the core's last published views and never
-//! stands in its queue. `errors` turns every refusal into `application/problem+json`. `routes` is the table
+//! stands in its queue. `errors` turns every refusal into `application/problem+json`. `leader` passes requests on where another scheduler leads. `routes` is the table
 //! of all of it, `server` what accepts connections.
 
 pub mod clusters;
@@ -10,6 +10,7 @@ pub mod errors;
 pub mod executor_binary;
 pub mod explain;
 pub mod forms;
+pub mod leader;
 pub mod metrics;
 pub mod page;
 pub mod patience;

@@ -8,7 +8,9 @@ use std::{sync::Arc, time::Duration};
 use rpds::RedBlackTreeMapSync;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use super::{errors::ApiError, executor_binary::ExecutorBinary, metrics::Metrics};
+use super::{
+    errors::ApiError, executor_binary::ExecutorBinary, leader::ToLeader, metrics::Metrics,
+};
 use crate::{
     cluster::{
         explanation::Explanation,
@@ -46,6 +48,8 @@ pub struct SchedulerPort {
     pub executor: Option<Arc<ExecutorBinary>>,
     /// What this installation adds to the rules for new clusters.
     pub rules: Arc<Rules>,
+    /// The way to the scheduler that leads, where that is another one.
+    pub leader: ToLeader,
 }
 
 /// A change that is asked for.

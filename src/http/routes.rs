@@ -4,13 +4,13 @@ use axum::{
     Router,
     extract::Request,
     http::{HeaderValue, Method, header},
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
 };
 
 use super::{
-    clusters, errors::ApiError, executor_binary, explain, metrics, page, port::SchedulerPort,
+    clusters, errors::ApiError, executor_binary, explain, leader, metrics, page, port::SchedulerPort,
 };
 
 /// All that the scheduler serves.
@@ -32,6 +32,7 @@ pub fn router(port: SchedulerPort) -> Router {
         .route("/health", get(async || "OK\n"))
         .fallback(unknown_path)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(from_fn_with_state(port.clone(), leader::pass_on))
         .layer(from_fn(refuse_cross_site))
         .layer(from_fn(add_headers))
         .with_state(port)

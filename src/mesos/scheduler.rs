@@ -151,6 +151,11 @@ pub enum SchedulerEvent {
     RescindInverse(String),
     /// What became of an operation that had an id; to be acknowledged if it has a uuid.
     OperationStatus(v1::OperationStatus),
+    /// Another scheduler has subscribed as the same framework: this one must not act any more. The last event.
+    FailedOver {
+        /// A sentence that says what happened and what to do.
+        message: String,
+    },
     /// The framework cannot go on: the process must end with this sentence and a failure status. The
     /// last event.
     Fatal {
@@ -162,7 +167,8 @@ pub enum SchedulerEvent {
 /// Starts the client. `framework_id` is that of an earlier subscription, if there was one.
 ///
 /// Cancelling `shutdown` closes both connections; the framework's tasks go on until its failover
-/// timeout. The receiver ends after that, and after [`SchedulerEvent::Fatal`].
+/// timeout. The receiver ends after that, after [`SchedulerEvent::FailedOver`] and after
+/// [`SchedulerEvent::Fatal`].
 #[must_use]
 pub fn start(
     config: SchedulerConfig,
@@ -203,6 +209,9 @@ enum Trouble {
     /// Trying again makes no sense. The sentence is for the operator.
     #[error("{0}")]
     Fatal(String),
+    /// The subscription belongs to another scheduler now. The sentence is for the operator.
+    #[error("{0}")]
+    FailedOver(String),
     #[error("subscribe to the Mesos master")]
     Connection(#[from] ConnectionError),
     #[error(transparent)]
@@ -248,6 +257,11 @@ impl Client {
                 Trouble::Stopped => return,
                 Trouble::Fatal(message) => {
                     let _ = self.events.send(SchedulerEvent::Fatal { message }).await;
+                    return;
+                }
+                Trouble::FailedOver(message) => {
+                    let event = SchedulerEvent::FailedOver { message };
+                    let _ = self.events.send(event).await;
                     return;
                 }
                 // The new leader is waiting.
@@ -301,7 +315,7 @@ impl Client {
             };
             match translate(event) {
                 Ok(Some(SchedulerEvent::Fatal { message })) => {
-                    return Err(Trouble::Fatal(self.explain(&master, &message)));
+                    return Err(self.explain(&master, &message));
                 }
                 Ok(Some(event)) => self.emit(event).await?,
                 Ok(None) => {}
@@ -399,7 +413,7 @@ impl Client {
     ) -> Result<Duration, Trouble> {
         let master = session.target.address.clone();
         if let Some(error) = first.error {
-            return Err(Trouble::Fatal(self.explain(&master, &error.message)));
+            return Err(self.explain(&master, &error.message));
         }
         let subscribed = first
             .subscribed
@@ -448,23 +462,25 @@ impl Client {
 
     /// What an ERROR event means. Mesos sends sentences only; the recorded ones are in
     /// `03-failures.txt` among the test fixtures.
-    fn explain(&self, master: &MasterAddress, message: &str) -> String {
+    fn explain(&self, master: &MasterAddress, message: &str) -> Trouble {
         let id = self.framework_id.as_deref().unwrap_or("(new)");
         if message.contains("has been removed") {
-            format!(
+            Trouble::Fatal(format!(
                 "the Mesos master {master} has removed the framework {id} ({message}): it was torn \
                  down, or no scheduler was there for longer than --framework-failover-timeout. Its \
                  tasks are gone and its id cannot be used again; take the framework id out of the \
                  stored state to register as a new framework"
-            )
+            ))
         } else if message.contains("failed over") {
-            format!(
+            Trouble::FailedOver(format!(
                 "another scheduler has subscribed at the Mesos master {master} as the framework \
-                 {id} ({message}): this one ends, so that only one acts. If that is not intended, \
-                 look for a second process with the same stored state"
-            )
+                 {id} ({message}): this one leads no longer. If that is not intended, look for a \
+                 second process with the same stored state"
+            ))
         } else {
-            format!("the Mesos master {master} ended the framework {id} with an error: {message}")
+            Trouble::Fatal(format!(
+                "the Mesos master {master} ended the framework {id} with an error: {message}"
+            ))
         }
     }
 }

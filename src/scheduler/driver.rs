@@ -11,7 +11,7 @@ use super::{
     awaiting,
     check::{self, Violation},
     event::{Event, RequestToken},
-    execute::{Hands, Input, Waiting},
+    execute::{Ending, Hands, Input, Waiting},
     explain, plan, report,
     requested::Requested,
     state::State,
@@ -85,11 +85,11 @@ impl Change {
 }
 
 impl Driver {
-    /// Runs until `stop` or until the process must end; then the sentence says why.
+    /// Runs until `stop` or until its term is over.
     ///
     /// # Errors
-    /// What makes it impossible to go on, as a sentence.
-    pub async fn run(mut self, stop: CancellationToken) -> Result<(), String> {
+    /// What makes it impossible to go on.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), Ending> {
         let mut next_token = 0;
         self.look(Timestamp::now());
         loop {
@@ -121,7 +121,7 @@ impl Driver {
         due.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
     }
 
-    fn take_in(&mut self, input: Input, token: &mut u64, now: Timestamp) -> Result<(), String> {
+    fn take_in(&mut self, input: Input, token: &mut u64, now: Timestamp) -> Result<(), Ending> {
         match input {
             Input::Event(event) => {
                 let stored = match &event {
@@ -147,7 +147,7 @@ impl Driver {
                 self.hands.expect(RequestToken(*token), waiting);
                 self.state.apply(event, now);
             }
-            Input::Fatal(sentence) => return Err(sentence),
+            Input::End(ending) => return Err(ending),
         }
         Ok(())
     }

@@ -45,7 +45,17 @@ pub enum Input {
     Status(Box<v1::TaskStatus>),
     /// A request of the API, with the place for its answer.
     Request(crate::http::port::ApiRequest),
-    /// The process must end with this sentence.
+    /// The term of this scheduler is over.
+    End(Ending),
+}
+
+/// Why a scheduler does not lead on. The sentence says what happened and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Another scheduler has taken over, or ZooKeeper went away before the term had begun: this one stands for election
+    /// again.
+    TermOver(String),
+    /// What gets no better by trying again: the process must end.
     Fatal(String),
 }
 
@@ -192,7 +202,7 @@ impl Hands {
             loop {
                 match store.set_framework(&record, expected).await {
                     Ok(_) => return Input::Event(Event::FrameworkStored),
-                    Err(StoreError::Deposed) => return Input::Fatal(StoreError::Deposed.to_string()),
+                    Err(error @ StoreError::Deposed) => return deposed(error),
                     Err(error) => warn!(error = %chain(&error), "store the framework id"),
                 }
                 // An uncertain answer, or another version: the id may stand there already.
@@ -201,7 +211,7 @@ impl Hands {
                         return Input::Event(Event::FrameworkStored);
                     }
                     Ok(Some((stored, version))) if Some(version) != expected => {
-                        return Input::Fatal(format!(
+                        return fatal(format!(
                             "another scheduler has stored the framework id {}; is a second scheduler running with the same --zk-url?",
                             stored.framework_id
                         ));
@@ -276,7 +286,7 @@ async fn persist(store: Arc<Store>, record: ClusterRecord, expected: Option<Vers
     loop {
         let error = match store.commit(&record, expected).await {
             Ok(version) => return Input::Event(Event::Stored { cluster, version }),
-            Err(StoreError::Deposed) => return Input::Fatal(StoreError::Deposed.to_string()),
+            Err(error @ StoreError::Deposed) => return deposed(error),
             Err(error) => error,
         };
         warn!(%cluster, error = %chain(&error), "store the record");
@@ -293,7 +303,7 @@ async fn persist(store: Arc<Store>, record: ClusterRecord, expected: Option<Vers
                 }
                 Ok(found) if conflict => {
                     let found = found.and_then(Result::ok).map(|loaded| loaded.version);
-                    return Input::Fatal(format!(
+                    return fatal(format!(
                         "the record of {cluster} was changed by another scheduler (expected version {expected:?}, found {found:?}); this scheduler ends"
                     ));
                 }
@@ -312,13 +322,20 @@ async fn remove(store: Arc<Store>, cluster: ClusterName, expected: Version) -> I
                 info!(%cluster, "cluster removed");
                 return Input::Event(Event::Removed { cluster });
             }
-            Err(error @ (StoreError::Deposed | StoreError::Conflict(_))) => {
-                return Input::Fatal(error.to_string());
-            }
+            Err(error @ StoreError::Deposed) => return deposed(error),
+            Err(error @ StoreError::Conflict(_)) => return fatal(error.to_string()),
             Err(error) => warn!(%cluster, error = %chain(&error), "remove the cluster"),
         }
         tokio::time::sleep(STORE_RETRY).await;
     }
+}
+
+fn deposed(error: StoreError) -> Input {
+    Input::End(Ending::TermOver(error.to_string()))
+}
+
+fn fatal(sentence: String) -> Input {
+    Input::End(Ending::Fatal(sentence))
 }
 
 fn api_error(refusal: Refusal) -> ApiError {

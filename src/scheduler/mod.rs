@@ -28,6 +28,7 @@ pub mod rebuild;
 pub mod report;
 pub mod requested;
 pub mod requests;
+pub mod process;
 pub mod start;
 pub mod state;
 #[cfg(test)]

@@ -1,14 +1,13 @@
-//! Start-up: listen -> ZooKeeper -> load -> Mesos -> loop, and the way back down.
+//! A leader's term: load -> Mesos -> loop, and the way back down.
 //!
-//! The API listens first, so that a page can say what is being waited for, and Mesos comes last: no
-//! offer arrives before everything that is stored has been read.
+//! Mesos comes last: no offer arrives before everything that is stored has been read.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use tokio::{
-    net::TcpListener,
-    sync::{Semaphore, mpsc, watch},
+    sync::{mpsc, watch},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -17,7 +16,7 @@ use uuid::Uuid;
 use super::{
     driver::{Door, Driver},
     event::{CreateRequest, Event, FreshCluster, StoredCluster},
-    execute::{Hands, Input, Waiting},
+    execute::{Ending, Hands, Input, Waiting},
     placement::SPREAD_PATIENCE,
     requested::Requested,
     state::{Policy, State},
@@ -25,12 +24,11 @@ use super::{
 };
 use crate::{
     cli::settings::{Settings, Spread, StateStorage},
-    cluster::{control::Authentication, spec},
+    cluster::control::Authentication,
     http::{
         executor_binary::ExecutorBinary,
         metrics::Metrics,
-        port::{ApiRequest, MAX_PATIENT_READERS, MAX_WAITING_REQUESTS, SchedulerPort, Views},
-        router, serve,
+        port::{ApiRequest, Views},
     },
     mesos::{
         scheduler::{self as mesos, Credential, SchedulerConfig, SchedulerEvent, Timeouts},
@@ -42,9 +40,10 @@ use crate::{
         acl::Acls,
         control::{ReportEvent, ReportWatch},
         paths,
+        operations as zookeeper,
         seal::{self, Key},
-        session::{Session, SessionConfig},
-        store::{self, Store},
+        session::Session,
+        store::{self, Store, StoreError},
     },
 };
 
@@ -53,96 +52,107 @@ use crate::{
 /// ZooKeeper grants at least two of its ticks, which are 2 s by default.
 pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// How long the first connection to ZooKeeper may take before the scheduler says what it waits for.
-const ZOOKEEPER_PATIENCE: Duration = Duration::from_secs(10);
-
 /// How many facts may wait for the loop. Their senders wait when it is full.
 const MAX_WAITING_INPUTS: usize = 1024;
 
 /// The length of a password that Cotton makes: 21 letters and digits, as the original's.
 const PASSWORD_LENGTH: usize = 21;
 
-/// Runs a scheduler until `stop` is cancelled.
+/// What stays the same from one term to the next.
+pub(super) struct Office<'a> {
+    /// The settings.
+    pub settings: &'a Settings,
+    /// The key of sealed passwords.
+    pub key: &'a Key,
+    /// The session with ZooKeeper.
+    pub session: &'a Session,
+    /// The binary that agents fetch from here.
+    pub executor: Option<&'a ExecutorBinary>,
+    /// The counters.
+    pub metrics: &'a Arc<Metrics>,
+    /// Where the API reads.
+    pub views: &'a watch::Sender<Views>,
+}
+
+/// Leads: reads what is stored, registers with Mesos, and looks after the clusters until `stop` is cancelled or the term
+/// is over. `api` is where requests come from.
 ///
 /// # Errors
-/// What kept it from starting or from going on. Tasks are not touched by its end.
-pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<()> {
-    for warning in &settings.warnings {
-        warn!("{warning}");
-    }
-    let listener = TcpListener::bind(("0.0.0.0", settings.port))
-        .await
-        .with_context(|| format!("listen on port {} (--port)", settings.port))?;
-    let executor = serve_own_binary(&settings).await?;
-    let metrics = Arc::new(Metrics::register(Default::default()));
-    let (views_sender, views) = watch::channel(Views::default());
-    let (requests, api) = mpsc::channel(MAX_WAITING_REQUESTS);
-    let port = SchedulerPort {
-        requests,
+/// Why the term is over.
+pub(super) async fn lead(
+    office: &Office<'_>,
+    api: &mut mpsc::Receiver<ApiRequest>,
+    stop: CancellationToken,
+) -> Result<(), Ending> {
+    let Office {
+        settings,
+        key,
+        session,
+        executor,
+        metrics,
         views,
-        patient: Arc::new(Semaphore::new(MAX_PATIENT_READERS)),
-        metrics: metrics.clone(),
-        executor: executor.clone(),
-        rules: Arc::new(spec::Rules {
-            admin_user: settings.admin.username.clone(),
-        }),
-    };
-    let http = tokio::spawn(serve(listener, router(port), stop.clone()));
-    info!(port = settings.port, advertise = %settings.advertise, "the API listens");
-
-    let session = connect_zookeeper(&settings, &stop).await?;
-    let store = Arc::new(open_store(&settings, &session).await?);
-    let key = Key::from_file_content(settings.scheduler_key.expose())
-        .map_err(|fault| anyhow!("use the key of --scheduler-keypath: {fault}"))?;
-    let framework = store.framework().await.context("read the framework id")?;
-    let (clusters, unusable) = load(&store, &key).await?;
+    } = *office;
+    let store = open_store(settings, session).await.map_err(ending)?;
+    let store = Arc::new(store);
+    let framework = store.framework().await;
+    let framework = framework.context("read the framework id").map_err(ending)?;
+    let (clusters, unusable) = load(&store, key).await.map_err(ending)?;
     info!(
         clusters = clusters.len(),
         unusable = unusable.len(),
         "state loaded"
     );
 
+    // What is started for this term ends with it.
+    let term = stop.child_token();
+    let _end_of_term = term.clone().drop_guard();
+    let mut feeds = JoinSet::new();
     let (inputs, receiver) = mpsc::channel(MAX_WAITING_INPUTS);
-    feed_requests(api, inputs.clone());
-    feed_reports(ReportWatch::start(session.clone()), inputs.clone());
+    let reports = ReportWatch::start(session.clone());
+    feeds.spawn(feed_reports(reports, inputs.clone()));
     let framework_id = framework
         .as_ref()
         .map(|(record, _)| record.framework_id.clone());
-    let config = mesos_config(&settings);
-    let (handle, events) = mesos::start(config, framework_id.clone(), stop.clone());
-    feed_mesos(
-        events,
-        inputs.clone(),
-        settings.framework_role.clone(),
-        metrics.clone(),
-    );
+    let config = mesos_config(settings);
+    let (handle, events) = mesos::start(config, framework_id.clone(), term);
+    let role = settings.framework_role.clone();
+    feeds.spawn(feed_mesos(events, inputs.clone(), role, metrics.clone()));
 
-    let discovery_root = discovery_root(&settings);
-    let template = task_template(&settings, executor.as_deref());
+    let discovery_root = discovery_root(settings);
     let driver = Driver {
-        state: State::new(policy(&settings), framework_id, clusters, unusable),
+        state: State::new(policy(settings), framework_id, clusters, unusable),
         hands: Hands::new(
             store,
             handle,
-            inputs,
-            template,
+            inputs.clone(),
+            task_template(settings, executor),
             metrics.clone(),
             discovery_root.clone(),
             framework.map(|(_, version)| version),
         ),
         inputs: receiver,
-        views: views_sender,
+        views: views.clone(),
         requested: Requested::default(),
-        metrics,
-        door: door(key),
+        metrics: metrics.clone(),
+        door: door(key.clone()),
         discovery_root,
     };
-    let result = driver.run(stop.clone()).await;
-    stop.cancel();
-    // The server finishes the requests under way; it has a deadline of its own.
-    let _ = http.await;
-    session.close(Duration::from_secs(2)).await;
-    result.map_err(|sentence| anyhow!(sentence))
+    tokio::select! {
+        ended = driver.run(stop) => ended,
+        // The other end is the API's, which is there as long as the process.
+        () = feed_requests(api, inputs) => Ok(()),
+    }
+}
+
+/// What a failure at the beginning of a term means. What ZooKeeper did not answer is asked again in another term; what
+/// cannot be understood or is not allowed ends the process.
+fn ending(error: anyhow::Error) -> Ending {
+    let sentence = format!("{error:#}");
+    match error.downcast_ref::<StoreError>() {
+        Some(StoreError::ZooKeeper(zookeeper::Error::Refused { .. })) => Ending::Fatal(sentence),
+        Some(StoreError::Deposed | StoreError::ZooKeeper(_)) => Ending::TermOver(sentence),
+        _ => Ending::Fatal(sentence),
+    }
 }
 
 fn policy(settings: &Settings) -> Policy {
@@ -161,48 +171,7 @@ fn policy(settings: &Settings) -> Policy {
     }
 }
 
-/// The binary that agents fetch, unless they are told another place.
-async fn serve_own_binary(settings: &Settings) -> anyhow::Result<Option<Arc<ExecutorBinary>>> {
-    if settings.executor_uri.is_some() || settings.executor_cmd.is_some() {
-        return Ok(None);
-    }
-    let binary = tokio::task::spawn_blocking(ExecutorBinary::of_this_process)
-        .await
-        .context("read this program's own file")?
-        .context("read this program's own file, which agents are to fetch")?;
-    Ok(Some(Arc::new(binary)))
-}
-
-async fn connect_zookeeper(
-    settings: &Settings,
-    stop: &CancellationToken,
-) -> anyhow::Result<Session> {
-    let acls = acls(settings);
-    let session = Session::connect(SessionConfig {
-        url: settings.zk_url.clone(),
-        identities: settings
-            .executor_zk
-            .iter()
-            .map(|id| id.credentials.clone())
-            .collect(),
-        timeout: SESSION_TIMEOUT,
-        root_acl: Some(acls.root),
-    });
-    loop {
-        let connected = stop
-            .run_until_cancelled(session.connected(ZOOKEEPER_PATIENCE))
-            .await;
-        match connected {
-            None => return Err(anyhow!("stopped before ZooKeeper was reached")),
-            Some(Ok(_)) => return Ok(session),
-            Some(Err(error)) => {
-                warn!(zookeeper = %settings.zk_url, %error, "ZooKeeper is not reached yet; trying on");
-            }
-        }
-    }
-}
-
-fn acls(settings: &Settings) -> Acls {
+pub(super) fn acls(settings: &Settings) -> Acls {
     match (settings.zk_url.credentials(), &settings.executor_zk) {
         (Some(own), Some(executor)) => {
             Acls::closed(own, &executor.credentials, settings.zk_reader.as_ref())
@@ -270,18 +239,15 @@ async fn load(
     Ok((clusters, unusable))
 }
 
-fn feed_requests(mut api: mpsc::Receiver<ApiRequest>, inputs: mpsc::Sender<Input>) {
-    tokio::spawn(async move {
-        while let Some(request) = api.recv().await {
-            if inputs.send(Input::Request(request)).await.is_err() {
-                return;
-            }
+async fn feed_requests(api: &mut mpsc::Receiver<ApiRequest>, inputs: mpsc::Sender<Input>) {
+    while let Some(request) = api.recv().await {
+        if inputs.send(Input::Request(request)).await.is_err() {
+            return;
         }
-    });
+    }
 }
 
-fn feed_reports(mut reports: ReportWatch, inputs: mpsc::Sender<Input>) {
-    tokio::spawn(async move {
+async fn feed_reports(mut reports: ReportWatch, inputs: mpsc::Sender<Input>) {
         loop {
             let event = match reports.next().await {
                 ReportEvent::Changed { cluster, report } => Event::Reported { cluster, report },
@@ -300,25 +266,22 @@ fn feed_reports(mut reports: ReportWatch, inputs: mpsc::Sender<Input>) {
                 return;
             }
         }
-    });
 }
 
-fn feed_mesos(
+async fn feed_mesos(
     mut events: mpsc::Receiver<SchedulerEvent>,
     inputs: mpsc::Sender<Input>,
     role: String,
     metrics: Arc<Metrics>,
 ) {
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            let Some(input) = mesos_input(event, &role, &metrics) else {
-                continue;
-            };
-            if inputs.send(input).await.is_err() {
-                return;
-            }
+    while let Some(event) = events.recv().await {
+        let Some(input) = mesos_input(event, &role, &metrics) else {
+            continue;
+        };
+        if inputs.send(input).await.is_err() {
+            return;
         }
-    });
+    }
 }
 
 /// What a message of Mesos means for the loop, if anything.
@@ -348,7 +311,10 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
         }
         SchedulerEvent::Rescind(offer) => Event::Rescinded(offer),
         SchedulerEvent::Update(status) => return Some(Input::Status(Box::new(status))),
-        SchedulerEvent::Fatal { message } => return Some(Input::Fatal(message)),
+        SchedulerEvent::FailedOver { message } => {
+            return Some(Input::End(Ending::TermOver(message)));
+        }
+        SchedulerEvent::Fatal { message } => return Some(Input::End(Ending::Fatal(message))),
         SchedulerEvent::Failure {
             agent_id,
             executor_id,

@@ -1,6 +1,7 @@
 //! Where everything is, below the path of the `zk://` URL.
 //!
 //! ```text
+//! /leader                                  the scheduler that leads (ephemeral)
 //! /fence                                   rewritten by each new leader; its version fences all writes
 //! /state/framework                         the framework's id
 //! /state/clusters/<cluster>                the record of a cluster
@@ -12,6 +13,8 @@
 
 use crate::cluster::id::{ClusterName, TaskId};
 
+/// The scheduler that leads.
+pub const LEADER: &str = "/leader";
 /// The node whose version every write of the scheduler checks.
 pub const FENCE: &str = "/fence";
 /// The parent of all that the scheduler remembers.

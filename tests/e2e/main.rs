@@ -16,6 +16,7 @@ mod faults;
 mod memory;
 mod requests;
 mod restarts;
+mod schedulers;
 
 /// Tells each story for both flavours.
 macro_rules! for_both_flavours {

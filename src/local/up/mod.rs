@@ -106,6 +106,10 @@ pub struct LocalArgs {
     #[arg(long)]
     pub no_scheduler: bool,
 
+    /// How many schedulers; one of them leads, and another takes over when it is lost.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9), conflicts_with = "no_scheduler")]
+    pub schedulers: u8,
+
     /// Leave a part that ended as it is, instead of starting it again.
     #[arg(long)]
     pub no_restart: bool,
@@ -223,15 +227,20 @@ async fn start(
     .await?;
 
     if !args.no_scheduler {
-        let port = ports::given_or_free(args.api_port)?;
-        let api = format!("http://{}:{port}", args.ip);
-        tracing::info!(%api, "starting the scheduler");
-        services.start(scheduler(args, &binary, work_dir, port, &addresses)?);
+        let mut apis = Vec::new();
+        for number in 1..=args.schedulers {
+            let given = args.api_port.filter(|_| number == 1);
+            let port = ports::given_or_free(given)?;
+            let api = format!("http://{}:{port}", args.ip);
+            tracing::info!(%api, "starting a scheduler");
+            services.start(scheduler(args, &binary, work_dir, number, port, &addresses)?);
+            apis.push(api);
+        }
         wait_for("the scheduler", deadline, services, || {
-            registered(format!("{api}/vars.json"))
+            one_is_registered(apis.clone())
         })
         .await?;
-        addresses.api = Some(api);
+        addresses.api = apis.into_iter().next();
     }
     Ok(addresses)
 }
@@ -312,9 +321,14 @@ fn scheduler(
     args: &LocalArgs,
     binary: &Path,
     work_dir: &Path,
+    number: u8,
     port: u16,
     addresses: &Addresses,
 ) -> anyhow::Result<Program> {
+    let name = match number {
+        1 => "scheduler".to_owned(),
+        number => format!("scheduler-{number}"),
+    };
     let user = keys::framework_user(args.framework_user.as_deref())?;
     let keys = keys::make(work_dir, &user)?;
     let mesos = addresses.mesos.trim_start_matches("http://");
@@ -323,7 +337,7 @@ fn scheduler(
     } else {
         mesos
     };
-    let mut program = Program::new("scheduler", binary, work_dir)
+    let mut program = Program::new(&name, binary, work_dir)
         .arguments(["scheduler"])
         .option("--port", port)
         .option("--mesos-master", mesos)
@@ -331,7 +345,7 @@ fn scheduler(
         .option("--zk-url", &addresses.zk_url)
         .option("--admin-keypath", keys.admin.display())
         .option("--scheduler-keypath", keys.scheduler.display())
-        .option("--work-dir", work_dir.join("scheduler").display())
+        .option("--work-dir", work_dir.join(&name).display())
         .option("--advertise", format!("{}:{port}", args.ip));
     if let Some(installer) = installer(args, work_dir)? {
         program = program.option("--installer-args", installer);
@@ -425,8 +439,15 @@ async fn agents_registered(url: String, expected: usize) -> bool {
         >= expected
 }
 
-async fn registered(url: String) -> bool {
-    let variables = read_json(&url).await.unwrap_or_default();
-    let registered = &variables["scheduler.framework_registered"];
-    registered == true || registered.as_f64().is_some_and(|value| value > 0.0)
+/// Whether one of the schedulers is registered with the Mesos master; only the one that leads is.
+async fn one_is_registered(apis: Vec<String>) -> bool {
+    for api in apis {
+        let variables = read_json(&format!("{api}/vars.json"))
+            .await
+            .unwrap_or_default();
+        if variables["scheduler.framework_registered"] == 1 {
+            return true;
+        }
+    }
+    false
 }

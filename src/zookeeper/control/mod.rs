@@ -21,7 +21,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A task that ends with its owner.
 #[derive(Debug)]
-struct OwnedTask(JoinHandle<()>);
+pub(super) struct OwnedTask(pub(super) JoinHandle<()>);
 
 impl Drop for OwnedTask {
     fn drop(&mut self) {

@@ -17,6 +17,7 @@ use cotton::{
     http::{
         errors::{ApiError, Problem},
         executor_binary::ExecutorBinary,
+        leader::ToLeader,
         metrics::Metrics,
         port::{ApiRequest, Created, Deleted, MAX_PATIENT_READERS, SchedulerPort, Views},
     },
@@ -89,6 +90,7 @@ impl Server {
             metrics: metrics.clone(),
             executor,
             rules,
+            leader: ToLeader::new("127.0.0.1:1".to_owned()),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

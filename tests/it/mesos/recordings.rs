@@ -73,7 +73,7 @@ async fn play(file: &str, events: &[Event]) {
             SchedulerEvent::InverseOffers(_) => Type::InverseOffers,
             SchedulerEvent::RescindInverse(_) => Type::RescindInverseOffer,
             SchedulerEvent::OperationStatus(_) => Type::UpdateOperationStatus,
-            SchedulerEvent::Fatal { .. } => Type::Error,
+            SchedulerEvent::FailedOver { .. } | SchedulerEvent::Fatal { .. } => Type::Error,
             SchedulerEvent::Disconnected { reason } => panic!("{file}: {kind:?}: {reason}"),
         };
         assert_eq!(kind, expected, "{file}");

@@ -85,12 +85,17 @@ impl Client {
     }
 
     async fn fatal(&mut self) -> String {
-        let SchedulerEvent::Fatal { message } = self.event().await else {
-            panic!("expected Fatal");
-        };
+        match self.last_event().await {
+            SchedulerEvent::Fatal { message } => message,
+            other => panic!("expected Fatal, not {other:?}"),
+        }
+    }
+
+    async fn last_event(&mut self) -> SchedulerEvent {
+        let last = self.event().await;
         let end = timeout(DEADLINE, self.events.recv()).await.unwrap();
-        assert_eq!(end, None, "nothing comes after Fatal");
-        message
+        assert_eq!(end, None, "nothing comes after {last:?}");
+        last
     }
 }
 
@@ -435,11 +440,20 @@ async fn a_peer_that_is_no_master_is_named() {
 
 #[tokio::test]
 async fn an_error_event_ends_the_client_with_what_to_do() {
-    for (text, expected) in [
-        ("Framework has been removed", "cannot be used again"),
-        ("Framework failed over", "look for a second process"),
-        ("'FrameworkInfo.roles' must not be set", "must not be set"),
+    for (text, expected, is_fatal) in [
+        ("Framework has been removed", "cannot be used again", true),
+        ("Framework failed over", "look for a second process", false),
+        (
+            "'FrameworkInfo.roles' must not be set",
+            "must not be set",
+            true,
+        ),
     ] {
+        let sentence = |event: SchedulerEvent| match event {
+            SchedulerEvent::Fatal { message } if is_fatal => message,
+            SchedulerEvent::FailedOver { message } if !is_fatal => message,
+            other => panic!("{text}: {other:?}"),
+        };
         let error = Event {
             r#type: Some(Type::Error as i32),
             error: Some(cotton::mesos::v1::scheduler::event::Error {
@@ -452,7 +466,7 @@ async fn an_error_event_ends_the_client_with_what_to_do() {
         let mut client = Client::with(&master.address, None, Some(FRAMEWORK));
         let stream = master.request().await.stream();
         stream.event(&error).await;
-        let message = client.fatal().await;
+        let message = sentence(client.last_event().await);
         assert!(
             message.contains(expected) && message.contains(text),
             "{message}"
@@ -460,7 +474,7 @@ async fn an_error_event_ends_the_client_with_what_to_do() {
 
         let (_master, stream, mut client) = subscribed().await;
         stream.event(&error).await;
-        let message = client.fatal().await;
+        let message = sentence(client.last_event().await);
         assert!(message.contains(expected), "{message}");
         let error = client.handle.call(calls::revive()).await.unwrap_err();
         assert!(!error.is_uncertain());

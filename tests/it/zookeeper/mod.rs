@@ -3,6 +3,7 @@
 
 mod access;
 mod control;
+mod leader;
 mod server;
 mod serverset;
 mod session;
