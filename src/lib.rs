@@ -36,7 +36,7 @@
 //!
 //! * [`cluster`]: the vocabulary. Pure.
 //! * [`rules`]: the rules of failover by name, so that tests can break each of them.
-//! * [`scheduler`]: decides (pure files) and acts (`driver`, `execute`, `start`).
+//! * [`scheduler`]: decides (pure files) and acts (`process` elects, `start` begins a term, `driver`, `execute`).
 //! * [`executor`]: the same shape in small.
 //! * [`mesos`]: the Mesos v1 scheduler and executor APIs; messages generated from `proto/`.
 //! * [`zookeeper`]: sessions, the store of records, goals and reports, discovery.

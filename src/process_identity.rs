@@ -68,6 +68,7 @@ fn state_and_start(stat: &str) -> Option<(char, u64)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

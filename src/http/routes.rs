@@ -10,7 +10,8 @@ use axum::{
 };
 
 use super::{
-    clusters, errors::ApiError, executor_binary, explain, leader, metrics, page, port::SchedulerPort,
+    clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
+    port::SchedulerPort,
 };
 
 /// All that the scheduler serves.

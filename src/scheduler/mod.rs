@@ -23,12 +23,12 @@ pub mod members;
 pub mod observed;
 pub mod placement;
 pub mod plan;
+pub mod process;
 pub mod publish;
 pub mod rebuild;
 pub mod report;
 pub mod requested;
 pub mod requests;
-pub mod process;
 pub mod start;
 pub mod state;
 #[cfg(test)]

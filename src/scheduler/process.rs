@@ -127,7 +127,10 @@ async fn serve_terms(
         match now {
             Standing::Unknown => {}
             Standing::Following(leader) => {
-                info!(leader = leader.api, "another scheduler leads; this one follows");
+                info!(
+                    leader = leader.api,
+                    "another scheduler leads; this one follows"
+                );
                 to_leader.follow(Some(leader.api.clone()));
                 wait_to_be_alone(office.settings, &leader, standing, stop).await?;
             }
@@ -142,7 +145,8 @@ async fn serve_terms(
                     Err(Ending::Fatal(sentence)) => bail!(sentence),
                     Err(Ending::TermOver(sentence)) => {
                         warn!("{sentence}");
-                        stop.run_until_cancelled(tokio::time::sleep(BETWEEN_TERMS)).await;
+                        stop.run_until_cancelled(tokio::time::sleep(BETWEEN_TERMS))
+                            .await;
                         continue;
                     }
                 }

@@ -39,8 +39,7 @@ use crate::{
     zookeeper::{
         acl::Acls,
         control::{ReportEvent, ReportWatch},
-        paths,
-        operations as zookeeper,
+        operations as zookeeper, paths,
         seal::{self, Key},
         session::Session,
         store::{self, Store, StoreError},
@@ -248,24 +247,24 @@ async fn feed_requests(api: &mut mpsc::Receiver<ApiRequest>, inputs: mpsc::Sende
 }
 
 async fn feed_reports(mut reports: ReportWatch, inputs: mpsc::Sender<Input>) {
-        loop {
-            let event = match reports.next().await {
-                ReportEvent::Changed { cluster, report } => Event::Reported { cluster, report },
-                ReportEvent::Gone { cluster, task, .. } => Event::ReportGone {
-                    cluster,
-                    task_id: task,
-                },
-                ReportEvent::Synced => Event::ControlRestored,
-                ReportEvent::Suspended => Event::ControlLost,
-                ReportEvent::Unreadable { path, fault } => {
-                    warn!(path, fault, "a report cannot be read and is ignored");
-                    continue;
-                }
-            };
-            if inputs.send(Input::Event(event)).await.is_err() {
-                return;
+    loop {
+        let event = match reports.next().await {
+            ReportEvent::Changed { cluster, report } => Event::Reported { cluster, report },
+            ReportEvent::Gone { cluster, task, .. } => Event::ReportGone {
+                cluster,
+                task_id: task,
+            },
+            ReportEvent::Synced => Event::ControlRestored,
+            ReportEvent::Suspended => Event::ControlLost,
+            ReportEvent::Unreadable { path, fault } => {
+                warn!(path, fault, "a report cannot be read and is ignored");
+                continue;
             }
+        };
+        if inputs.send(Input::Event(event)).await.is_err() {
+            return;
         }
+    }
 }
 
 async fn feed_mesos(

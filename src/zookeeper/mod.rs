@@ -3,8 +3,8 @@
 //! `session` keeps a session alive and makes a new one when it is lost; `operations` are the reads
 //! and writes on it, with errors that tell what is certain; `store` keeps the scheduler's records
 //! and publishes goals and discovery with them in one transaction; `control` carries goals to the
-//! executors and their reports back; `leader` elects one of several schedulers; `serverset` is how clients find a cluster's master. Only this
-//! module knows paths ([`paths`]).
+//! executors and their reports back; `leader` elects one of several schedulers; `serverset` is how clients
+//! find a cluster's master. Only this module knows paths ([`paths`]).
 
 pub mod acl;
 pub mod control;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use cotton::cluster::flavour::Flavour;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::eventually;
 use crate::support::process::Process;
@@ -19,6 +20,12 @@ struct Scheduler {
     api: String,
 }
 
+impl Scheduler {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.process.pid), signal).unwrap();
+    }
+}
+
 fn schedulers(system: &System) -> Vec<Scheduler> {
     let children = system.process().children().into_iter();
     children
@@ -27,7 +34,9 @@ fn schedulers(system: &System) -> Vec<Scheduler> {
             if arguments.get(1).map(String::as_str) != Some("scheduler") {
                 return None;
             }
-            let at = arguments.iter().position(|argument| argument == "--advertise")?;
+            let at = arguments
+                .iter()
+                .position(|argument| argument == "--advertise")?;
             let api = format!("http://{}", arguments.get(at + 1)?);
             Some(Scheduler { process, api })
         })
@@ -51,7 +60,7 @@ async fn leader(system: &System, but: Option<&str>) -> Scheduler {
     .await
 }
 
-/// A system that asks the scheduler at this address.
+/// What the scheduler at this address answers about a cluster.
 async fn status_of(api: &str, cluster: &str) -> Option<u16> {
     let url = format!("{api}/clusters/{cluster}");
     Some(curl(&["--max-time", "5", &url]).await?.status)
@@ -72,23 +81,47 @@ async fn another_scheduler_takes_over_from_one_that_hangs_or_is_killed() {
 
     // A follower passes on what it is asked, changes too.
     let url = format!("{}/clusters/one", follower.api);
-    let asked = curl(&["-X", "POST", &url, "--form", "cluster_user=app", "--form", "num_nodes=1"]).await;
+    let asked = curl(&[
+        "-X",
+        "POST",
+        &url,
+        "--form",
+        "cluster_user=app",
+        "--form",
+        "num_nodes=1",
+    ])
+    .await;
     assert_eq!(asked.unwrap().status, 200);
     for scheduler in schedulers(&system) {
-        assert_eq!(status_of(&scheduler.api, "one").await, Some(200), "{}", scheduler.api);
-        assert_eq!(status_of(&scheduler.api, "none").await, Some(404), "{}", scheduler.api);
+        assert_eq!(
+            status_of(&scheduler.api, "one").await,
+            Some(200),
+            "{}",
+            scheduler.api
+        );
+        assert_eq!(
+            status_of(&scheduler.api, "none").await,
+            Some(404),
+            "{}",
+            scheduler.api
+        );
     }
 
     // A leader that hangs is replaced, and follows when it goes on.
     let begun = Instant::now();
-    first.process.signal(Signal::SIGSTOP);
+    first.signal(Signal::SIGSTOP);
     let second = leader(&system, Some(&first.api)).await;
-    eventually("the new leader answers for the cluster", TAKEOVER, async || {
-        (status_of(&second.api, "one").await == Some(200)).then_some(())
-    })
+    eventually(
+        "the new leader answers for the cluster",
+        TAKEOVER,
+        async || (status_of(&second.api, "one").await == Some(200)).then_some(()),
+    )
     .await;
-    eprintln!("taken over from a scheduler that hangs in {:?}", begun.elapsed());
-    first.process.signal(Signal::SIGCONT);
+    eprintln!(
+        "taken over from a scheduler that hangs in {:?}",
+        begun.elapsed()
+    );
+    first.signal(Signal::SIGCONT);
     eventually("the former leader follows", TAKEOVER, async || {
         let answers = status_of(&first.api, "one").await == Some(200);
         (answers && !is_leading(&first.api).await).then_some(())
@@ -98,20 +131,35 @@ async fn another_scheduler_takes_over_from_one_that_hangs_or_is_killed() {
 
     // One that is killed is replaced, and what is asked of any of them then is done.
     let begun = Instant::now();
-    second.process.signal(Signal::SIGKILL);
+    second.process.kill();
     let third = leader(&system, None).await;
-    eprintln!("taken over from a scheduler that was killed in {:?}", begun.elapsed());
+    eprintln!(
+        "taken over from a scheduler that was killed in {:?}",
+        begun.elapsed()
+    );
     let url = format!("{}/clusters/two", third.api);
     eventually("the new leader takes requests", TAKEOVER, async || {
-        let form = ["-X", "POST", &url, "--form", "cluster_user=app", "--form", "num_nodes=1"];
+        let form = [
+            "-X",
+            "POST",
+            &url,
+            "--form",
+            "cluster_user=app",
+            "--form",
+            "num_nodes=1",
+        ];
         (curl(&form).await?.status == 200).then_some(())
     })
     .await;
     for cluster in ["one", "two"] {
-        eventually("the cluster runs", crate::support::CREATE_DEADLINE, async || {
-            let answer = curl(&[&format!("{}/clusters/{cluster}", third.api)]).await?;
-            (answer.status == 200 && answer.json()["state"] == "running").then_some(())
-        })
+        eventually(
+            "the cluster runs",
+            crate::support::CREATE_DEADLINE,
+            async || {
+                let answer = curl(&[&format!("{}/clusters/{cluster}", third.api)]).await?;
+                (answer.status == 200 && answer.json()["state"] == "running").then_some(())
+            },
+        )
         .await;
     }
     assert_eq!(system.framework_id().await, framework);

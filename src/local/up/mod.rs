@@ -233,7 +233,9 @@ async fn start(
             let port = ports::given_or_free(given)?;
             let api = format!("http://{}:{port}", args.ip);
             tracing::info!(%api, "starting a scheduler");
-            services.start(scheduler(args, &binary, work_dir, number, port, &addresses)?);
+            services.start(scheduler(
+                args, &binary, work_dir, number, port, &addresses,
+            )?);
             apis.push(api);
         }
         wait_for("the scheduler", deadline, services, || {
