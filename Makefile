@@ -41,8 +41,9 @@ test: setup lint ## Everything that must hold: lint, unit and integration tests 
 	$(CARGO) test
 
 .PHONY: soak
-soak: setup ## Break things by chance under load, and compare: make soak MINUTES=30, SEED=n repeats an order
-	MINUTES=$(or $(MINUTES),30) $(if $(SEED),SEED=$(SEED)) $(CARGO) test --test e2e faults::soak -- --ignored --nocapture
+soak: setup ## Break things by chance under load, and compare: MINUTES=30, CLUSTERS=2 of each flavour, SEED=n
+	MINUTES=$(or $(MINUTES),30) CLUSTERS=$(or $(CLUSTERS),2) $(if $(SEED),SEED=$(SEED)) \
+		$(CARGO) test --test e2e soak::soak -- --ignored --nocapture
 
 SEEDS ?= 0..20000
 

@@ -33,6 +33,14 @@ impl Figures {
         format!("{median:.1} ms ({best:.1} to {worst:.1})")
     }
 
+    /// Median, 99th percentile and worst in milliseconds.
+    pub fn percentiles(&self) -> String {
+        let p99 = self.0[(self.0.len() * 99 / 100).min(self.0.len() - 1)];
+        let [p50, p99, worst] =
+            [self.median(), p99, self.worst()].map(|figure| figure.as_secs_f64() * 1e3);
+        format!("{p50:.0} / {p99:.0} / {worst:.0} ms")
+    }
+
     fn three(&self) -> [Duration; 3] {
         [self.0[0], self.median(), self.worst()]
     }
@@ -49,5 +57,5 @@ impl FromIterator<Duration> for Figures {
 
 /// One line of the result.
 pub fn line(what: &str, figure: &str, remark: &str) {
-    println!("  {what:<44} {figure:<32} {remark}");
+    println!("  {what:<46} {figure:<32} {remark}");
 }

@@ -17,6 +17,7 @@ mod memory;
 mod requests;
 mod restarts;
 mod schedulers;
+mod soak;
 
 /// Tells each story for both flavours.
 macro_rules! for_both_flavours {

@@ -1,17 +1,20 @@
 //! What can break, done to a running cluster, and how long its clients notice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use cotton::cluster::service_instance::Endpoint;
 use cotton::cluster::view::{ClusterView, MemberView};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::task::JoinHandle;
 
+use super::database::{Account, texts};
 use super::fleet::Fleet;
 use super::hosts::End;
-use super::load::Load;
+use super::load::{self, Load};
 use super::process::Process;
 use super::rest::curl;
-use super::system::{Cluster, master, slaves, tasks};
+use super::system::{Cluster, endpoint, master, slaves, tasks};
 
 /// Who is hit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,12 +40,21 @@ pub enum Fault {
     AgentKilled(Victim),
     /// Nothing gets to the host or comes from it.
     HostCutOff(Victim),
+    /// The host cannot be reached from where ZooKeeper, the scheduler, the Mesos master and the clients are, nor
+    /// reach them; the members reach each other.
+    HostCutFromHub(Victim),
     /// Nothing comes from the host.
     HostMute(Victim),
     /// Nothing gets to the host.
     HostDeaf(Victim),
     /// The master and one slave cannot reach each other; both reach everybody else.
     SlaveCutFromMaster,
+    /// What the master sends to one slave does not arrive.
+    SlaveDeafToMaster,
+    /// What one slave sends to the master does not arrive.
+    SlaveMuteToMaster,
+    /// The host's disk is full.
+    DiskFull(Victim),
     /// SIGKILL of the scheduler, which is started again at once.
     SchedulerKilled,
     /// SIGSTOP of the scheduler, and SIGCONT in the end.
@@ -55,7 +67,7 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::ServerKilled(Victim::Master),
         Self::ServerKilled(Victim::Slave),
         Self::ServerFrozen(Victim::Master),
@@ -68,11 +80,17 @@ impl Fault {
         Self::AgentKilled(Victim::Slave),
         Self::HostCutOff(Victim::Master),
         Self::HostCutOff(Victim::Slave),
+        Self::HostCutFromHub(Victim::Master),
+        Self::HostCutFromHub(Victim::Slave),
         Self::HostMute(Victim::Master),
         Self::HostMute(Victim::Slave),
         Self::HostDeaf(Victim::Master),
         Self::HostDeaf(Victim::Slave),
         Self::SlaveCutFromMaster,
+        Self::SlaveDeafToMaster,
+        Self::SlaveMuteToMaster,
+        Self::DiskFull(Victim::Master),
+        Self::DiskFull(Victim::Slave),
         Self::SchedulerKilled,
         Self::SchedulerFrozen,
         Self::ZooKeeperDown,
@@ -87,7 +105,8 @@ impl Fault {
         )
     }
 
-    /// Whether it hits nothing that holds data: then nothing is restarted, and the master stays (invariant I5).
+    /// Whether it hits nothing that holds data: then nothing is restarted, the master stays, and no write fails
+    /// (invariant I5).
     pub fn is_an_outage(self) -> bool {
         matches!(
             self,
@@ -105,7 +124,12 @@ impl Fault {
             fleet,
             fault: self,
             frozen: None,
+            filling: None,
             host: 0,
+        };
+        let hosts = || {
+            let master = End::Host(fleet.host(hit(view, Victim::Master)));
+            (master, End::Host(fleet.host(hit(view, Victim::Slave))))
         };
         match self {
             Self::ServerKilled(victim) => fleet.mysqld(hit(view, victim)).kill(),
@@ -119,11 +143,27 @@ impl Fault {
             Self::HostCutOff(victim) => fleet.network.isolate(fleet.host(hit(view, victim))),
             Self::HostMute(victim) => fleet.network.mute(fleet.host(hit(view, victim))),
             Self::HostDeaf(victim) => fleet.network.deafen(fleet.host(hit(view, victim))),
+            Self::HostCutFromHub(victim) => {
+                let host = End::Host(fleet.host(hit(view, victim)));
+                fleet.network.cut(host, End::Hub);
+                fleet.network.cut(End::Hub, host);
+            }
             Self::SlaveCutFromMaster => {
-                let master = End::Host(fleet.host(hit(view, Victim::Master)));
-                let slave = End::Host(fleet.host(hit(view, Victim::Slave)));
+                let (master, slave) = hosts();
                 fleet.network.cut(master, slave);
                 fleet.network.cut(slave, master);
+            }
+            Self::SlaveDeafToMaster => {
+                let (master, slave) = hosts();
+                fleet.network.cut(master, slave);
+            }
+            Self::SlaveMuteToMaster => {
+                let (master, slave) = hosts();
+                fleet.network.cut(slave, master);
+            }
+            Self::DiskFull(victim) => {
+                mend.host = fleet.host(hit(view, victim));
+                mend.filling = Some(fleet.disk(mend.host).fill());
             }
             Self::SchedulerKilled => fleet.scheduler().await.kill(),
             Self::SchedulerFrozen => mend.freeze(fleet.scheduler().await),
@@ -146,6 +186,7 @@ pub struct Mend<'a> {
     fleet: &'a Fleet,
     fault: Fault,
     frozen: Option<Process>,
+    filling: Option<JoinHandle<()>>,
     host: u8,
 }
 
@@ -159,9 +200,19 @@ impl Mend<'_> {
     pub async fn mend(self) {
         match self.fault {
             Fault::HostCutOff(_)
+            | Fault::HostCutFromHub(_)
             | Fault::HostMute(_)
             | Fault::HostDeaf(_)
-            | Fault::SlaveCutFromMaster => self.fleet.network.heal(),
+            | Fault::SlaveCutFromMaster
+            | Fault::SlaveDeafToMaster
+            | Fault::SlaveMuteToMaster => self.fleet.network.heal(),
+            Fault::DiskFull(_) => {
+                if let Some(filling) = self.filling {
+                    filling.abort();
+                    let _ = filling.await;
+                }
+                self.fleet.disk(self.host).free();
+            }
             Fault::AgentKilled(_) => self.fleet.restart_agent(self.host),
             Fault::ZooKeeperDown => self.fleet.restart_zookeeper().await,
             Fault::ZooKeeperFrozen => self.fleet.zookeeper().thaw(),
@@ -182,38 +233,112 @@ impl Mend<'_> {
 /// How long everything may take to be as it was after a fault.
 pub const RECOVERY_DEADLINE: Duration = Duration::from_secs(180);
 
-/// How many writes show that a cluster goes on.
-const SOME_WRITES: usize = 30;
+/// How long a slave that streams may take to show a write, before the cluster is looked at again.
+const STREAMING: Duration = Duration::from_secs(5);
 
-/// Lets `fault` happen for `lasting` to a cluster that runs, under a load, and waits until all of it is as before.
-/// Gives the longest time in which no client had anything acknowledged.
+/// How many writes show that a cluster goes on.
+const SOME_WRITES: usize = 10;
+
+/// What a fault did.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// The longest time in which no client had anything acknowledged.
+    pub gap: Duration,
+    /// From the moment in which it was mended until everything was as before.
+    pub recovery: Duration,
+    /// Writes that were begun and not acknowledged.
+    pub failed: usize,
+    /// Changes of master.
+    pub failovers: u64,
+}
+
+/// Lets `fault` happen for `lasting` to a cluster that is at rest, under a load, and waits until it is so again.
 pub async fn survive(
     fleet: &Fleet,
     cluster: &Cluster,
     load: &Load,
     fault: Fault,
     lasting: Duration,
-) -> Duration {
-    let view = fleet.wait_running(cluster, RECOVERY_DEADLINE).await;
+) -> Outcome {
+    let view = at_rest(fleet, cluster, load).await;
     load.wait_for_more(SOME_WRITES, RECOVERY_DEADLINE).await;
     load.measure_gap();
+    let failed = load.failed();
     let mend = fault.inject(fleet, &view).await;
     if !fault.is_a_moment() {
         tokio::time::sleep(lasting).await;
     }
+    let mended = Instant::now();
     mend.mend().await;
     load.wait_for_more(SOME_WRITES, RECOVERY_DEADLINE).await;
     let gap = load.longest_gap();
-    let after = fleet.wait_running(cluster, RECOVERY_DEADLINE).await;
+    let after = at_rest(fleet, cluster, load).await;
+    let outcome = Outcome {
+        gap,
+        recovery: mended.elapsed(),
+        failed: load.failed() - failed,
+        failovers: after.epoch - view.epoch,
+    };
     eprintln!(
-        "{fault:?}: no write for {gap:?}; {}",
+        "{}: {fault:?}: {outcome:?}; {}",
+        cluster.name,
         failovers_since(fleet, &view).await
     );
     if fault.is_an_outage() {
         assert_eq!(after.epoch, view.epoch, "{fault:?} has changed the master");
         assert_eq!(tasks(&after), tasks(&view), "{fault:?} has ended a task");
+        assert_eq!(outcome.failed, 0, "writes failed: {fault:?}");
     }
-    gap
+    outcome
+}
+
+/// Waits until the cluster runs and every slave acknowledges and shows what is written now.
+///
+/// Who breaks a slave before that may break two of three: one that was cut off calls itself connected as long as its
+/// server does not know better, and one that has become a voter again acknowledges only when it has applied its backlog.
+async fn at_rest(fleet: &Fleet, cluster: &Cluster, load: &Load) -> ClusterView {
+    let start = Instant::now();
+    loop {
+        let view = fleet.wait_running(cluster, RECOVERY_DEADLINE).await;
+        load.wait_for_more(1, RECOVERY_DEADLINE).await;
+        let newest = load.newest().unwrap();
+        let mut problem = None;
+        for slave in slaves(&view) {
+            let (at, asked) = (endpoint(slave), Instant::now());
+            while !streams(&at, &cluster.account, &newest).await {
+                if asked.elapsed() > STREAMING {
+                    problem = Some(slave.id);
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        let Some(member) = problem else {
+            return view;
+        };
+        assert!(
+            start.elapsed() < RECOVERY_DEADLINE,
+            "member {member} of {} does not acknowledge, or does not get what is written",
+            cluster.name
+        );
+    }
+}
+
+/// Whether a slave acknowledges what it receives, and shows this value.
+async fn streams(at: &Endpoint, account: &Account, value: &str) -> bool {
+    // Of both flavours; each has one of them, and the other one's row is not there.
+    let acknowledging = "SHOW GLOBAL STATUS WHERE Value = 'ON' AND Variable_name IN \
+                         ('Rpl_semi_sync_slave_status', 'Rpl_semi_sync_replica_status')";
+    let value = format!("{} WHERE value = '{value}'", load::READ);
+    for sql in [acknowledging, &value] {
+        if !texts(at, account, sql)
+            .await
+            .is_ok_and(|found| !found.is_empty())
+        {
+            return false;
+        }
+    }
+    true
 }
 
 /// Why the master was replaced since `before`.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use cotton::cluster::view::MemberView;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::disks::Disk;
 use super::eventually;
 use super::hosts::{End, Network};
 use super::process::{self, Process};
@@ -24,11 +26,16 @@ const REGISTER_DEADLINE: Duration = Duration::from_secs(60);
 /// How long an agent may take to end, with all its executors.
 const AGENT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 
+/// How much a host's disk has room for, in MiB: some data directories of a member, and its logs of an hour.
+const DISK_MIB: u64 = 4096;
+
 /// ZooKeeper, a Mesos master and the scheduler on the hub, and one agent on each host.
 pub struct Fleet {
     system: Lease,
     agents: Mutex<Vec<Child>>,
     zookeeper: Arc<Mutex<ZooKeeper>>,
+    /// Of each host, if they have disks of their own.
+    disks: Vec<Disk>,
     /// The network between them.
     pub network: Network,
 }
@@ -36,6 +43,15 @@ pub struct Fleet {
 impl Fleet {
     /// Starts it with this many hosts.
     pub async fn start(flavour: Flavour, hosts: u8) -> Self {
+        Self::start_with(flavour, hosts, false).await
+    }
+
+    /// Starts it with this many hosts, each of which has a small disk of its own.
+    pub async fn with_disks(flavour: Flavour, hosts: u8) -> Self {
+        Self::start_with(flavour, hosts, true).await
+    }
+
+    async fn start_with(flavour: Flavour, hosts: u8, disks: bool) -> Self {
         let network = Network::new(hosts);
         let hub = network.address(End::Hub);
         let zookeeper = ZooKeeper::with_options(zookeeper::Options {
@@ -55,13 +71,21 @@ impl Fleet {
             "100".to_owned(),
         ];
         options.arguments.extend(arguments);
-        let fleet = Self {
+        let mut fleet = Self {
             system: System::with_options(options),
+            disks: Vec::new(),
             agents: Mutex::new(Vec::new()),
             zookeeper: Arc::new(Mutex::new(zookeeper)),
             network,
         };
         for host in 1..=hosts {
+            let directory = fleet.agent_directory(host);
+            std::fs::create_dir_all(&directory).unwrap();
+            if disks {
+                let files = fleet.system.run_directory();
+                let disk = Disk::mount(&files, host, DISK_MIB, &directory);
+                fleet.disks.push(disk);
+            }
             let agent = fleet.spawn_agent(host);
             fleet.agents().push(agent);
         }
@@ -69,10 +93,14 @@ impl Fleet {
         fleet
     }
 
+    /// Where the agent of a host keeps everything.
+    fn agent_directory(&self, host: u8) -> PathBuf {
+        let agents = self.system.run_directory().join("agents");
+        agents.join(host.to_string())
+    }
+
     fn spawn_agent(&self, host: u8) -> Child {
         let run = self.system.run_directory();
-        let directory = run.join("agents").join(host.to_string());
-        std::fs::create_dir_all(&directory).unwrap();
         let log = File::options()
             .create(true)
             .append(true)
@@ -89,7 +117,7 @@ impl Fleet {
             .args(["--cpus", "16", "--mem", "12000", "--disk", "100000"])
             .args(["--ports", "31000-31099", "--gc-delay", "1m"])
             .arg("--work-dir")
-            .arg(&directory)
+            .arg(self.agent_directory(host))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -127,6 +155,12 @@ impl Fleet {
         let _ = agent.kill();
         let _ = agent.wait();
         *agent = self.spawn_agent(host);
+    }
+
+    /// The disk of a host.
+    pub fn disk(&self, host: u8) -> &Disk {
+        let disk = self.disks.get(usize::from(host) - 1);
+        disk.expect("the fleet was started with disks")
     }
 
     /// ZooKeeper, to be stopped and started.
@@ -181,5 +215,10 @@ impl Drop for Fleet {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
+        // What lies there cannot be shown later.
+        if !self.disks.is_empty() && std::thread::panicking() {
+            self.system.show_logs();
+        }
+        self.disks.clear();
     }
 }

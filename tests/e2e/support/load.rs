@@ -35,6 +35,10 @@ struct Acknowledged {
     last: Instant,
     /// The longest time between two of them since it was asked for.
     longest_gap: Duration,
+    /// The value that was acknowledged last.
+    newest: Option<String>,
+    /// Writes that were begun and of which nothing was heard, or an error.
+    failed: usize,
 }
 
 impl Acknowledged {
@@ -42,6 +46,7 @@ impl Acknowledged {
         let now = Instant::now();
         self.longest_gap = self.longest_gap.max(now - self.last);
         self.last = now;
+        self.newest = Some(value.clone());
         self.values.insert(value);
     }
 }
@@ -56,14 +61,22 @@ pub struct Load {
 impl Load {
     /// Starts the clients; the table must be there.
     pub fn start(cluster_url: &str, account: &Account, clients: usize) -> Self {
+        Self::paced(cluster_url, account, clients, Duration::ZERO)
+    }
+
+    /// Starts clients that wait for `pause` after each write.
+    pub fn paced(cluster_url: &str, account: &Account, clients: usize, pause: Duration) -> Self {
         let acknowledged = Arc::new(Mutex::new(Acknowledged {
             values: BTreeSet::new(),
             last: Instant::now(),
             longest_gap: Duration::ZERO,
+            newest: None,
+            failed: 0,
         }));
         let stop = Arc::new(AtomicBool::new(false));
         let client = |number| Client {
             number,
+            pause,
             written: 0,
             discovery: follow(cluster_url),
             account: account.clone(),
@@ -81,6 +94,16 @@ impl Load {
     /// How many writes were acknowledged so far.
     pub fn count(&self) -> usize {
         self.acknowledged.lock().unwrap().values.len()
+    }
+
+    /// How many writes were begun so far and not acknowledged: there was an error, no answer, or another master.
+    pub fn failed(&self) -> usize {
+        self.acknowledged.lock().unwrap().failed
+    }
+
+    /// The value that was acknowledged last.
+    pub fn newest(&self) -> Option<String> {
+        self.acknowledged.lock().unwrap().newest.clone()
     }
 
     /// All that was acknowledged so far.
@@ -129,6 +152,8 @@ async fn another_master(discovery: &ServerSet, than: &ServiceInstance) {
 
 struct Client {
     number: usize,
+    /// After each write.
+    pause: Duration,
     written: u64,
     discovery: ServerSet,
     account: Account,
@@ -163,17 +188,17 @@ impl Client {
             let insert = sqlx::query("INSERT INTO load_db.writes (value) VALUES (?)").bind(&value);
             let insert = timeout(WRITE_TIMEOUT, insert.execute(&mut connection));
             let written = tokio::select! {
-                written = insert => written,
-                () = another_master(&self.discovery, master) => return,
+                written = insert => matches!(written, Ok(Ok(_))),
+                () = another_master(&self.discovery, master) => false,
             };
-            match written {
-                Ok(Ok(_)) => self.acknowledged.lock().unwrap().add(value),
-                _ => {
-                    // A slave refuses at once; this must not become a busy loop.
-                    sleep(PAUSE).await;
-                    return;
-                }
+            if !written {
+                self.acknowledged.lock().unwrap().failed += 1;
+                // A slave refuses at once; this must not become a busy loop.
+                sleep(PAUSE).await;
+                return;
             }
+            self.acknowledged.lock().unwrap().add(value);
+            sleep(self.pause).await;
         }
         let _ = connection.close().await;
     }

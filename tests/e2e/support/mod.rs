@@ -8,6 +8,7 @@
 
 pub mod database;
 pub mod discovery;
+pub mod disks;
 pub mod faults;
 pub mod fleet;
 pub mod hosts;

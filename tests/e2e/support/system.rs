@@ -386,7 +386,7 @@ impl System {
     }
 
     /// The end of each log, for whoever looks into a failure.
-    fn show_logs(&self) {
+    pub fn show_logs(&self) {
         let run = self.directory.path().join("run");
         let mut logs = vec![self.directory.path().join("local.log")];
         logs.extend(files(&run.join("logs")));
