@@ -33,9 +33,10 @@ use crate::{
     mysql::{self, Server, Source, binlogs},
 };
 
-/// Up to this size, in bytes, a master's binlogs are replayed rather than its data copied. It is replayed in a few
-/// seconds, which is what a copy and the start of a server on it take at the least.
-const CHEAP_REPLAY: u64 = 8 << 20;
+/// Up to this size, in bytes, a master's binlogs are replayed rather than its data copied. That may be three thousand small
+/// transactions, each of which is synced alone: a few seconds, which is what a copy and the start of a server on it
+/// take at the least, and a minute on a machine that commits fifty in a second.
+const CHEAP_REPLAY: u64 = 1 << 20;
 
 /// How long the master may take to say how large its binlogs are.
 const ASK_DEADLINE: Duration = Duration::from_secs(10);
