@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use cotton::cluster::flavour::Flavour;
@@ -27,10 +28,12 @@ const SHORT: Duration = Duration::from_secs(7);
 /// How long all of ZooKeeper is down in the first fault of each cluster.
 const OUTAGE: Duration = Duration::from_secs(60);
 
-/// What happened to one cluster.
+/// What happened to the clusters of a flavour, those that failed among them up to then.
+#[derive(Default)]
 struct Tally {
     acknowledged: usize,
     outcomes: BTreeMap<Fault, Vec<Outcome>>,
+    failed: usize,
 }
 
 /// `MINUTES` of faults by chance to `CLUSTERS` of each flavour; `SEED` repeats their order.
@@ -42,77 +45,84 @@ fn soak() {
     let clusters = number("CLUSTERS").unwrap_or(2);
     let seed = number("SEED").unwrap_or_else(rand::random);
     eprintln!("soak of {minutes} minutes, {clusters} clusters of each flavour, SEED={seed}");
-    let time = Duration::from_secs(minutes * 60);
-    let start = |flavour, number| {
-        let random =
-            StdRng::seed_from_u64(seed ^ (number << 1 | u64::from(flavour == Flavour::Mysql)));
-        std::thread::spawn(move || {
-            let mut runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = runtime.enable_all().build().unwrap();
-            runtime.block_on(soak_cluster(flavour, number, time, random))
-        })
-    };
+    let end = Instant::now() + Duration::from_secs(minutes * 60);
     let flavours = [Flavour::Mariadb, Flavour::Mysql];
-    let running = flavours.map(|flavour| {
-        let trials: Vec<_> = (1..=clusters)
-            .map(|number| start(flavour, number))
-            .collect();
-        (flavour, trials)
-    });
-    let mut failed = 0;
-    for (flavour, trials) in running {
-        let mut all = Tally {
-            acknowledged: 0,
-            outcomes: BTreeMap::new(),
-        };
-        for trial in trials {
-            // One that failed has told why.
-            let Ok(tally) = trial.join() else {
-                failed += 1;
-                continue;
-            };
-            all.acknowledged += tally.acknowledged;
-            for (fault, outcomes) in tally.outcomes {
-                all.outcomes.entry(fault).or_default().extend(outcomes);
+    let tallies = flavours.map(|flavour| (flavour, Mutex::new(Tally::default())));
+    std::thread::scope(|scope| {
+        for (flavour, tally) in &tallies {
+            for number in 1..=clusters {
+                let salt = number << 1 | u64::from(*flavour == Flavour::Mysql);
+                let random = StdRng::seed_from_u64(seed ^ salt);
+                scope.spawn(move || soak_clusters(*flavour, number, end, random, tally));
             }
         }
-        eprintln!("{}", report(flavour, &all));
+    });
+    let mut failed = 0;
+    for (flavour, tally) in tallies {
+        let tally = tally.into_inner().unwrap();
+        eprintln!("{}", report(flavour, &tally));
+        failed += tally.failed;
     }
-    assert_eq!(failed, 0, "clusters failed; the figures are of the others");
+    assert_eq!(failed, 0, "clusters that failed; why is told above");
 }
 
-async fn soak_cluster(flavour: Flavour, number: u64, time: Duration, mut random: StdRng) -> Tally {
+/// One cluster; after one that failed, the next one.
+fn soak_clusters(
+    flavour: Flavour,
+    number: u64,
+    end: Instant,
+    mut random: StdRng,
+    tally: &Mutex<Tally>,
+) {
+    while Instant::now() < end {
+        let random = &mut random;
+        let cluster = move || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            runtime.block_on(soak_cluster(flavour, number, end, random, tally));
+        };
+        let failed = std::thread::scope(|scope| scope.spawn(cluster).join().is_err());
+        tally.lock().unwrap().failed += usize::from(failed);
+    }
+}
+
+async fn soak_cluster(
+    flavour: Flavour,
+    number: u64,
+    end: Instant,
+    random: &mut StdRng,
+    tally: &Mutex<Tally>,
+) {
     let trial = Trial::start(flavour).await;
     let start = Instant::now();
-    let mut outcomes: BTreeMap<Fault, Vec<Outcome>> = BTreeMap::new();
     let mut to_come: Vec<Fault> = Vec::new();
-    let mut count = 0;
-    while start.elapsed() < time {
+    let mut written = 0;
+    for count in 1.. {
+        if Instant::now() > end {
+            break;
+        }
         if to_come.is_empty() {
             to_come = Fault::ALL.to_vec();
-            to_come.shuffle(&mut random);
+            to_come.shuffle(random);
         }
         let (fault, lasting) = match count {
-            0 => (Fault::ZooKeeperDown, OUTAGE),
-            _ => (to_come.pop().unwrap(), lasting(&mut random)),
+            1 => (Fault::ZooKeeperDown, OUTAGE),
+            _ => (to_come.pop().unwrap(), lasting(random)),
         };
-        count += 1;
         eprintln!(
             "{flavour} {number}, {:.0?}: fault {count}, {fault:?} for {lasting:?}",
             start.elapsed()
         );
         let outcome = trial.survive(fault, lasting).await;
-        outcomes.entry(fault).or_default().push(outcome);
         if count % COMPARED_AFTER == 0 {
             trial.compare().await;
         }
+        let mut tally = tally.lock().unwrap();
+        tally.outcomes.entry(fault).or_default().push(outcome);
+        tally.acknowledged += trial.load.count() - written;
+        written = trial.load.count();
     }
-    let acknowledged = trial.load.count();
     trial.end().await;
-    Tally {
-        acknowledged,
-        outcomes,
-    }
 }
 
 fn lasting(random: &mut StdRng) -> Duration {
@@ -126,13 +136,19 @@ fn lasting(random: &mut StdRng) -> Duration {
 /// A table; all times in seconds.
 fn report(flavour: Flavour, tally: &Tally) -> String {
     let all: Vec<Outcome> = tally.outcomes.values().flatten().copied().collect();
+    // A cluster that has lost something has failed.
+    let lost = match tally.failed {
+        0 => "none lost",
+        _ => "whether some were lost is told above",
+    };
     let mut text = format!(
-        "{flavour}: {} faults, {} writes acknowledged, 0 lost, {} failed, {} failovers\n  {:<28} {:>5} {:>7} {:>7} \
+        "{flavour}: {} faults, {} writes acknowledged and {lost}, {} not acknowledged; {} failovers, {} clusters failed\n  {:<28} {:>5} {:>7} {:>7} \
          {:>7} {:>7} {:>6} {:>9}\n",
         all.len(),
         tally.acknowledged,
         all.iter().map(|outcome| outcome.failed).sum::<usize>(),
         all.iter().map(|outcome| outcome.failovers).sum::<u64>(),
+        tally.failed,
         "fault",
         "times",
         "no write",
