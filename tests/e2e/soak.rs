@@ -142,8 +142,8 @@ fn report(flavour: Flavour, tally: &Tally) -> String {
         _ => "whether some were lost is told above",
     };
     let mut text = format!(
-        "{flavour}: {} faults, {} writes acknowledged and {lost}, {} not acknowledged; {} failovers, {} clusters failed\n  {:<28} {:>5} {:>7} {:>7} \
-         {:>7} {:>7} {:>6} {:>9}\n",
+        "{flavour}: {} faults, {} writes acknowledged and {lost}, {} not acknowledged; {} failovers, {} clusters \
+         failed\n  {:<28} {:>5} {:>7} {:>7} {:>7} {:>7} {:>6} {:>9}\n",
         all.len(),
         tally.acknowledged,
         all.iter().map(|outcome| outcome.failed).sum::<usize>(),
