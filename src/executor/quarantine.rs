@@ -14,7 +14,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::{Duration, SystemTime},
 };
@@ -25,13 +25,12 @@ use tokio::{task, time::timeout};
 use tracing::{info, warn};
 
 use super::{
-    datadir,
     install::Installed,
-    mysqld::{Program, SpawnError},
+    mysqld::Program,
     promise::sync_folder_of,
     sandbox::Sandbox,
     steps::{self, Context},
-    tools,
+    tools::{self, ToolError},
 };
 use crate::{
     cluster::{control::Beyond, gtid::Position, id::DataId},
@@ -67,26 +66,9 @@ pub enum ExportError {
     /// There is no room.
     #[error("less than {} MiB of the disk are free", LEAST_SPACE >> 20)]
     NoSpace,
-    /// The tool does not start.
+    /// The tool, or the file system beneath it.
     #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// The tool failed.
-    #[error("the binlog tool {how}; it printed: {printed}")]
-    Tool {
-        /// How it ended.
-        how: String,
-        /// The end of what it printed.
-        printed: String,
-    },
-    /// The file system refuses.
-    #[error("{path} cannot be read or written")]
-    Files {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    Tool(#[from] ToolError),
 }
 
 /// Exports what a directory that was set aside holds beyond the cluster's history, then removes what is kept for too
@@ -112,8 +94,8 @@ pub async fn export(
             return Err(error);
         }
         // A crash before this leaves an unfinished file, which the next attempt overwrites.
-        fs::rename(&unfinished, &path).map_err(files(&path))?;
-        sync_folder_of(&path).map_err(files(&path))?;
+        fs::rename(&unfinished, &path).map_err(ToolError::files(&path))?;
+        sync_folder_of(&path).map_err(ToolError::files(&path))?;
         info!(%data, path = %path.display(), extras = %beyond.extras, "what is not in the cluster's history was exported");
     }
     let folder = sandbox.quarantine_folder();
@@ -147,13 +129,15 @@ async fn write(
         .truncate(true)
         .mode(0o600)
         .open(path)
-        .map_err(files(path))?;
+        .map_err(ToolError::files(path))?;
     let mut encoder = GzEncoder::new(file, Compression::default());
     let what = format!(
         "-- Transactions that are not in the history of cluster {}: {}\n-- The history has {} of them.\n",
         context.task.cluster, beyond.extras, beyond.common
     );
-    encoder.write_all(what.as_bytes()).map_err(files(path))?;
+    encoder
+        .write_all(what.as_bytes())
+        .map_err(ToolError::files(path))?;
     // What was applied is in the binlogs. What was only received is in the relay logs.
     let unapplied = beyond.extras.minus(&beyond.executed);
     let runs = [
@@ -161,7 +145,7 @@ async fn write(
         ("relay.", &unapplied, beyond.executed.clone()),
     ];
     for (prefix, wanted, from) in runs {
-        let logs = logs(&folder, prefix).map_err(files(&folder))?;
+        let logs = logs(&folder, prefix).map_err(ToolError::files(&folder))?;
         if wanted.is_empty() || logs.is_empty() {
             continue;
         }
@@ -180,7 +164,8 @@ async fn write(
     let finished = task::spawn_blocking(move || encoder.finish()?.sync_all()).await;
     finished
         .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
-        .map_err(files(&path))
+        .map_err(ToolError::files(&path))?;
+    Ok(())
 }
 
 /// The options that select transactions.
@@ -229,25 +214,27 @@ async fn run(
 ) -> Result<GzEncoder<File>, ExportError> {
     // What an earlier run has printed is of no interest any more.
     let _ = fs::remove_file(&program.log);
-    let (reader, writer) = io::pipe().map_err(files(path))?;
+    let (reader, writer) = io::pipe().map_err(ToolError::files(path))?;
     let spawner = &context.spawner;
     let mut process = spawner
         .spawn_between(program, Stdio::null(), Some(writer.into()))
-        .await?;
+        .await
+        .map_err(ToolError::from)?;
     let target = path.to_owned();
     let copying = task::spawn_blocking(move || compress(reader, encoder, &target));
     // Dropping the process at the deadline kills it, and with its end of the pipe the copying ends.
     let status = timeout(TOOL_DEADLINE, process.ended()).await;
     drop(process);
     let copied = copying.await;
-    let encoder = copied.unwrap_or_else(|panicked| Err(files(path)(io::Error::other(panicked))))?;
+    let encoder = copied.unwrap_or_else(|panicked| {
+        Err(ToolError::files(path)(io::Error::other(panicked)).into())
+    })?;
     let how = match status {
         Ok(status) if status.success() => return Ok(encoder),
         Ok(status) => steps::how_it_ended(status),
         Err(_) => "took too long".to_owned(),
     };
-    let printed = datadir::tail(&program.log, 0).unwrap_or_default();
-    Err(ExportError::Tool { how, printed })
+    Err(ToolError::failed("the binlog tool", how, &program.log).into())
 }
 
 fn compress(
@@ -258,15 +245,17 @@ fn compress(
     let mut piece = vec![0; 1 << 20];
     let mut since_look = 0;
     loop {
-        let length = reader.read(&mut piece).map_err(files(path))?;
+        let length = reader.read(&mut piece).map_err(ToolError::files(path))?;
         if length == 0 {
             return Ok(encoder);
         }
-        encoder.write_all(&piece[..length]).map_err(files(path))?;
+        encoder
+            .write_all(&piece[..length])
+            .map_err(ToolError::files(path))?;
         since_look += length;
         if since_look >= 64 << 20 {
             since_look = 0;
-            let (free, _) = space(path).map_err(files(path))?;
+            let (free, _) = space(path).map_err(ToolError::files(path))?;
             if free < LEAST_SPACE {
                 return Err(ExportError::NoSpace);
             }
@@ -312,14 +301,6 @@ fn retire(folder: &Path, now: Timestamp) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn files(path: &Path) -> impl Fn(io::Error) -> ExportError {
-    let path = path.to_owned();
-    move |source| ExportError::Files {
-        path: path.clone(),
-        source,
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::{
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
     time::Duration,
 };
@@ -22,13 +22,12 @@ use tokio::{
 };
 
 use super::{
-    datadir,
     donor::{self, Trailer},
     install::Installed,
-    mysqld::{Process, Program, SpawnError},
+    mysqld::{Process, Program},
     steps::{self, Context},
     stream::{Frame, Receiver, StreamError, StreamKey},
-    tools,
+    tools::{self, ToolError},
 };
 use crate::cluster::{
     donor::Donor,
@@ -97,28 +96,9 @@ pub enum ReceiveError {
     /// No data came.
     #[error("no data has come from the donor for {STALL:?}")]
     Stalled,
-    /// A tool does not start.
+    /// A tool, or the file system beneath it.
     #[error(transparent)]
-    Spawn(#[from] SpawnError),
-    /// A tool failed.
-    #[error("{tool} {how}; it printed: {printed}")]
-    Tool {
-        /// Which one.
-        tool: &'static str,
-        /// How it ended.
-        how: String,
-        /// The end of what it printed.
-        printed: String,
-    },
-    /// The file system refuses.
-    #[error("{path} cannot be read or written")]
-    Files {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: io::Error,
-    },
+    Tool(#[from] ToolError),
     /// The donor does not say where the copy stands.
     #[error("the copy does not say where it stands in the cluster's history")]
     NoPosition,
@@ -145,7 +125,7 @@ pub async fn receive(
     DirBuilder::new()
         .mode(0o700)
         .create(target)
-        .map_err(files(target))?;
+        .map_err(ToolError::files(target))?;
     let log = context.sandbox.copy_log();
     let program = |path, arguments| Program {
         path,
@@ -162,7 +142,9 @@ pub async fn receive(
         format!("--use-memory={PREPARE_MEMORY}").into(),
         steps::option("--target-dir=", target),
     ];
-    let mut process = context.spawner.spawn(&program(prepare, arguments)).await?;
+    let prepare = program(prepare, arguments);
+    let spawned = context.spawner.spawn(&prepare).await;
+    let mut process = spawned.map_err(ToolError::from)?;
     finish("mariadb-backup", &mut process, PREPARE_DEADLINE, &log).await?;
     note_begin(target, &trailer)
 }
@@ -193,11 +175,12 @@ async fn unpack_stream(
         let (reader, writer) = io::pipe()?;
         Ok((reader, pipe::Sender::from_owned_fd(writer.into())?))
     };
-    let (reader, mut input) = pipe().map_err(files(&program.log))?;
+    let (reader, mut input) = pipe().map_err(ToolError::files(&program.log))?;
     let mut process = context
         .spawner
         .spawn_between(program, Stdio::from(reader), None)
-        .await?;
+        .await
+        .map_err(ToolError::from)?;
     let mut brought = Instant::now();
     let trailer = loop {
         match stream.receive().await? {
@@ -207,11 +190,8 @@ async fn unpack_stream(
                 if !matches!(written, Ok(Ok(()))) {
                     // Why is in what the tool printed: a full disk, say.
                     donor::end(&mut process).await;
-                    return Err(tool_failed(
-                        "mbstream",
-                        "does not take the data",
-                        &program.log,
-                    ));
+                    let how = "does not take the data".to_owned();
+                    return Err(ToolError::failed("mbstream", how, &program.log).into());
                 }
             }
             Frame::Alive if brought.elapsed() < STALL => {}
@@ -231,22 +211,15 @@ async fn finish(
     within: Duration,
     log: &Path,
 ) -> Result<(), ReceiveError> {
-    match timeout(within, process.ended()).await {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(tool_failed(tool, &steps::how_it_ended(status), log)),
+    let how = match timeout(within, process.ended()).await {
+        Ok(status) if status.success() => return Ok(()),
+        Ok(status) => steps::how_it_ended(status),
         Err(_) => {
             donor::end(process).await;
-            Err(tool_failed(tool, "took too long", log))
+            "took too long".to_owned()
         }
-    }
-}
-
-fn tool_failed(tool: &'static str, how: &str, log: &Path) -> ReceiveError {
-    ReceiveError::Tool {
-        tool,
-        how: how.to_owned(),
-        printed: datadir::tail(log, 0).unwrap_or_default(),
-    }
+    };
+    Err(ToolError::failed(tool, how, log).into())
 }
 
 /// Writes down where the copy stands, and removes what the tool has left beside it.
@@ -265,13 +238,16 @@ fn note_begin(target: &Path, trailer: &Trailer) -> Result<(), ReceiveError> {
     };
     let path = target.join(BEGIN_FILE);
     let text = serde_json::to_vec(&begin).unwrap_or_default();
-    fs::write(&path, text).map_err(files(&path))?;
-    for entry in fs::read_dir(target).map_err(files(target))?.flatten() {
+    fs::write(&path, text).map_err(ToolError::files(&path))?;
+    for entry in fs::read_dir(target)
+        .map_err(ToolError::files(target))?
+        .flatten()
+    {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let is_tools = ["xtrabackup_", "mariadb_backup_", "backup-my.cnf"];
         if is_tools.iter().any(|begin| name.starts_with(begin)) {
-            fs::remove_file(entry.path()).map_err(files(&entry.path()))?;
+            fs::remove_file(entry.path()).map_err(ToolError::files(&entry.path()))?;
         }
     }
     Ok(())
@@ -288,7 +264,7 @@ pub fn begin_of(data: &Path) -> Result<Option<Begin>, ReceiveError> {
             .map(Some)
             .map_err(|_| ReceiveError::NoPosition),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(ReceiveError::Files { path, source }),
+        Err(error) => Err(ToolError::files(&path)(error).into()),
     }
 }
 
@@ -298,13 +274,6 @@ pub fn begin_of(data: &Path) -> Result<Option<Begin>, ReceiveError> {
 /// When the file system refuses.
 pub fn forget_begin(data: &Path) -> Result<(), ReceiveError> {
     let path = data.join(BEGIN_FILE);
-    fs::remove_file(&path).map_err(files(&path))
-}
-
-fn files(path: &Path) -> impl Fn(io::Error) -> ReceiveError {
-    let path = path.to_owned();
-    move |source| ReceiveError::Files {
-        path: path.clone(),
-        source,
-    }
+    fs::remove_file(&path).map_err(ToolError::files(&path))?;
+    Ok(())
 }

@@ -1,11 +1,59 @@
 //! Finding the programs that come with a server, and what they need to log in.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
+use super::{datadir, mysqld::SpawnError};
 use crate::mysql::Credentials;
+
+/// A program that comes with a server has come to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ToolError {
+    /// It does not start.
+    #[error(transparent)]
+    Spawn(#[from] SpawnError),
+    /// It failed.
+    #[error("{tool} {how}; it printed: {printed}")]
+    Failed {
+        /// Which one.
+        tool: &'static str,
+        /// How it ended.
+        how: String,
+        /// The end of what it printed.
+        printed: String,
+    },
+    /// The file system refuses.
+    #[error("{path} cannot be read or written")]
+    Files {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ToolError {
+    /// A tool that printed into this log.
+    pub fn failed(tool: &'static str, how: String, log: &Path) -> Self {
+        Self::Failed {
+            tool,
+            how,
+            printed: datadir::tail(log, 0).unwrap_or_default(),
+        }
+    }
+
+    /// What the file system says of this path.
+    pub fn files(path: &Path) -> impl Fn(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Files {
+            path: path.clone(),
+            source,
+        }
+    }
+}
 
 /// Finds a program under one of its names: beside the server, where packages have it, else on the search path.
 pub fn find(mysqld: &Path, names: &[&str]) -> Option<PathBuf> {
