@@ -56,6 +56,9 @@ pub struct TaskData {
     /// How soon faults are noticed.
     #[serde(default)]
     pub timings: Timings,
+    /// How fast another member's data may be copied, in MiB per second; 0 for no limit.
+    #[serde(default)]
+    pub copy_rate_mib: u32,
 }
 
 /// How the MySQL server gets onto the agent (`--installer-args`).
@@ -238,6 +241,10 @@ pub struct Report {
     /// The port at which the executor hands out a stream of its server's data to other executors of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_port: Option<u16>,
+    /// By how many seconds at the least it is behind in applying what it receives; 0 for less than five. It is told in
+    /// steps.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lag_seconds: u64,
 }
 
 /// The faults of a server that an executor tells apart, each of which has a remedy of its own.
@@ -294,6 +301,14 @@ fn yes() -> bool {
 )]
 fn is_true(value: &bool) -> bool {
     *value
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_zero(value: &u64) -> bool {
+    *value == 0
 }
 
 /// The kind of a server, read from its binary.

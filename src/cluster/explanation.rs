@@ -26,6 +26,13 @@ pub struct Explanation {
     pub quorum: Quorum,
     /// What is waited for, if anything is.
     pub waiting: Option<Waiting>,
+    /// What is to be told of the voters, a sentence each: who is out of its place, who is to leave or stays nonetheless, and
+    /// who does not vote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub voters: Vec<String>,
+    /// The data directories that members have set aside, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub set_aside: Vec<String>,
     /// The last failovers, newest first.
     pub failovers: Vec<FailoverView>,
 }

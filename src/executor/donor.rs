@@ -19,7 +19,7 @@ use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream, unix::pipe},
     sync::{Semaphore, TryAcquireError},
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
@@ -176,7 +176,8 @@ impl Donor {
         .await?;
         let data = server.data_directory().await?;
         let (mut process, mut output) = self.start_tool(&data).await?;
-        let bytes = pump(&mut output, sender).await?;
+        let pace = Pace::new(self.context.task.copy_rate_mib);
+        let bytes = pump(&mut output, sender, pace).await?;
         let ended = timeout(END_DEADLINE, process.ended()).await;
         let status = ended.map_err(|_| DonorError::Stalled)?;
         if !status.success() {
@@ -226,10 +227,39 @@ impl Donor {
     }
 }
 
+/// How fast is sent. A piece at the lowest rate, 1 MiB per second, takes a sixteenth of a second, so that a receiver never waits
+/// long for the next one. Time in which the tool brings nothing is not made up for.
+struct Pace {
+    /// Bytes per second; 0 for no limit.
+    rate: u64,
+    next: Option<Instant>,
+}
+
+impl Pace {
+    fn new(rate_mib: u32) -> Self {
+        Self {
+            rate: u64::from(rate_mib) << 20,
+            next: None,
+        }
+    }
+
+    /// When the next piece may be sent after one of this length, which was sent at `now`.
+    fn after(&mut self, length: usize, now: Instant) -> Instant {
+        if self.rate == 0 {
+            return now;
+        }
+        let takes = Duration::from_secs_f64(length as f64 / self.rate as f64);
+        let next = self.next.map_or(now, |next| next.max(now)) + takes;
+        self.next = Some(next);
+        next
+    }
+}
+
 /// Sends all that comes, and signs of life while nothing does.
 async fn pump(
     output: &mut pipe::Receiver,
     sender: &mut Sender<TcpStream>,
+    mut pace: Pace,
 ) -> Result<u64, DonorError> {
     let mut bytes = 0;
     let mut brought = Instant::now();
@@ -241,6 +271,7 @@ async fn pump(
                 bytes += length as u64;
                 brought = Instant::now();
                 sender.send(&Frame::Data(piece[..length].to_vec())).await?;
+                sleep_until(pace.after(length, Instant::now())).await;
             }
             Ok(Err(error)) => return Err(DonorError::Read(error)),
             Err(_) if brought.elapsed() >= STALL => return Err(DonorError::Stalled),
@@ -253,4 +284,26 @@ async fn pump(
 pub(super) async fn end(process: &mut Process) {
     process.group().signal(Signal::SIGKILL);
     process.ended().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: the rate is kept over many pieces, and no time is made up for.
+    #[test]
+    fn pieces_go_at_the_rate_that_is_asked_for() {
+        let begun = Instant::now();
+        let mut pace = Pace::new(2);
+        let mut now = begun;
+        for _ in 0..64 {
+            now = pace.after(PIECE, now);
+        }
+        // 4 MiB at 2 MiB per second.
+        let took = now - begun;
+        assert!((took.as_secs_f64() - 2.0).abs() < 0.01, "{took:?}");
+        let later = now + Duration::from_secs(100);
+        assert!(pace.after(PIECE, later) > later);
+        assert_eq!(Pace::new(0).after(PIECE, later), later);
+    }
 }

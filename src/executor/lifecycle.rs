@@ -26,6 +26,7 @@
 mod apply;
 mod aside;
 mod health;
+mod lag;
 mod lease;
 mod plan;
 mod rebuild;
@@ -37,7 +38,7 @@ mod terms;
 
 use std::time::Duration;
 
-use self::{health::Health, lease::Lease};
+use self::{health::Health, lag::Lag, lease::Lease};
 use super::action::{Action, Step, TaskUpdate};
 use crate::{
     cluster::{
@@ -86,6 +87,7 @@ pub struct State {
     /// Where the executor hands out its server's data.
     stream_port: Option<u16>,
     health: Health,
+    lag: Lag,
     lease: Lease,
     /// What the server was killed for, until it has been started again.
     trouble: Option<Trouble>,
@@ -292,6 +294,7 @@ impl State {
             export_problem: None,
             stream_port: None,
             health: Health::default(),
+            lag: Lag::default(),
             lease: Lease::default(),
             trouble: None,
             terms: InForce::default(),

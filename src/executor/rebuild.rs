@@ -112,7 +112,9 @@ pub async fn copy(
     let copied = match server.flavour() {
         Flavour::Mysql => {
             let source = source(context, donor.host.clone(), donor.port);
-            let copied = server.clone_from(&source, &unfinished, STALL).await;
+            let copied = server
+                .clone_from(&source, &unfinished, context.task.copy_rate_mib, STALL)
+                .await;
             copied.map_err(|source| RebuildError::Copy {
                 donor: donor.member,
                 host: donor.host.clone(),

@@ -3,8 +3,8 @@
 use super::{
     event::{RequestToken, Version},
     failover::Awaited,
+    fitness::Unfit,
     placement::Launch,
-    voting::Unfit,
 };
 use crate::{
     cluster::{

@@ -14,7 +14,7 @@ use crate::{
         id::MemberId,
         record::{ClusterRecord, Elected, Mastership},
         view::{ClusterState, ClusterView},
-        voters::Durability,
+        voters::{ChangeKind, Durability},
     },
     rules::Rules,
 };
@@ -43,8 +43,67 @@ pub fn explanation(cluster: &Cluster, view: &ClusterView, rules: Rules) -> Expla
         master: record.elected().map(|elected| elected.member),
         quorum: explain::quorum(record),
         waiting,
+        voters: voters(cluster),
+        set_aside: set_aside(cluster),
         failovers: failovers(cluster, rules).map(Into::into).collect(),
     }
+}
+
+/// The data directories that were set aside, and where what they hold beyond the history can be read.
+fn set_aside(cluster: &Cluster) -> Vec<String> {
+    let live = cluster.observed.all_live(&cluster.record);
+    live.filter_map(|(member, report)| {
+        let aside = report.set_aside.as_ref()?;
+        let data = aside.data;
+        if aside.extras.is_empty() {
+            return Some(format!(
+                "member {member} has set aside its data directory {data}: it was behind what the master can send, and holds nothing that is not in the cluster's history"
+            ));
+        }
+        let export = match (&aside.export, &aside.problem) {
+            (Some(path), _) => format!("they are exported as SQL into {path} in its task's sandbox"),
+            (None, Some(problem)) => format!("exporting them has failed and is tried again: {problem}"),
+            (None, None) => "they are being exported as SQL".to_owned(),
+        };
+        Some(format!(
+            "member {member} has set aside its data directory {data}, which holds transactions that are not in the cluster's history ({}); {export}",
+            aside.extras
+        ))
+    })
+    .collect()
+}
+
+/// Who is out of its place among the voters, and who does not vote.
+fn voters(cluster: &Cluster) -> Vec<String> {
+    let record = &cluster.record;
+    let unfit = cluster.unfit.iter();
+    let mut told: Vec<String> = unfit
+        .map(|(member, ailment)| ailment.sentence(*member))
+        .collect();
+    told.extend(record.change.as_ref().map(|change| match change.kind {
+        ChangeKind::Remove { member } => format!(
+            "member {member} is leaving the voters: the master keeps it from acknowledging, and a write under these terms must be acknowledged before it counts"
+        ),
+        ChangeKind::Raise { k_floor } => format!(
+            "the master is to wait for {k_floor} acknowledgements, which counts when a write under these terms was acknowledged"
+        ),
+    }));
+    let (Some(server), Some(elected)) = (&record.server, record.elected()) else {
+        return told;
+    };
+    let limit = record.spec.durability.most_voters(server.flavour);
+    let votes = |member: &MemberId| record.voters.members.contains_key(member);
+    for member in record.members.keys().filter(|member| !votes(member)) {
+        told.push(if record.voters.members.len() >= limit {
+            format!("member {member} does not vote: {limit} are as many voters as can be made use of")
+        } else {
+            format!(
+                "member {member} does not vote: it becomes a voter when it follows member {} and is not behind",
+                elected.member
+            )
+        });
+    }
+    told
 }
 
 /// What is remembered, newest first, the newest completed by what is known but not written yet.

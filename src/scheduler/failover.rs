@@ -11,13 +11,13 @@ use super::{
     election::{self, Verdict},
     explain,
     fence::{self, Fence},
+    fitness::Unfit,
     flapping,
     health::{self, MasterHealth},
     lossy,
     observed::Observed,
     state::Policy,
     transitions,
-    voting::Unfit,
 };
 use crate::{
     cluster::{

@@ -160,6 +160,7 @@ fn policy(settings: &Settings) -> Policy {
         session_timeout: SESSION_TIMEOUT,
         timings: settings.timings,
         voter_patience: settings.voter_patience,
+        voter_lag: settings.voter_lag,
         failover_limit: settings.failover_limit,
         failover_window: settings.failover_window,
         spread_patience: match settings.spread {
@@ -458,5 +459,6 @@ fn task_template(settings: &Settings, executor: Option<&ExecutorBinary>) -> Task
         admin_keypath: settings.admin_keypath.display().to_string(),
         installer: settings.installer.clone(),
         timings: settings.timings,
+        copy_rate_mib: settings.copy_rate_mib,
     }
 }

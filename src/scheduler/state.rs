@@ -16,9 +16,9 @@ use super::{
     event::{CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version},
     explain,
     failover::Awaited,
+    fitness::Unfit,
     observed::{Observed, TaskObservation},
     placement::{Launch, Offer},
-    voting::Unfit,
 };
 use crate::{
     cluster::{
@@ -43,6 +43,8 @@ pub struct Policy {
     pub spread_patience: Option<Duration>,
     /// How long a voter may be out of its place before it leaves the voters.
     pub voter_patience: Duration,
+    /// How far a voter may be behind in applying what it receives before it is out of its place.
+    pub voter_lag: Duration,
     /// How soon executors notice, and how long they wait.
     pub timings: Timings,
     /// How many failovers within the window make a cluster wait before the next one.

@@ -4,18 +4,16 @@
 //!
 //! * A voter whose data was lost counts again after a canary.
 //! * `k` follows the durability that is asked for and the number of voters: `majority` is half of them, and never 0.
-//! * A voter of which nothing good was seen for [`Policy::voter_patience`](super::state::Policy::voter_patience) leaves: dead,
-//!   not receiving, or with an applier that stopped. It must help: the others must be able to acknowledge without it, and two
-//!   voters stay in any case.
-//! * Every member that follows and is ready is a voter, as far as the flavour can make use of it. One that left comes back
-//!   like that by itself.
-
-use std::collections::BTreeMap;
+//! * A voter that is out of its place for [`Policy::voter_patience`](super::state::Policy::voter_patience) leaves, if that
+//!   helps: [`fitness`] says when it does.
+//! * Every member that follows, is ready and does not lag is a voter, as far as the flavour can make use of it. One that left
+//!   comes back like that by itself.
 
 use super::{
     action::Look,
     failover::View,
-    observed::{Presence, silence_counts_from},
+    fitness::{self, Course, FEWEST_VOTERS, Kind, acknowledgers},
+    observed::silence_counts_from,
     transitions,
 };
 use crate::{
@@ -30,16 +28,9 @@ use crate::{
     time::Timestamp,
 };
 
-/// How few voters are left in any case. With two, each needs the other's acknowledgement; one alone would promise
-/// what a single server can promise, which nobody has asked for.
-const FEWEST_VOTERS: usize = 2;
-
-/// Since when each voter has been out of its place, as far as this scheduler has seen it.
-pub type Unfit = BTreeMap<MemberId, Timestamp>;
-
 /// Changes the voters as far as that is safe and useful now.
 pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
-    look.unfit = unfit(next, view);
+    look.unfit = fitness::unfit(next, view);
     if next.elected().is_none() {
         // No change during an election: its quorum is counted by the stored voters.
         return;
@@ -91,23 +82,15 @@ fn wanted(record: &ClusterRecord, view: View<'_>, look: &mut Look) -> Option<Ste
         return Some(Step::Lower(target));
     }
     // Before the master has opened too: it may be waiting for just this one's acknowledgement.
-    if let Some((member, data)) = newcomer(record, view, flavour) {
+    if let Some((member, data)) = newcomer(record, view, flavour, look) {
         return Some(Step::Admit(member, data));
     }
     if !opened {
         return None;
     }
     let able = acknowledgers(record, view).count();
-    if let Some(member) = to_remove(record, view, flavour, look) {
-        let left = acknowledgers(record, view).filter(|m| *m != member).count();
-        if left >= k as usize {
-            return Some(Step::Remove(member));
-        }
-        // Too many are gone for the others to acknowledge without them. Waiting for fewer gives writes back, and an
-        // election asks for the more reports.
-        if k > 1 && left >= 1 {
-            return Some(Step::Lower(left as u32));
-        }
+    if let Some(step) = leaving(record, view, flavour, look) {
+        return Some(step);
     }
     (k < target && able >= target as usize && voters >= FEWEST_VOTERS)
         .then_some(Step::Raise(target))
@@ -124,107 +107,67 @@ fn target(record: &ClusterRecord, flavour: Flavour) -> u32 {
     }
 }
 
-/// A member that follows and is ready, and could vote.
+/// A member that follows and is ready, and could vote. One voter too many is taken for a while, if it is to replace
+/// one that lags: the members that may acknowledge are never fewer for it.
 fn newcomer(
     record: &ClusterRecord,
     view: View<'_>,
     flavour: Flavour,
+    look: &Look,
 ) -> Option<(MemberId, DataId)> {
-    if record.voters.members.len() >= record.spec.durability.most_voters(flavour) {
+    let limit = record.spec.durability.most_voters(flavour);
+    let voters = record.voters.members.len();
+    let replaces = voters == limit && lagging_for_too_long(view, look).next().is_some();
+    if voters >= limit && !replaces {
         return None;
     }
     let mut members = record.members.keys();
     members.find_map(|member| {
-        let out =
-            !record.voters.members.contains_key(member) && !record.terms.barred.contains(member);
-        let report = view.observed.live(record, *member).filter(|_| out)?;
-        let data = report.data?;
-        in_place(record, report).then_some((*member, data))
+        let data = fitness::could_vote(record, view, *member)?.data?;
+        Some((*member, data))
     })
 }
 
-/// The voter that is to leave: one too many for the flavour, or out of its place for too long.
-fn to_remove(
+fn lagging_for_too_long<'a>(view: View<'a>, look: &'a Look) -> impl Iterator<Item = MemberId> + 'a {
+    let lagging = look.unfit.iter().filter(move |(_, ailment)| {
+        matches!(ailment.kind, Kind::Lags(_)) && ailment.due <= view.now
+    });
+    lagging.map(|(member, _)| *member)
+}
+
+/// What is to be done for voters that are out of their place for too long, or too many for the flavour. One that is absent
+/// goes before one that lags.
+fn leaving(
     record: &ClusterRecord,
     view: View<'_>,
     flavour: Flavour,
     look: &mut Look,
-) -> Option<MemberId> {
+) -> Option<Step> {
     let master = record.elected()?.member;
-    let voters = &record.voters.members;
-    let patience = view.policy.voter_patience;
-    let mut overdue = Vec::new();
-    for (member, since) in &look.unfit.clone() {
-        let due = since.plus(patience);
-        if view.now < due {
-            look.wake_by(due);
-        } else {
-            overdue.push(*member);
+    let waits: Vec<Timestamp> = look.unfit.values().map(|ailment| ailment.due).collect();
+    for due in waits.into_iter().filter(|due| view.now < *due) {
+        look.wake_by(due);
+    }
+    let overdue = || look.unfit.iter().filter(|(_, a)| a.due <= view.now);
+    let absent = overdue().filter(|(_, a)| a.kind == Kind::Absent);
+    let lagging = overdue().filter(|(_, a)| a.kind != Kind::Absent);
+    for (member, ailment) in absent.chain(lagging) {
+        match fitness::course(record, view, flavour, *member, ailment.kind) {
+            Course::Leave => return Some(Step::Remove(*member)),
+            Course::Lower(k_floor) => return Some(Step::Lower(k_floor)),
+            Course::Stay(_) => {}
         }
     }
-    let too_many = voters.len() > record.spec.durability.most_voters(flavour);
-    if voters.len() <= FEWEST_VOTERS {
+    let voters = &record.voters.members;
+    if voters.len() <= record.spec.durability.most_voters(flavour) {
         return None;
     }
-    let last = || {
-        voters
-            .keys()
-            .rev()
-            .copied()
-            .find(|member| *member != master)
-    };
-    overdue
-        .into_iter()
-        .next()
-        .or_else(|| too_many.then(last).flatten())
-}
-
-/// The voters that can acknowledge, the master not among them.
-fn acknowledgers<'a>(
-    record: &'a ClusterRecord,
-    view: View<'a>,
-) -> impl Iterator<Item = MemberId> + 'a {
-    let voters = record.voters.members.iter();
-    voters.filter_map(move |(member, data)| {
-        let report = view.observed.live(record, *member)?;
-        let able = report.data == *data
-            && data.is_some()
-            && in_place(record, report)
-            && !record.terms.barred.contains(member);
-        able.then_some(*member)
-    })
-}
-
-/// Whether a member follows the current master, and receives and applies.
-fn in_place(record: &ClusterRecord, report: &Report) -> bool {
-    let state = MemberState::Following {
-        epoch: record.epoch,
-        ready: true,
-    };
-    report.state == state && report.process.is_some()
-}
-
-/// Since when each voter is out of its place. Only while there is a master that accepts writes: without one nobody is in
-/// it. Silence that may be ZooKeeper's doing does not count.
-fn unfit(record: &ClusterRecord, view: View<'_>) -> Unfit {
-    let Some(elected) = record.elected().filter(|elected| elected.opened) else {
-        return view.unfit.clone();
-    };
-    if view.now < silence_counts_from(view.listening_since, view.policy.session_timeout) {
-        return Unfit::new();
+    let last = voters.keys().rev().find(|member| **member != master)?;
+    match fitness::course(record, view, flavour, *last, Kind::Absent) {
+        Course::Leave => Some(Step::Remove(*last)),
+        Course::Lower(k_floor) => Some(Step::Lower(k_floor)),
+        Course::Stay(_) => None,
     }
-    let others = record
-        .voters
-        .members
-        .keys()
-        .filter(|member| **member != elected.member);
-    others
-        .filter(|member| match view.observed.presence(record, **member) {
-            Presence::Live(report) => !in_place(record, report),
-            Presence::Gone(_) | Presence::Unknown => true,
-        })
-        .map(|member| (*member, *view.unfit.get(member).unwrap_or(&view.now)))
-        .collect()
 }
 
 /// Takes the change that is under way further.
@@ -248,7 +191,10 @@ fn pursue(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
             (able.count() >= k_floor as usize, target >= k_floor)
         }
     };
-    if !possible || !wanted {
+    // A scheduler that has just begun to listen has not heard of everybody who is there.
+    let hears_all =
+        view.now >= silence_counts_from(view.listening_since, view.policy.session_timeout);
+    if !possible && hears_all || !wanted {
         look.notes
             .push("a change of the voters is given up: too few of the others are there".to_owned());
         return transitions::give_up(next);

@@ -41,6 +41,8 @@ pub struct TaskTemplate {
     pub installer: Installer,
     /// See [`TaskData::timings`].
     pub timings: Timings,
+    /// See [`TaskData::copy_rate_mib`].
+    pub copy_rate_mib: u32,
 }
 
 /// An offer in the scheduler's words, or `None` if it holds nothing for `role`: then all of it was
@@ -162,6 +164,7 @@ pub fn task_info(
         admin_keypath: template.admin_keypath.clone(),
         installer: template.installer.clone(),
         timings: template.timings,
+        copy_rate_mib: template.copy_rate_mib,
     };
     let id = launch.task.task_id.to_string();
     let prefix = template

@@ -283,6 +283,7 @@ impl World {
             admin_keypath: String::new(),
             installer: Installer::Search,
             timings: Timings::default(),
+            copy_rate_mib: 0,
         };
         self.history.cluster = record.uuid;
         let lost = self.setup.messages_get_lost && self.chance.percent(2);

@@ -72,6 +72,7 @@ impl World {
             session_timeout: SESSION_TIMEOUT,
             spread_patience: Some(std::time::Duration::from_secs(30)),
             voter_patience: std::time::Duration::from_secs(600),
+            voter_lag: std::time::Duration::from_secs(60),
             timings: Timings::default(),
             failover_limit: 100,
             failover_window: std::time::Duration::from_secs(60),

@@ -9,10 +9,12 @@
 mod support;
 
 mod clusters;
+mod divergence;
 mod examples;
 
 mod failover;
 mod faults;
+mod leaving;
 mod memory;
 mod requests;
 mod restarts;

@@ -55,6 +55,12 @@ fn text(answer: &ExplainAnswer) -> String {
         Some(waiting) => parts.push(waits(waiting, answer.now)),
         None => parts.push("It waits for nothing.".to_owned()),
     }
+    if !explained.voters.is_empty() {
+        parts.push(explained.voters.join("\n"));
+    }
+    if !explained.set_aside.is_empty() {
+        parts.push(explained.set_aside.join("\n"));
+    }
     if explained.failovers.is_empty() {
         parts.push("It has had no failover.".to_owned());
     }

@@ -210,6 +210,20 @@ pub(super) const FLAGS: &[Flag] = &[
         "How long a slave may be dead or not receiving before a cluster of three or more stops counting on its acknowledgements. It comes back by itself",
     ),
     flag(
+        "voter-lag",
+        "voter_lag",
+        "TIME",
+        Some("60s"),
+        "How far a slave may be behind in applying what it receives before another takes its place in acknowledging, for as long as --voter-patience says. It is told in steps: 5s, 10s, 20s, 30s, 60s, 2m, 5m, 10m, 30m, 1h, 3h, 12h, 1d",
+    ),
+    flag(
+        "copy-rate",
+        "copy_rate",
+        "MIB",
+        Some("0"),
+        "How many MiB per second a member may copy from another one, when it has to get all of a cluster's data; 0 for no limit",
+    ),
+    flag(
         "failover-limit",
         "failover_limit",
         "NUMBER",

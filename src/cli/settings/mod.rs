@@ -69,6 +69,10 @@ pub struct Settings {
     pub timings: Timings,
     /// How long a voter may be out of its place before it leaves the voters.
     pub voter_patience: Duration,
+    /// How far a voter may be behind in applying what it receives before it is out of its place.
+    pub voter_lag: Duration,
+    /// How fast another member's data may be copied, in MiB per second; 0 for no limit.
+    pub copy_rate_mib: u32,
     /// How many failovers within the window make a cluster wait before the next one.
     pub failover_limit: u32,
     /// See there.
@@ -198,6 +202,8 @@ impl Door {
         let election_timeout = self.required("election-timeout", parse::election_timeout);
         let timings = self.timings();
         let voter_patience = self.required("voter-patience", parse::voter_patience);
+        let voter_lag = self.required("voter-lag", parse::voter_lag);
+        let copy_rate_mib = self.required("copy-rate", parse::copy_rate);
         let failover_limit = self.required("failover-limit", parse::failover_limit);
         let failover_window = self.required("failover-window", parse::failover_window);
         let installer = self.required("installer-args", parse::installer);
@@ -232,6 +238,8 @@ impl Door {
             election_timeout: election_timeout?,
             timings: timings?,
             voter_patience: voter_patience?,
+            voter_lag: voter_lag?,
+            copy_rate_mib: copy_rate_mib?,
             failover_limit: failover_limit?,
             failover_window: failover_window?,
             installer: installer?,

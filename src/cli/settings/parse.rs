@@ -70,6 +70,9 @@ const MASTER_LEASE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs
 /// A server that starts again, or a host that reboots, is back within the least of it or a little more.
 const VOTER_PATIENCE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(7 * DAY)];
 
+/// Executors tell of a lag from 5 s to a day, and a voter is well again at a quarter of the bound.
+const VOTER_LAG: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(DAY)];
+
 /// Failovers that are minutes apart have something to do with each other; those of different days do not.
 const FAILOVER_WINDOW: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(DAY)];
 
@@ -157,8 +160,20 @@ pub(super) fn voter_patience(text: &str) -> Result<Duration, String> {
     duration(text, VOTER_PATIENCE)
 }
 
+pub(super) fn voter_lag(text: &str) -> Result<Duration, String> {
+    duration(text, VOTER_LAG)
+}
+
 pub(super) fn failover_window(text: &str) -> Result<Duration, String> {
     duration(text, FAILOVER_WINDOW)
+}
+
+pub(super) fn copy_rate(text: &str) -> Result<u32, String> {
+    // The most that MySQL's clone_max_network_bandwidth takes is a TiB.
+    let number = text.parse().ok().filter(|n| *n <= 1 << 20);
+    number.ok_or_else(|| {
+        format!("{text:?} is not a whole number of MiB per second, or 0 for no limit")
+    })
 }
 
 pub(super) fn failover_limit(text: &str) -> Result<u32, String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     Canary, Data, Ending, InForce, Look, Process, Promised, Retry, Role, Serving, State,
-    TERMINATION, Why, applier_error, lease::Guard,
+    TERMINATION, Why, applier_error, lag::Lag, lease::Guard,
 };
 use crate::{
     cluster::{
@@ -203,6 +203,7 @@ impl State {
                 // It receives again, so what was read is not all that it holds any more, and what was seen is over.
                 self.held = None;
                 self.look.seen = None;
+                self.lag = Lag::default();
                 let same_epoch = self.serving.filter(|serving| serving.epoch == epoch);
                 let new = Serving {
                     epoch,
@@ -325,12 +326,12 @@ impl State {
             return;
         }
         // It was killed for its data directory, and meanwhile no other epoch has begun.
-        if killed
-            && self
-                .goal
-                .as_ref()
-                .is_some_and(|goal| self.quarantine_is_over(goal))
-        {
+        let set_aside = self
+            .goal
+            .as_ref()
+            .is_some_and(|goal| self.quarantine_is_over(goal) || self.starts_anew(goal));
+        if killed && set_aside {
+            self.note_left_behind();
             self.data = Data::None {
                 set_aside: self.data_in_use(),
             };
@@ -383,6 +384,7 @@ impl State {
         self.look = Look::default();
         self.canary = Canary::default();
         self.health.forget_process();
+        self.lag = Lag::default();
         self.lease.forget_process();
         self.terms = InForce::default();
         self.acknowledges = false;
@@ -432,6 +434,9 @@ impl State {
                         .as_ref()
                         .is_some_and(|r| r.receiving && r.applying);
                     serving.ready = serving.admitted && works;
+                }
+                if let Role::Following { .. } = self.role {
+                    self.lag.looked(&seen, begun);
                 }
                 let idle = self
                     .look

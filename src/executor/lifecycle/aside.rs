@@ -9,6 +9,7 @@ use super::{
 use crate::{
     cluster::{
         control::{Beyond, SetAside},
+        gtid::Position,
         id::DataId,
     },
     executor::action::Action,
@@ -82,6 +83,26 @@ impl State {
                 export: Export::Due(None),
             });
         }
+    }
+
+    /// The data directory is set aside though nothing in it is beyond the history. Its export says so, and then it goes
+    /// like any other.
+    pub(super) fn note_left_behind(&mut self) {
+        let (Role::Held(_), Some(data), Some(held)) = (self.role, self.data_in_use(), &self.held)
+        else {
+            return;
+        };
+        let beyond = Beyond {
+            extras: Position::empty(held.position.flavour()),
+            common: held.position.clone(),
+            executed: held.executed.clone(),
+        };
+        self.export_problem = None;
+        self.aside = Some(Aside {
+            data,
+            beyond,
+            export: Export::Due(None),
+        });
     }
 
     /// An export was handed over.

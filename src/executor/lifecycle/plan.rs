@@ -292,6 +292,11 @@ fn fence(state: &State) -> Option<&'static str> {
     if state.is_copied() {
         return Some("its data directory is empty, and a copy of the cluster's data is complete");
     }
+    if state.starts_anew(goal) {
+        return Some(
+            "the master's binlogs do not go back to what it holds, all of which is in the history: it gets a copy",
+        );
+    }
     if state.quarantine_is_over(goal) {
         return Some("its data is not part of the history, and the cluster has a master");
     }
@@ -387,7 +392,15 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
         }
         GoalPhase::Elected(master) => match rebuild::next(state, goal, master, now) {
             Next::Follow => follow(state, goal, master, plan),
-            Next::AwaitMaster => plan.wait("it holds nothing, and waits for a master to open"),
+            Next::StartAnew => plan.wait(
+                "the master's binlogs do not go back to what it holds, and the master has not opened",
+            ),
+            Next::AwaitMaster(until) => {
+                plan.wait("it holds nothing, and waits for a master to open");
+                if let Some(until) = until {
+                    plan.wake(until);
+                }
+            }
             Next::AwaitDonor(until) => {
                 plan.wait("it holds nothing, and waits for a donor to be named");
                 plan.wake(until);

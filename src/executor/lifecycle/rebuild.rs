@@ -11,13 +11,18 @@
 //! incarnation of its own, which does not vote until the canary has come by, and what it holds is compared
 //! with the cluster's history before it follows. A donor that turns out not to be part of the history is thus no
 //! danger, only a wasted copy.
+//!
+//! A member that holds something can come to need a copy too: when its master's binlogs do not go back to what it holds,
+//! because they were removed or the master began as a copy itself. The master refuses to send then. All that such a member
+//! holds is part of the history, so once the master has opened, its directory is set aside and it begins empty, as any
+//! other does that holds nothing.
 
 use std::time::Duration;
 
-use super::{Data, Role, State};
+use super::{Data, Role, State, plan::extras};
 use crate::{
     cluster::{
-        control::{Goal, MasterGoal},
+        control::{Goal, GoalPhase, MasterGoal},
         donor::{Donor, WantsDonor},
         id::{DataId, Epoch},
     },
@@ -28,6 +33,11 @@ use crate::{
 /// How long a member waits for a donor to be named before it replays the master's binlogs. It takes a scheduler
 /// milliseconds; one that is not there at all must not keep a member from following.
 const DONOR_NAMED_WITHIN: Duration = Duration::from_secs(10);
+
+/// How long a member that holds nothing and does not vote waits for a master to open. One that opens does so in
+/// milliseconds. One that does not may be waiting for just this member to follow, become a voter and acknowledge: the
+/// others are gone.
+const MASTER_OPENS_WITHIN: Duration = Duration::from_secs(30);
 
 /// After so many copies that failed one after the other the member replays the master's binlogs.
 const COPIES_IN_A_ROW: u32 = 3;
@@ -46,6 +56,8 @@ pub(super) struct Rebuild {
     replay: bool,
     /// The data directory of a copy that is complete.
     copied: Option<DataId>,
+    /// The epoch in which the master refused to send what the member lacks.
+    refused: Option<Epoch>,
 }
 
 /// What a member does that was to follow.
@@ -53,12 +65,14 @@ pub(super) struct Rebuild {
 pub(super) enum Next<'a> {
     /// Go on: apply and follow.
     Follow,
-    /// Stay as it is until a master has opened.
-    AwaitMaster,
+    /// Stay as it is until a master has opened, or until then.
+    AwaitMaster(Option<Timestamp>),
     /// Stay as it is until a donor is named, or until then.
     AwaitDonor(Timestamp),
     /// Copy from this one.
     Copy(&'a Donor),
+    /// What it holds is no longer of use: it is to be set aside as soon as the master has opened.
+    StartAnew,
 }
 
 /// What a member does that was to follow.
@@ -71,15 +85,18 @@ pub(super) fn next<'a>(
     master: &MasterGoal,
     now: Timestamp,
 ) -> Next<'a> {
+    if is_left_behind(state) {
+        return Next::StartAnew;
+    }
     let Some(data) = state.data_in_use().filter(|_| wants_copy(state)) else {
         return Next::Follow;
     };
     let me = state.task.member;
     if !master.opened {
-        return if goal.voters.counts(me, data) {
-            Next::Follow
-        } else {
-            Next::AwaitMaster
+        return match await_master(state, goal, now) {
+            _ if goal.voters.counts(me, data) => Next::Follow,
+            Some(until) if until <= now => Next::Follow,
+            until => Next::AwaitMaster(until),
         };
     }
     match goal.donors.get(&me) {
@@ -96,6 +113,15 @@ pub(super) fn next<'a>(
     }
 }
 
+/// Until when a member waits for the master to open; `None`: for as long as it takes. A voter whose data was lost
+/// cannot help, and neither can one to which the master does not send its first binlogs.
+fn await_master(state: &State, goal: &Goal, now: Timestamp) -> Option<Timestamp> {
+    let helps = !goal.voters.members.contains_key(&state.task.member)
+        && state.rebuild.refused != Some(goal.epoch);
+    let since = state.rebuild.empty_since.unwrap_or(now);
+    helps.then(|| since.plus(MASTER_OPENS_WITHIN))
+}
+
 fn wants_copy(state: &State) -> bool {
     holds_nothing(state) && !state.rebuild.replay
 }
@@ -105,18 +131,35 @@ fn holds_nothing(state: &State) -> bool {
     matches!(state.role, Role::Held(_)) && state.held.as_ref().is_some_and(empty)
 }
 
-/// Whether the member was to replay everything and the master does not have all of its binlogs any more
-/// (`ER_MASTER_FATAL_ERROR_READING_BINLOG`). Then only a copy helps.
+/// Whether the master refuses to send what the member lacks, because it does not have those binlogs any more. Then only
+/// a copy helps.
+///
+/// The error is `ER_MASTER_FATAL_ERROR_READING_BINLOG`, which stands for other things as well, a binlog that cannot be
+/// read among them. A member that holds nothing copies in any case. For one that holds something the servers' own words
+/// must say that the binlogs were purged: MySQL "the source purged required binary logs", MariaDB "required binlog files have
+/// been purged".
 pub(super) fn replay_is_refused(state: &State) -> bool {
     const READING_BINLOG: &str = "1236";
+    const PURGED: &str = "purged";
     let Some(seen) = state.look.seen.as_ref() else {
         return false;
     };
-    let refused = seen.replication.as_ref().is_some_and(|replication| {
-        let error = replication.receiver_error.as_ref();
-        !replication.receiving && error.is_some_and(|error| error.contains(READING_BINLOG))
-    });
-    refused && seen.executed.is_empty() && seen.received.is_empty()
+    let Some(replication) = seen.replication.as_ref().filter(|r| !r.receiving) else {
+        return false;
+    };
+    let error = replication.receiver_error.as_deref().unwrap_or_default();
+    let empty = seen.executed.is_empty() && seen.received.is_empty();
+    error.contains(READING_BINLOG) && (empty || error.contains(PURGED))
+}
+
+/// Whether the member holds something, all of it part of the history, and the master of this epoch has refused to send
+/// what comes after it.
+fn is_left_behind(state: &State) -> bool {
+    let refused = match state.role {
+        Role::Held(epoch) => state.rebuild.refused == Some(epoch),
+        _ => false,
+    };
+    refused && !holds_nothing(state) && extras(state).is_none()
 }
 
 /// What the report says of it: nothing before the master has opened, and nothing to a master.
@@ -149,11 +192,32 @@ impl State {
     pub(super) fn note_held(&mut self, now: Timestamp) {
         if replay_is_refused(self) {
             self.rebuild.replay = false;
+            // The look was one at a follower of the epoch that has just been read in.
+            self.rebuild.refused = match self.role {
+                Role::Held(epoch) if self.serving.is_some_and(|s| s.epoch == epoch) => Some(epoch),
+                _ => None,
+            };
         }
         self.rebuild.empty_since = holds_nothing(self).then(|| {
             let known = self.rebuild.empty_since;
             known.unwrap_or(now)
         });
+    }
+
+    /// Whether the data directory is to be set aside now though nothing in it is extra: the master has opened, so all that it
+    /// holds is acknowledged elsewhere.
+    ///
+    /// A crash before it is moved leaves the member with it, to be refused again.
+    pub(super) fn starts_anew(&self, goal: &Goal) -> bool {
+        let opened = match &goal.phase {
+            GoalPhase::Elected(master) => master.opened && master.member != self.task.member,
+            GoalPhase::Unborn | GoalPhase::Electing | GoalPhase::Deleting => false,
+        };
+        opened
+            && self.role == Role::Held(goal.epoch)
+            && goal.epoch == self.promised.epoch
+            && self.lane.is_none()
+            && is_left_behind(self)
     }
 
     /// A copy is complete.

@@ -38,6 +38,7 @@ pub fn report(state: &State, now: Timestamp) -> Report {
         wants_donor: wants_donor(state),
         set_aside: set_aside(state),
         stream_port: state.stream_port,
+        lag_seconds: state.lag.told(),
     }
 }
 

@@ -88,6 +88,7 @@ fn task() -> TaskData {
         admin_keypath: "/key".into(),
         installer: Installer::Search,
         timings: Timings::default(),
+        copy_rate_mib: 0,
     }
 }
 

@@ -33,7 +33,7 @@ const PROGRESS: &str = "SELECT COALESCE(SUM(DATA + NETWORK), 0) + COUNT(END_TIME
 
 impl Server {
     /// Copies all data of a donor into `target`, which must not exist. It takes as long as it takes, but gives up when
-    /// nothing has moved for `stall`.
+    /// nothing has moved for `stall`. `rate_mib` bounds what comes over the network, in MiB per second; 0 does not.
     ///
     /// If the caller gives it up half-way, the server goes on: kill it then.
     ///
@@ -44,6 +44,7 @@ impl Server {
         &self,
         donor: &Source,
         target: &Path,
+        rate_mib: u32,
         stall: Duration,
     ) -> Result<(), Error> {
         const OPERATION: &str = "copy a donor's data";
@@ -56,6 +57,9 @@ impl Server {
         let valid = sql::text(&format!("{host}:{port}"));
         let allow = format!("SET GLOBAL clone_valid_donor_list = {valid}");
         self.connections.execute(OPERATION, allow).await?;
+        // In MiB per second, 0 for no limit; the server that receives heeds it.
+        let limit = format!("SET GLOBAL clone_max_network_bandwidth = {rate_mib}");
+        self.connections.execute(OPERATION, limit).await?;
         let mut own = self.connections.own(OPERATION).await?;
         let id = connection_id(&mut own, OPERATION).await?;
         // The server keeps the password out of its logs.

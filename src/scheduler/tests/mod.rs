@@ -10,6 +10,7 @@
 mod explain;
 mod failover;
 mod fencing;
+mod leaving;
 mod members;
 mod rebuild;
 mod requests;

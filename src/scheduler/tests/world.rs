@@ -51,6 +51,8 @@ pub struct Instance {
     pub silent: bool,
     /// It follows and does not receive.
     pub broken: bool,
+    /// How far it is behind in applying, as it reports it.
+    pub lag_seconds: u64,
     /// What it holds is not in the history of who is elected.
     pub quarantined: bool,
 }
@@ -62,6 +64,10 @@ pub struct World {
     pub instances: BTreeMap<TaskId, Instance>,
     pub killed: BTreeSet<TaskId>,
     pub replies: Vec<Reply>,
+    /// What its servers are.
+    flavour: Flavour,
+    /// How many voters there were in each record that was stored, and how many acknowledgements elections counted with.
+    pub voters_stored: Vec<(usize, u32)>,
     agents: u32,
     offers_made: u32,
     ids: u128,
@@ -76,6 +82,7 @@ fn policy() -> Policy {
         session_timeout: Duration::from_secs(10),
         spread_patience: Some(Duration::from_secs(30)),
         voter_patience: Duration::from_secs(600),
+        voter_lag: Duration::from_secs(60),
         timings: Timings::default(),
         failover_limit: 5,
         failover_window: Duration::from_secs(300),
@@ -107,6 +114,8 @@ impl World {
             instances: BTreeMap::new(),
             killed: BTreeSet::new(),
             replies: Vec::new(),
+            flavour: Flavour::Mariadb,
+            voters_stored: Vec::new(),
             agents,
             offers_made: 0,
             ids: 0,
@@ -180,6 +189,9 @@ impl World {
                     .records
                     .get(&name)
                     .map_or(Version(0), |(_, version)| Version(version.0 + 1));
+                let voters = &record.voters;
+                self.voters_stored
+                    .push((voters.members.len(), voters.k_floor));
                 self.records.insert(name.clone(), (*record, version));
                 self.cut = self.cut_after == Some(0);
                 self.cut_after = self.cut_after.and_then(|n| n.checked_sub(1));
@@ -208,6 +220,7 @@ impl World {
                         promised: Epoch(0),
                         silent: false,
                         broken: false,
+                        lag_seconds: 0,
                         quarantined: false,
                     };
                     self.instances.insert(launch.task.task_id.clone(), instance);
@@ -368,6 +381,7 @@ impl World {
             return;
         };
         let goal = record.goal();
+        let flavour = self.flavour;
         let able = self.instances.values().filter(|other| {
             let there =
                 other.process.is_some() && !other.silent && !other.broken && !other.quarantined;
@@ -386,7 +400,7 @@ impl World {
         let mut held = None;
         let mut canary = 0;
         let mut terms = None;
-        let position = |text: &str| Position::parse(Flavour::Mariadb, text).unwrap();
+        let position = |text: &str| Position::parse(flavour, text).unwrap();
         let state = match (&goal.phase, instance.process) {
             (_, None) => MemberState::Dead,
             (GoalPhase::Elected(master), Some(process)) if master.member == instance.member => {
@@ -435,7 +449,7 @@ impl World {
             member: instance.member,
             task_id: task.clone(),
             server: Some(ServerKind {
-                flavour: Flavour::Mariadb,
+                flavour,
                 version: "10.11.19".parse().unwrap(),
             }),
             data: Some(instance.data),
@@ -452,6 +466,7 @@ impl World {
             wants_donor: None,
             set_aside: None,
             stream_port: None,
+            lag_seconds: instance.lag_seconds,
         };
         self.tell(Event::Reported {
             cluster: name(),
@@ -476,7 +491,12 @@ impl World {
     }
 
     pub fn running(num_nodes: u32, durability: Durability) -> Self {
+        Self::running_on(Flavour::Mariadb, num_nodes, durability)
+    }
+
+    pub fn running_on(flavour: Flavour, num_nodes: u32, durability: Durability) -> Self {
         let mut world = Self::new(num_nodes);
+        world.flavour = flavour;
         assert!(matches!(
             world.create(spec(num_nodes, durability)),
             Some(Reply::Created { .. })

@@ -43,15 +43,20 @@ pub struct Fleet {
 impl Fleet {
     /// Starts it with this many hosts.
     pub async fn start(flavour: Flavour, hosts: u8) -> Self {
-        Self::start_with(flavour, hosts, false).await
+        Self::start_with(flavour, hosts, false, &[]).await
     }
 
     /// Starts it with this many hosts, each of which has a small disk of its own.
     pub async fn with_disks(flavour: Flavour, hosts: u8) -> Self {
-        Self::start_with(flavour, hosts, true).await
+        Self::start_with(flavour, hosts, true, &[]).await
     }
 
-    async fn start_with(flavour: Flavour, hosts: u8, disks: bool) -> Self {
+    /// Starts it with this many hosts and further settings of the scheduler.
+    pub async fn with_scheduler(flavour: Flavour, hosts: u8, settings: &[&str]) -> Self {
+        Self::start_with(flavour, hosts, false, settings).await
+    }
+
+    async fn start_with(flavour: Flavour, hosts: u8, disks: bool, settings: &[&str]) -> Self {
         let network = Network::new(hosts);
         let hub = network.address(End::Hub);
         let zookeeper = ZooKeeper::with_options(zookeeper::Options {
@@ -71,6 +76,8 @@ impl Fleet {
             "100".to_owned(),
         ];
         options.arguments.extend(arguments);
+        let settings = settings.iter().copied().map(str::to_owned);
+        options.arguments.extend(settings);
         let mut fleet = Self {
             system: System::with_options(options),
             disks: Vec::new(),

@@ -29,6 +29,12 @@ pub async fn born(flavour: Flavour) -> (World, Vec<Member>) {
 /// The same, in a world that was made ready for it.
 pub async fn born_in(mut world: World) -> (World, Vec<Member>) {
     let members = world.members(3).await;
+    born_of(&mut world, &members).await;
+    (world, members)
+}
+
+/// The same, of members that run, closed.
+pub async fn born_of(world: &mut World, members: &[Member]) {
     world
         .set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority)
         .await;
@@ -48,7 +54,6 @@ pub async fn born_in(mut world: World) -> (World, Vec<Member>) {
         world.ready(member).await;
         has(member, &[1]).await;
     }
-    (world, members)
 }
 
 /// Waits until clients see these rows at a member.

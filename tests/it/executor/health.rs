@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::agent::DEADLINE;
-use super::cluster::{born_in, has};
+use super::cluster::{born_in, born_of, has};
 use super::world::{Member, World, is_gone, runs};
 use crate::support::eventually;
 
@@ -322,29 +322,9 @@ async fn a_master_whose_disk_is_full_is_replaced(flavour: Flavour) {
     let first = world.launch_in(sandbox, 0, 1).await;
     let members = [first, world.launch(1).await, world.launch(2).await];
     for member in &members {
-        world
-            .reported(member, "closed", |r| {
-                r.state == MemberState::Closed && r.held.is_some()
-            })
-            .await;
+        world.closed(member).await;
     }
-    world
-        .set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority)
-        .await;
-    world.elect(&members[0]).await;
-    world.opened(&members[0]).await;
-    world.note_opened().await;
-    world.ready(&members[1]).await;
-    world.ready(&members[2]).await;
-    members[0].execute("CREATE DATABASE d").await.unwrap();
-    members[0]
-        .execute("CREATE TABLE d.t (n BIGINT PRIMARY KEY)")
-        .await
-        .unwrap();
-    members[0]
-        .execute("INSERT INTO d.t VALUES (1)")
-        .await
-        .unwrap();
+    born_of(&mut world, &members).await;
     let server = members[0].mysqld().unwrap();
     disk.fill();
     let filled = Instant::now();

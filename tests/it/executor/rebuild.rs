@@ -10,10 +10,13 @@ use cotton::cluster::control::{MemberState, Report};
 use cotton::cluster::donor::Donor;
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::gtid::Position;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::agent::DEADLINE;
-use super::cluster::{born, has};
+use super::cluster::{born, born_in, has};
 use super::world::{Member, World};
 use crate::support::eventually;
 
@@ -56,15 +59,19 @@ impl Load {
 /// A cluster of three with so much in its binlogs that nobody replays them.
 async fn grown(flavour: Flavour) -> (World, Vec<Member>) {
     let (world, members) = born(flavour).await;
-    members[0]
+    grow(&members[0]).await;
+    (world, members)
+}
+
+async fn grow(master: &Member) {
+    master
         .execute("CREATE TABLE d.large (n INT PRIMARY KEY, b LONGBLOB)")
         .await
         .unwrap();
     for n in 0..12 {
         let insert = format!("INSERT INTO d.large VALUES ({n}, REPEAT('x', 1000000))");
-        members[0].execute(&insert).await.unwrap();
+        master.execute(&insert).await.unwrap();
     }
-    (world, members)
 }
 
 /// The member's task is lost with all of its data, and launched again.
@@ -126,11 +133,7 @@ async fn a_member_that_starts_empty_copies_a_slave(flavour: Flavour) {
         "{}",
         members[2].log()
     );
-    let left: Vec<_> = std::fs::read_dir(members[2].sandbox.path().join("state/data"))
-        .unwrap()
-        .flatten()
-        .collect();
-    assert_eq!(left.len(), 1, "the empty directory is gone: {left:?}");
+    only_one_directory(&members[2]);
     world.goal.donors.clear();
     takes_part_again(&mut world, &members[2]).await;
     let mut rows = vec![1];
@@ -221,12 +224,119 @@ async fn a_copy_that_is_cut_off_is_made_anew(flavour: Flavour) {
         .await;
     world.ready(&members[2]).await;
     has(&members[2], &[1]).await;
-    let left: Vec<_> = std::fs::read_dir(members[2].sandbox.path().join("state/data"))
-        .unwrap()
-        .flatten()
-        .collect();
-    assert_eq!(left.len(), 1, "nothing is left of the copies: {left:?}");
+    only_one_directory(&members[2]);
     world.ready(&members[1]).await;
+}
+
+/// Goal: a donor whose executor dies half-way, and with it the server, costs a copy and nothing else: nothing of the
+/// half is ever used, and another donor's data is.
+async fn a_donors_executor_dies_half_way(flavour: Flavour) {
+    let (mut world, mut members) = grown(flavour).await;
+    start_empty(&world, &mut members, 2, 2).await;
+    let first = wants_donor(&world, &members[2], 0).await;
+    name_donor(&mut world, &members[2], &members[1]).await;
+    being_copied(&members[2]).await;
+    members[1].executor.kill().unwrap();
+    let again = wants_donor(&world, &members[2], 1).await;
+    assert_eq!(again.data, first.data, "the empty directory is in use");
+    name_donor(&mut world, &members[2], &members[0]).await;
+    let ready = world.ready(&members[2]).await;
+    assert_ne!(ready.data, first.data);
+    has(&members[2], &[1]).await;
+    only_one_directory(&members[2]);
+    let log = members[2].stderr();
+    assert_eq!(log.matches("donor's data copied").count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn a_mysql_donors_executor_dies_half_way() {
+    a_donors_executor_dies_half_way(Flavour::Mysql).await;
+}
+
+#[tokio::test]
+async fn a_mariadb_donors_executor_dies_half_way() {
+    a_donors_executor_dies_half_way(Flavour::Mariadb).await;
+}
+
+/// Goal: a member that was away while its master's binlogs were purged sets its data aside, copies, and follows. Method: its
+/// server is killed and its executor stopped for as long as that takes.
+async fn a_member_behind_the_oldest_binlog_copies(flavour: Flavour) {
+    let (mut world, members) = grown(flavour).await;
+    let old = world.ready(&members[2]).await;
+    let executor = Pid::from_raw(members[2].executor.id() as i32);
+    kill(executor, Signal::SIGSTOP).unwrap();
+    members[2].kill_mysqld();
+    members[0]
+        .execute("INSERT INTO d.t VALUES (2)")
+        .await
+        .unwrap();
+    has(&members[1], &[1, 2]).await;
+    for member in &members[..2] {
+        member.administer("FLUSH BINARY LOGS").await;
+        let logs = member.administer("SHOW BINARY LOGS").await;
+        let purge = format!("PURGE BINARY LOGS TO '{}'", logs.last().unwrap());
+        member.administer(&purge).await;
+        assert_eq!(member.administer("SHOW BINARY LOGS").await.len(), 1);
+    }
+    members[0]
+        .execute("INSERT INTO d.t VALUES (3)")
+        .await
+        .unwrap();
+    kill(executor, Signal::SIGCONT).unwrap();
+
+    let empty = wants_donor(&world, &members[2], 0).await;
+    assert_ne!(empty.data, old.data);
+    let aside = empty.set_aside.unwrap();
+    assert_eq!(Some(aside.data), old.data);
+    assert!(aside.extras.is_empty(), "all of it is in the history");
+    name_donor(&mut world, &members[2], &members[1]).await;
+    world.ready(&members[2]).await;
+    has(&members[2], &[1, 2, 3]).await;
+    takes_part_again(&mut world, &members[2]).await;
+}
+
+#[tokio::test]
+async fn a_mysql_member_behind_the_oldest_binlog_copies() {
+    a_member_behind_the_oldest_binlog_copies(Flavour::Mysql).await;
+}
+
+#[tokio::test]
+async fn a_mariadb_member_behind_the_oldest_binlog_copies() {
+    a_member_behind_the_oldest_binlog_copies(Flavour::Mariadb).await;
+}
+
+/// Goal: a copy takes the time that its rate asks for. Method: there are 12 MB of rows alone, and as much again beside them.
+async fn a_copy_keeps_to_its_rate(flavour: Flavour) {
+    let mut world = World::new(flavour).await;
+    world.copy_rate_mib = 4;
+    let (mut world, mut members) = born_in(world).await;
+    grow(&members[0]).await;
+    start_empty(&world, &mut members, 2, 2).await;
+    wants_donor(&world, &members[2], 0).await;
+    name_donor(&mut world, &members[2], &members[1]).await;
+    being_copied(&members[2]).await;
+    let begun = Instant::now();
+    world.ready(&members[2]).await;
+    let took = begun.elapsed();
+    eprintln!("{flavour}: a copy at 4 MiB per second took {took:?}");
+    assert!(took > Duration::from_secs(3), "{took:?}");
+    has(&members[2], &[1]).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_mysql_keeps_to_its_rate() {
+    a_copy_keeps_to_its_rate(Flavour::Mysql).await;
+}
+
+#[tokio::test]
+async fn a_copy_of_mariadb_keeps_to_its_rate() {
+    a_copy_keeps_to_its_rate(Flavour::Mariadb).await;
+}
+
+fn only_one_directory(member: &Member) {
+    let folder = std::fs::read_dir(member.sandbox.path().join("state/data"));
+    let left: Vec<_> = folder.unwrap().flatten().collect();
+    assert_eq!(left.len(), 1, "nothing is left of other copies: {left:?}");
 }
 
 /// Waits until a copy is being made.

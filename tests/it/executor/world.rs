@@ -41,6 +41,9 @@ use crate::support::{eventually, mysqld, spawn};
 const USER: &str = "owner";
 const PASSWORD: &str = "a password";
 
+const ADMIN: &str = "cotton_admin";
+const ADMIN_PASSWORD: &str = "it's \\ a secret";
+
 /// The cluster and everything around it. All of it is gone when this is dropped.
 pub struct World {
     pub zookeeper: ZooKeeper,
@@ -51,6 +54,7 @@ pub struct World {
     installer: Installer,
     keys: TempDir,
     pub timings: Timings,
+    pub copy_rate_mib: u32,
     pub goal: Goal,
 }
 
@@ -99,7 +103,7 @@ impl World {
             root_acl: Some(Acls::open().root),
         });
         let keys = tempfile::tempdir().unwrap();
-        let key = "username: cotton_admin\npassword: it's \\ a secret\n";
+        let key = format!("username: {ADMIN}\npassword: {ADMIN_PASSWORD}\n");
         std::fs::write(keys.path().join("admin"), key).unwrap();
         let cluster: ClusterName = "c1".parse().unwrap();
         let uuid = Uuid::new_v4();
@@ -149,6 +153,7 @@ impl World {
                 commit_timeout: Duration::from_secs(60),
                 ..Timings::default()
             },
+            copy_rate_mib: 0,
             goal,
         }
     }
@@ -186,6 +191,7 @@ impl World {
             admin_keypath: self.keys.path().join("admin").display().to_string(),
             installer: self.installer.clone(),
             timings: self.timings,
+            copy_rate_mib: self.copy_rate_mib,
         };
         let agent = Agent::start(v1::TaskInfo {
             name: "mysqld".into(),
@@ -213,12 +219,17 @@ impl World {
     pub async fn members(&self, n: u32) -> Vec<Member> {
         let members = futures::future::join_all((0..n).map(|number| self.launch(number))).await;
         for member in &members {
-            self.reported(member, "closed", |r| {
-                r.state == MemberState::Closed && r.held.is_some()
-            })
-            .await;
+            self.closed(member).await;
         }
         members
+    }
+
+    /// Waits until a member runs, closed, and has told what it holds.
+    pub async fn closed(&self, member: &Member) {
+        self.reported(member, "closed", |r| {
+            r.state == MemberState::Closed && r.held.is_some()
+        })
+        .await;
     }
 
     /// Writes the goal as it stands in `self.goal`.
@@ -431,6 +442,23 @@ impl Member {
             .await
             .expect("an answer comes")
             .map(|_| ())
+    }
+
+    /// Runs a query as the administration account, through the socket. Gives the first column.
+    pub async fn administer(&self, query: &str) -> Vec<String> {
+        let options = MySqlConnectOptions::new()
+            .socket(self.sandbox.path().join("run/mysqld.sock"))
+            .username(ADMIN)
+            .password(ADMIN_PASSWORD)
+            .pipes_as_concat(false)
+            .no_engine_substitution(false)
+            .timezone(None)
+            .disable_statement_logging();
+        let mut connection = options.connect().await.unwrap();
+        let query = sqlx::AssertSqlSafe(query.to_owned());
+        let rows = sqlx::raw_sql(query).fetch_all(&mut connection).await;
+        let first = |row: &sqlx::mysql::MySqlRow| row.get_unchecked::<String, _>(0);
+        rows.unwrap().iter().map(first).collect()
     }
 
     /// The numbers in the table `d.t`.

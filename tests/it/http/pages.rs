@@ -122,6 +122,8 @@ pub fn explanation(name: &str) -> Explanation {
         epoch: 3,
         master: None,
         quorum: serde_json::from_value(quorum.clone()).unwrap(),
+        voters: Vec::new(),
+        set_aside: Vec::new(),
         waiting: Some(Waiting {
             blocked: true,
             until: None,

@@ -278,6 +278,16 @@ fn wrong_values_and_their_sentences() {
             "--voter-patience: 1s is out of range: give a time from 10s to 7d",
         ),
         (
+            "copy-rate",
+            "10mb",
+            "--copy-rate: \"10mb\" is not a whole number of MiB per second, or 0 for no limit",
+        ),
+        (
+            "voter-lag",
+            "2s",
+            "--voter-lag: 2s is out of range: give a time from 10s to 1d",
+        ),
+        (
             "failover-window",
             "1s",
             "--failover-window: 1s is out of range: give a time from 10s to 1d",

@@ -46,6 +46,7 @@ fn report(member: u32, promised: u64) -> Report {
         wants_donor: None,
         set_aside: None,
         stream_port: None,
+        lag_seconds: 0,
     }
 }
 

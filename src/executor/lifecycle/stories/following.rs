@@ -348,3 +348,19 @@ fn an_export_that_fails_is_tried_again_and_told() {
     );
     assert_eq!(story.after(10_000), "");
 }
+
+/// Goal: a replica that is rightly ahead is not taken for one with extra transactions. It executes what its master has not
+/// committed yet, and all that it received after the election is not in the history that the master was elected for. Method:
+/// both have more than that history; one has the epoch's marker before it.
+#[test]
+fn a_replica_that_is_rightly_ahead_has_nothing_extra() {
+    let ahead = "0-2-9,4412494-2-2";
+    let mut story = Story::running();
+    story.goal(opened(elected(2, OTHER, 1, "0-2-5")));
+    assert_eq!(story.done(held(ahead, ahead)), "apply 2");
+    assert_eq!(report::report(&story.state, story.now).problem, None);
+
+    let mut story = Story::running();
+    story.goal(opened(elected(2, OTHER, 1, "0-2-5")));
+    assert_eq!(story.done(held("0-2-9", "0-2-9")), "halt 2 refuse=true");
+}

@@ -146,6 +146,19 @@ fn nothing_is_copied_before_the_master_has_opened() {
     assert_eq!(story.goal(opened(goal)), "copy 2 from 2");
 }
 
+/// Goal: a master that cannot open, because all who could acknowledge are gone, gets a new voter: a member that holds
+/// nothing and does not vote follows it after a while, by replaying.
+#[test]
+fn an_empty_member_that_does_not_vote_follows_a_master_that_does_not_open() {
+    let mut goal = elected(2, OTHER, 1, "0-2-5");
+    goal.voters.members.remove(&ME);
+    let mut story = Story::running();
+    story.goal(goal);
+    assert_eq!(story.done(held("", "")), "");
+    assert_eq!(story.after(29), "");
+    assert_eq!(story.after(1), "apply 2");
+}
+
 /// Goal: no copy stops an election, and no election stops a copy that it does not need to.
 #[test]
 fn a_copy_goes_on_in_the_next_epoch_unless_the_member_votes() {
@@ -173,6 +186,80 @@ fn a_member_that_holds_something_copies_nothing() {
     let mut story = Story::running();
     story.goal(with_donor(lost(elected(2, OTHER, 1, "0-2-5")), 1));
     assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 2");
+}
+
+/// A follower of the second epoch whose master refuses to send, with these words.
+fn refused(story: &mut Story, words: &str) -> String {
+    let mut refused = seen(false, None);
+    refused.executed = position("0-2-3");
+    if let Some(replication) = &mut refused.replication {
+        replication.receiver_error = Some(words.to_owned());
+    }
+    story.event(Event::Observed {
+        process: process(1),
+        seen: Ok(Box::new(refused)),
+    })
+}
+
+const PURGED: &str = "Got fatal error 1236 from master when reading data from binary log: 'Could not find GTID state requested by slave in any binlog files. Probably the slave state is too old and required binlog files have been purged.'";
+
+/// A member that follows the master of the second epoch, which has opened, with something that it holds.
+fn following(goal: Goal) -> Story {
+    let mut story = Story::running();
+    story.goal(goal);
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 2");
+    for _ in ["apply", "follow", "admit"] {
+        story.done(Outcome::Finished);
+    }
+    story
+}
+
+/// Goal: a member behind its master's oldest binlog is set aside, begins empty and copies.
+#[test]
+fn a_member_that_is_left_behind_begins_empty() {
+    let goal = opened(elected(2, OTHER, 1, "0-2-5"));
+    let mut story = following(goal.clone());
+    assert_eq!(refused(&mut story, PURGED), "hold 2");
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "KILL 1");
+    assert_eq!(story.exited(1), "make data for 1");
+    let aside = report::report(&story.state, story.now).set_aside.unwrap();
+    assert!(aside.extras.is_empty());
+    assert!(
+        story
+            .done(Outcome::DataMade(data(6)))
+            .contains("first start on 6")
+    );
+    story.done(Outcome::Started(process(2)));
+    story.event(Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(6)),
+    });
+    assert_eq!(story.done(held("", "")), "");
+    assert_eq!(wanted(&story), Some(WantsDonor { failed: 0 }));
+    assert_eq!(story.goal(with_donor(goal, 6)), "copy 2 from 2");
+}
+
+/// Goal: nothing is set aside while a commit may still need it, nor for another error, nor because an earlier master
+/// refused.
+#[test]
+fn a_member_is_left_behind_by_a_master_that_has_opened_and_says_so() {
+    let unopened = elected(2, OTHER, 1, "0-2-5");
+    let mut story = following(unopened.clone());
+    assert_eq!(refused(&mut story, PURGED), "hold 2");
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "");
+    assert_eq!(story.goal(opened(unopened)), "KILL 1");
+
+    let goal = opened(elected(2, OTHER, 1, "0-2-5"));
+    let mut story = following(goal.clone());
+    let corrupt = "Got fatal error 1236 from master: 'binlog truncated in the middle of event'";
+    assert_eq!(refused(&mut story, corrupt), "");
+
+    let mut story = following(goal);
+    assert_eq!(refused(&mut story, PURGED), "hold 2");
+    let next = elected(3, OTHER, 1, "0-2-5");
+    story.goal(next);
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "hold 3");
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 3");
 }
 
 /// Goal: a member that nobody can copy to is not stuck where nobody can replay from either.
