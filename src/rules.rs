@@ -19,6 +19,14 @@ pub enum Rule {
     LostDataDoesNotVote,
     /// It counts again after it has executed a canary that was begun after the loss was seen.
     RejoinsAfterCanary,
+    /// A voter that is to leave is kept from receiving before.
+    LeaverIsBarred,
+    /// Voters leave, and `k_floor` grows, after the master has confirmed its terms.
+    MasterConfirmsTerms,
+    /// ... and after a canary that was begun under these terms was acknowledged.
+    CanaryUnderTerms,
+    /// Where no acknowledgement is waited for, a successor waits until its predecessors have certainly ended.
+    SuccessorWaitsForLease,
 
     // === decided by the executor ===
     /// A promise is stored before the epoch is acted on or reported.
@@ -41,6 +49,10 @@ pub enum Rule {
     KeptUntilOpened,
     /// A master that waits for acknowledgements ends by SIGKILL, never by a graceful end.
     MasterIsNotTerminated,
+    /// A master out of touch with ZooKeeper ends when its lease does.
+    LeaseEnds,
+    /// A master that waits for no acknowledgement opens when a watchdog guards it.
+    WatchdogGuards,
 }
 
 /// Which rules hold.

@@ -28,6 +28,7 @@ use crate::{
         record::{ClusterRecord, Elected, LossyFailover, Mastership, NamedMaster},
         voters::Voters,
     },
+    rules::Rule,
     time::Timestamp,
 };
 
@@ -234,7 +235,8 @@ fn held_up(next: &mut ClusterRecord, view: View<'_>) -> Option<Awaited> {
     }
     // A master that waits for acknowledgements gets none any more from those who have just elected; one that does not
     // could go on.
-    if next.voters.k_floor > 0 || next.voters.members.len() == 1 {
+    let cannot_go_on = next.voters.k_floor > 0 || next.voters.members.len() == 1;
+    if cannot_go_on || !view.policy.rules.holds(Rule::SuccessorWaitsForLease) {
         fence::forget_ended(next, view);
         return None;
     }

@@ -44,6 +44,9 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     if let Some(step) = wanted(next, view, look) {
         look.notes.push(step.to_string());
         step.take(next);
+        if !view.policy.rules.holds(Rule::LeaverIsBarred) {
+            next.terms.barred.clear();
+        }
     }
 }
 
@@ -199,11 +202,20 @@ fn pursue(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
             .push("a change of the voters is given up: too few of the others are there".to_owned());
         return transitions::give_up(next);
     }
-    let Some((terms, canary)) = masters_word(next, view) else {
+    let rules = view.policy.rules;
+    let word = if rules.holds(Rule::MasterConfirmsTerms) {
+        masters_word(next, view)
+    } else {
+        Some((next.terms.clone(), u64::MAX))
+    };
+    let Some((terms, canary)) = word else {
         return;
     };
     transitions::complete(next, &terms, canary);
     transitions::confirm(next, &terms);
+    if !rules.holds(Rule::CanaryUnderTerms) {
+        transitions::complete(next, &terms, u64::MAX);
+    }
     if next.change.is_none() {
         look.notes.push(format!(
             "there are {} voters now, and k_floor is {}",

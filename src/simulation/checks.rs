@@ -4,14 +4,14 @@ use std::rc::Rc;
 
 use super::{
     history::TransactionId,
-    mysqld::Data,
+    mysqld::{Data, Process},
     setup::Weather,
     world::{SECOND, World, note},
 };
 use crate::cluster::{
     gtid::Position,
     id::Epoch,
-    record::{ClusterRecord, Mastership},
+    record::{ClusterRecord, Elected, Mastership},
     voters::Durability,
 };
 
@@ -19,12 +19,15 @@ use crate::cluster::{
 /// a session timeout, what comes on top after an outage, and the checker's own pace.
 const DETECTION: u64 = 20 * SECOND;
 
+/// For how long a master that was replaced may let clients in: its lease, a check, and this checker's own pace.
+const LEASE: u64 = 10 * SECOND;
+
 /// How often discovery is looked at.
 pub const LOOK_EVERY: u64 = SECOND;
 
 impl World {
     fn promises_durability(&self) -> bool {
-        self.setup.durability == Durability::Majority
+        self.setup.durability == Durability::Majority && !self.history.deleted
     }
 
     /// Whether nothing fails that a server may notice. An `async` master that misses a voter fences while it is out of
@@ -46,7 +49,7 @@ impl World {
         let id = self.data[data].binlog[index];
         self.history.acknowledged.push(id);
         // I2: what a deposed master acknowledges is what its successor has.
-        let Some((epoch, master)) = self.history.opened.last().copied() else {
+        let Some((epoch, master)) = self.history.elected else {
             return;
         };
         if self.promises_durability() && master != data && !self.data[master].has.contains(id) {
@@ -65,10 +68,67 @@ impl World {
         };
         let data = self.processes[process].data;
         self.history.opened.push((epoch, data));
-        if self.promises_durability() {
+        if self.setup.durability == Durability::Async {
+            self.only_one_serves(process);
+        } else {
             let missing = self.missing_on(data);
             if let Some(id) = missing {
                 self.wrong(|| format!("I1: the new master of {epoch} does not have {id}, which was acknowledged or read"));
+            }
+        }
+    }
+
+    /// Where no acknowledgement is waited for, a master opens when every earlier one has ended: else clients write to both.
+    fn only_one_serves(&mut self, master: usize) {
+        let serves = |process: &Process| process.alive && process.admitted && !process.read_only;
+        let mut others = (0..self.processes.len()).filter(|process| *process != master);
+        let other = others.find(|process| serves(&self.processes[*process]));
+        // A successor measures the lease of its predecessor by the scheduler's clock.
+        if let Some(other) = other.filter(|_| !self.clocks_jumped) {
+            self.wrong(|| format!("I2: mysqld {master} opens while mysqld {other} serves"));
+        }
+    }
+
+    /// What is elected has everything that was acknowledged: all others are compared with it, and give up what it lacks.
+    fn is_elected(&mut self, epoch: Epoch, elected: &Elected) {
+        let Some(data) = self.data.iter().position(|data| data.id == elected.data) else {
+            return;
+        };
+        self.history.elected = Some((epoch, data));
+        if !self.promises_durability() {
+            return;
+        }
+        let has = &self.data[data].has;
+        let mut owed = self.history.acknowledged.iter().chain(&self.history.read);
+        let lacks = owed.find(|id| {
+            let gtid = &self.history.transactions[**id].gtid;
+            !has.contains(**id) || !elected.history.contains(gtid)
+        });
+        if let Some(id) = lacks.copied() {
+            let member = elected.member;
+            self.wrong(|| format!("I1: member {member} is elected in {epoch}, and its history lacks {id}, which was acknowledged or read"));
+        }
+    }
+
+    /// A master that was replaced lets clients in no longer than its lease, as long as its executor runs.
+    fn look_for_replaced_masters(&mut self) {
+        if self.history.deleted {
+            return;
+        }
+        let Some((_, master)) = self.history.opened.last().copied() else {
+            return;
+        };
+        for process in 0..self.processes.len() {
+            let it = &self.processes[process];
+            let executor = &self.executors[it.executor];
+            let serves = it.alive && !it.hung && it.admitted && !it.read_only && it.data != master;
+            let disk_answers = self.disk_stalls_until[it.host] <= self.now;
+            if !serves || !executor.alive || executor.paused || !disk_answers {
+                self.replaced.remove(&process);
+            } else if self.now > *self.replaced.entry(process).or_insert(self.now) + LEASE {
+                return self.wrong(|| {
+                    format!("I2: mysqld {process} was replaced long ago, and still lets clients in")
+                });
             }
         }
     }
@@ -116,6 +176,10 @@ impl World {
 
     /// The record is about to be replaced.
     pub fn record_changes(&mut self, record: &Rc<ClusterRecord>) {
+        if self.history.deleted && !record.deleting {
+            self.wrong(|| "a deletion is taken back".to_owned());
+        }
+        self.history.deleted |= record.deleting;
         if self.trace.is_some() {
             let text = format!(
                 "record: epoch {} {} published {:?} voters {:?} k={}",
@@ -133,6 +197,12 @@ impl World {
                 record.voters.k_floor,
             );
             self.write_down(text);
+        }
+        let known = self.history.elected.map(|(epoch, _)| epoch);
+        if let Some(elected) = record.elected()
+            && known != Some(record.epoch)
+        {
+            self.is_elected(record.epoch, elected);
         }
         if self.nothing_may_be_noticed() && record.epoch > Epoch(1) {
             self.wrong(|| {
@@ -158,6 +228,7 @@ impl World {
 
     /// I3: what discovery names serves, or has just died.
     pub fn look_at_discovery(&mut self) {
+        self.look_for_replaced_masters();
         let serves = self.discovered_master().is_none_or(|address| {
             self.listening.get(&address).is_some_and(|process| {
                 let it = &self.processes[*process];
@@ -202,6 +273,9 @@ impl World {
     /// something that the best of them lacks that there are not enough left to acknowledge, and nothing may be set aside
     /// before that (`docs/design/simulation.md`, "What is not demanded").
     pub fn can_recover(&self) -> bool {
+        if self.history.deleted {
+            return true;
+        }
         let Some((record, _)) = &self.zookeeper.record else {
             return true;
         };
@@ -237,6 +311,10 @@ impl World {
 
     /// What is still missing to a healthy cluster, if anything.
     pub fn unfinished(&self, calm_since: u64) -> Option<String> {
+        if self.setup.deleted_at.is_some() {
+            let removed = self.history.deleted && self.zookeeper.record.is_none();
+            return (!removed).then(|| "the cluster is not removed".to_owned());
+        }
         let Some((record, _)) = &self.zookeeper.record else {
             return Some("there is no record".to_owned());
         };

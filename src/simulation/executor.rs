@@ -357,7 +357,9 @@ impl World {
                         );
                     });
                 }
-                let available = Some(1 << 30);
+                let host = self.executors[executor].host;
+                let full = self.disk_full_until[host] > self.now;
+                let available = Some(if full { 1 << 20 } else { 1 << 30 });
                 self.tell_soon(executor, Event::Space { available });
             }
             Action::Check { process } => {
@@ -455,9 +457,14 @@ impl World {
 
     fn promise(&mut self, executor: usize, epoch: Epoch, data: Option<DataId>) {
         let host = self.executors[executor].host;
-        let delay = self.disk(host) * 2;
-        let fails = self.setup.disks_fail && self.faults_go_on && self.chance.percent(2);
-        let stored = !fails || self.chance.percent(50);
+        let full = self.disk_full_until[host] > self.now;
+        let delay = match full {
+            true => MILLISECOND,
+            false => self.disk(host) * 2,
+        };
+        let refuses = self.setup.disks_fail && self.faults_go_on && self.chance.percent(2);
+        let fails = full || refuses;
+        let stored = !fails || !full && self.chance.percent(50);
         self.after(delay, move |world| {
             world.on_executor(executor, move |world| {
                 if stored {

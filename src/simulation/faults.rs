@@ -14,6 +14,7 @@ enum Fault {
     ExecutorPaused,
     HostLost,
     DiskStalls,
+    DiskFull,
     ApplierStops,
     SchedulerKilled,
     SchedulerPaused,
@@ -61,11 +62,15 @@ const STORM: &[Fault] = &[
     Fault::ExecutorPaused,
     Fault::HostLost,
     Fault::DiskStalls,
+    Fault::DiskFull,
     Fault::ApplierStops,
 ];
 
 impl World {
     pub fn faults_begin(&mut self) {
+        if let Weather::Scene(family) = self.setup.weather {
+            return self.scenes_begin(family);
+        }
         let pause = self.chance.between(1, self.setup.calm * 2);
         self.after(pause, |world| {
             if world.faults_go_on {
@@ -80,7 +85,7 @@ impl World {
             Weather::Kills => &[&[Fault::ServerKilled]],
             Weather::Control => &[CONTROL],
             Weather::Network => &[NETWORK],
-            Weather::Storm => &[STORM, STORM, NETWORK, CONTROL],
+            Weather::Storm | Weather::Scene(_) => &[STORM, STORM, NETWORK, CONTROL],
         };
         let kinds = self.chance.one_of(kinds);
         let fault = self.chance.one_of(kinds);
@@ -98,7 +103,9 @@ impl World {
             Fault::ExecutorKilled | Fault::ExecutorPaused => {
                 self.fault_of_an_executor(fault, lasts)
             }
-            Fault::HostLost | Fault::DiskStalls => self.fault_of_a_host(fault, lasts),
+            Fault::HostLost | Fault::DiskStalls | Fault::DiskFull => {
+                self.fault_of_a_host(fault, lasts)
+            }
             Fault::SchedulerKilled
             | Fault::SchedulerPaused
             | Fault::SchedulerReplaced
@@ -188,7 +195,10 @@ impl World {
 
     fn fault_of_a_host(&mut self, fault: Fault, lasts: u64) {
         let host = self.chance.below(self.setup.agents as u64) as usize;
-        if fault == Fault::DiskStalls {
+        if fault == Fault::DiskFull {
+            let until = &mut self.disk_full_until[host];
+            *until = (*until).max(self.now + lasts);
+        } else if fault == Fault::DiskStalls {
             let until = &mut self.disk_stalls_until[host];
             *until = (*until).max(self.now + lasts);
         } else if self.may_lose(host) {
@@ -212,6 +222,7 @@ impl World {
             Fault::ClockJumps => {
                 let jump = self.chance.between(0, 120 * SECOND) as i64 - 60 * SECOND as i64;
                 self.schedulers[scheduler].clock += jump;
+                self.clocks_jumped = true;
             }
             _ => self.scheduler_ends(scheduler, "it is killed"),
         }
@@ -254,7 +265,7 @@ impl World {
         });
     }
 
-    fn block(&mut self, ways: &[(usize, usize)], block: bool) {
+    pub fn block(&mut self, ways: &[(usize, usize)], block: bool) {
         for (from, to) in ways.iter().copied().filter(|(from, to)| from != to) {
             self.set_blocked(from, to, block);
         }
@@ -291,8 +302,14 @@ impl World {
     pub fn faults_end(&mut self) {
         note!(self, "no more faults");
         self.faults_go_on = false;
+        self.mend();
+    }
+
+    /// Whatever a fault has broken works again.
+    pub fn mend(&mut self) {
         self.mend_network();
         self.disk_stalls_until.fill(self.now);
+        self.disk_full_until.fill(self.now);
         self.set_zookeeper(true);
         self.mesos.up = true;
         for host in 0..self.setup.agents {

@@ -43,6 +43,10 @@ pub struct History {
     pub read: BTreeSet<TransactionId>,
     /// The epochs that were opened, each with its master's data directory.
     pub opened: Vec<(Epoch, usize)>,
+    /// The last epoch that has a master, with the data directory that was elected.
+    pub elected: Option<(Epoch, usize)>,
+    /// Whether the cluster's end is stored.
+    pub deleted: bool,
     pub next_value: u64,
     /// The cluster's incarnation.
     pub cluster: Uuid,

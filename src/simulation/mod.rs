@@ -11,6 +11,7 @@
 mod chance;
 mod checks;
 mod clients;
+mod deletion;
 mod executor;
 mod faults;
 mod history;
@@ -18,6 +19,7 @@ mod mesos;
 mod mutations;
 mod mysqld;
 mod run;
+mod scenes;
 mod scheduler;
 mod setup;
 mod steps;

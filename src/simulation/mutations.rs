@@ -5,44 +5,87 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{
     Bend, Shell,
     run::play_in,
+    scenes::Family,
     setup::{Setup, Weather},
-    world::{MILLISECOND, SECOND},
 };
 use crate::{cluster::voters::Durability, rules::Rule};
 
 /// In how many histories the harm must be found at the latest.
 const WITHIN: u64 = 5000;
 
-const ALL: &[Bend] = &[
-    Bend::Rule(Rule::UnreadDoesNotCount),
-    Bend::Rule(Rule::QuorumElects),
-    Bend::Rule(Rule::HighestMarkerWins),
-    Bend::Rule(Rule::LostDataDoesNotVote),
-    Bend::Rule(Rule::RejoinsAfterCanary),
-    Bend::Rule(Rule::PromiseComesFirst),
-    Bend::Rule(Rule::LowerEpochsAreRefused),
-    Bend::Rule(Rule::DeposedIsKilled),
-    Bend::Rule(Rule::MasterWaitsForVoters),
-    Bend::Rule(Rule::MarkerBeforeOpening),
-    Bend::Rule(Rule::OnlyVotersAcknowledge),
-    Bend::Rule(Rule::ComparedBeforeFollowing),
-    Bend::Rule(Rule::AppliedBeforeFollowing),
-    Bend::Rule(Rule::KeptUntilOpened),
-    Bend::Rule(Rule::MasterIsNotTerminated),
-    Bend::Shell(Shell::StartsClosed),
-    Bend::Shell(Shell::ReceiverStopsBeforeReading),
+/// The same where every run of the tests shows it.
+const SOON: u64 = 60;
+
+/// Where the harm of a broken rule is looked for.
+#[derive(Debug, Clone, Copy)]
+enum Where {
+    /// In narrow histories.
+    In(Family),
+    /// In a majority cluster that is written to, in bad weather.
+    Weather,
+}
+
+use Where::In;
+
+/// Every rule, and where its harm is looked for.
+const ALL: &[(Bend, Where)] = &[
+    (
+        Bend::Rule(Rule::UnreadDoesNotCount),
+        In(Family::LoneWitness),
+    ),
+    (Bend::Rule(Rule::QuorumElects), In(Family::LoneWitness)),
+    (Bend::Rule(Rule::HighestMarkerWins), In(Family::LongTail)),
+    (Bend::Rule(Rule::LostDataDoesNotVote), In(Family::DataLost)),
+    (Bend::Rule(Rule::RejoinsAfterCanary), In(Family::DataLost)),
+    (Bend::Rule(Rule::LeaverIsBarred), In(Family::VoterLeaves)),
+    (
+        Bend::Rule(Rule::MasterConfirmsTerms),
+        In(Family::VoterLeaves),
+    ),
+    (Bend::Rule(Rule::CanaryUnderTerms), In(Family::VoterLeaves)),
+    (
+        Bend::Rule(Rule::SuccessorWaitsForLease),
+        In(Family::AsyncIsolated),
+    ),
+    (Bend::Rule(Rule::PromiseComesFirst), In(Family::LatePromise)),
+    (Bend::Rule(Rule::LowerEpochsAreRefused), In(Family::OldGoal)),
+    (
+        Bend::Rule(Rule::DeposedIsKilled),
+        In(Family::DeposedReturns),
+    ),
+    (Bend::Rule(Rule::MasterWaitsForVoters), Where::Weather),
+    (Bend::Rule(Rule::MarkerBeforeOpening), Where::Weather),
+    (
+        Bend::Rule(Rule::OnlyVotersAcknowledge),
+        In(Family::HeardByOthers),
+    ),
+    (Bend::Rule(Rule::ComparedBeforeFollowing), Where::Weather),
+    (
+        Bend::Rule(Rule::AppliedBeforeFollowing),
+        In(Family::Backlog),
+    ),
+    (Bend::Rule(Rule::KeptUntilOpened), In(Family::Quarantine)),
+    (
+        Bend::Rule(Rule::MasterIsNotTerminated),
+        In(Family::TaskKilled),
+    ),
+    (Bend::Rule(Rule::LeaseEnds), In(Family::Isolated)),
+    (
+        Bend::Rule(Rule::WatchdogGuards),
+        In(Family::AsyncUnattended),
+    ),
+    (Bend::Shell(Shell::StartsClosed), Where::Weather),
+    (
+        Bend::Shell(Shell::ReceiverStopsBeforeReading),
+        Where::Weather,
+    ),
 ];
 
-/// Those that are found within a few histories, so that each run of the tests can show it.
-const SOON: &[Bend] = &[
-    Bend::Rule(Rule::MasterWaitsForVoters),
-    Bend::Rule(Rule::KeptUntilOpened),
-    Bend::Shell(Shell::StartsClosed),
-];
-
-/// A majority cluster that is written to, in bad weather.
-fn setup(bend: Bend, seed: u64) -> Setup {
-    let mut setup = Setup::draw(seed);
+fn setup(place: Where, seed: u64) -> Setup {
+    let mut setup = Setup::draw_ordinary(seed);
+    if let In(family) = place {
+        return family.narrow(setup);
+    }
     setup.durability = Durability::Majority;
     setup.nodes = setup.nodes.max(3);
     setup.agents = setup.agents.max(setup.nodes as usize);
@@ -52,35 +95,13 @@ fn setup(bend: Bend, seed: u64) -> Setup {
     if setup.weather == Weather::Control {
         setup.weather = Weather::Network;
     }
-    match bend {
-        // Data must get lost before it matters what is made of that.
-        Bend::Rule(
-            Rule::LostDataDoesNotVote | Rule::RejoinsAfterCanary | Rule::OnlyVotersAcknowledge,
-        ) => {
-            setup.weather = Weather::Storm;
-            setup.volumes = false;
-        }
-        // A promise matters to who comes after a crash.
-        Bend::Rule(Rule::PromiseComesFirst) => {
-            setup.weather = Weather::Storm;
-            setup.volumes = true;
-        }
-        // One voter hears nothing, one is cut off, and the master is killed: all at once.
-        Bend::Rule(Rule::UnreadDoesNotCount | Rule::QuorumElects) => {
-            setup.weather = Weather::Network;
-            setup.nodes = 3;
-            setup.calm = SECOND / 2;
-            setup.pause = 20 * MILLISECOND;
-        }
-        Bend::Nothing | Bend::Rule(_) | Bend::Shell(_) => {}
-    }
     setup
 }
 
 /// Searches for the harm: the first seeds, on each core, whose history shows it though the same history without the
 /// bend shows none. Returns the lowest of them and what was wrong.
-fn find(bend: Bend) -> Option<(u64, String)> {
-    let (next, found) = (AtomicU64::new(0), AtomicU64::new(WITHIN));
+fn find(bend: Bend, place: Where, within: u64) -> Option<(u64, String)> {
+    let (next, found) = (AtomicU64::new(0), AtomicU64::new(within));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let search = || {
         loop {
@@ -88,11 +109,11 @@ fn find(bend: Bend) -> Option<(u64, String)> {
             if seed >= found.load(Ordering::Relaxed) {
                 return None;
             }
-            let bent = play_in(seed, setup(bend, seed), bend, false);
+            let bent = play_in(seed, setup(place, seed), bend, false);
             let Some(violation) = bent.violation else {
                 continue;
             };
-            let lawful = play_in(seed, setup(bend, seed), Bend::Nothing, false);
+            let lawful = play_in(seed, setup(place, seed), Bend::Nothing, false);
             if lawful.violation.is_none() {
                 found.fetch_min(seed, Ordering::Relaxed);
                 return Some((seed, violation));
@@ -108,10 +129,15 @@ fn find(bend: Bend) -> Option<(u64, String)> {
     })
 }
 
-fn all_are_found(bends: &[Bend]) {
+/// All of them, or those whose names contain `RULE`.
+fn all_are_found(within: u64) {
+    let wanted = std::env::var("RULE").unwrap_or_default();
     let mut missed = Vec::new();
-    for bend in bends {
-        match find(*bend) {
+    for (bend, place) in ALL {
+        if !format!("{bend:?}").contains(&wanted) {
+            continue;
+        }
+        match find(*bend, *place, within) {
             Some((seed, violation)) => {
                 println!("{bend:?} is missed in history {seed}: {violation}")
             }
@@ -120,21 +146,38 @@ fn all_are_found(bends: &[Bend]) {
     }
     assert!(
         missed.is_empty(),
-        "no harm was found within {WITHIN} histories: {missed:?}"
+        "no harm was found within {within} histories: {missed:?}"
     );
 }
 
 #[test]
-fn some_broken_rules_are_found_soon() {
+fn broken_rules_are_found_soon() {
     all_are_found(SOON);
 }
 
-/// All of them, or those whose names contain `RULE`.
+/// `make sim-rules`: the same, and however long it takes.
 #[test]
-#[ignore = "run by make sim-rules; it takes a while"]
+#[ignore = "run by make sim-rules"]
 fn every_broken_rule_is_found() {
-    let wanted = std::env::var("RULE").unwrap_or_default();
-    let is_wanted = |bend: &&Bend| format!("{bend:?}").contains(&wanted);
-    let bends: Vec<Bend> = ALL.iter().filter(is_wanted).copied().collect();
-    all_are_found(&bends);
+    all_are_found(WITHIN);
+}
+
+/// `make sim-rules` with `BEND` and `SEED`: one history under a broken rule, with all that happens in it.
+#[test]
+#[ignore = "run with BEND and SEED"]
+fn one_bent_history() {
+    let (Ok(name), Ok(seed)) = (std::env::var("BEND"), std::env::var("SEED")) else {
+        return;
+    };
+    let seed = seed.parse().unwrap();
+    let chosen = ALL
+        .iter()
+        .find(|(bend, _)| format!("{bend:?}").contains(&name));
+    let (bend, place) = chosen.unwrap();
+    let bend = match std::env::var("LAW") {
+        Ok(_) => Bend::Nothing,
+        Err(_) => *bend,
+    };
+    let ending = play_in(seed, setup(*place, seed), bend, true);
+    println!("{}\n{:?}", ending.trace.join("\n"), ending.violation);
 }

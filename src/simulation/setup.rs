@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{
     chance::Chance,
+    scenes::Family,
     world::{MILLISECOND, SECOND},
 };
 use crate::cluster::{flavour::Flavour, voters::Durability};
@@ -22,6 +23,8 @@ pub enum Weather {
     Network,
     /// Everything.
     Storm,
+    /// What a narrow history is about.
+    Scene(Family),
 }
 
 /// What a history is played with.
@@ -47,12 +50,29 @@ pub struct Setup {
     pub answers_get_lost: bool,
     /// Whether messages of Mesos get lost or are repeated now and then.
     pub messages_get_lost: bool,
+    /// How long a voter may be out of its place before it leaves.
+    pub voter_patience: u64,
+    /// How long an `async` cluster waits for voters that do not answer.
+    pub election_timeout: u64,
+    /// When an operator deletes the cluster.
+    pub deleted_at: Option<u64>,
     /// How many percent slower appliers are than the rest.
     pub lag: u64,
 }
 
 impl Setup {
+    /// A history of any kind.
     pub fn draw(seed: u64) -> Self {
+        let setup = Self::draw_ordinary(seed);
+        let chance = &mut Chance::new(seed ^ 0x5ce7e);
+        match chance.below(4) {
+            0 => chance.one_of(Family::ALL).narrow(setup),
+            _ => setup,
+        }
+    }
+
+    /// A history of which only the weather is known.
+    pub fn draw_ordinary(seed: u64) -> Self {
         let chance = &mut Chance::new(seed);
         let nodes = chance.one_of(&[3, 3, 3, 3, 3, 5, 5, 2, 2, 1]);
         let durability = match nodes {
@@ -79,11 +99,19 @@ impl Setup {
             clients: chance.between(1, 3) as usize,
             pause: chance.between(20 * MILLISECOND, 1500 * MILLISECOND),
             calm: chance.one_of(&[SECOND, 2 * SECOND, 4 * SECOND, 8 * SECOND]),
-            faults_for: chance.between(10 * SECOND, 60 * SECOND),
+            faults_for: match chance.percent(6) {
+                true => chance.between(60 * SECOND, 280 * SECOND),
+                false => chance.between(10 * SECOND, 60 * SECOND),
+            },
             disks_fail: chance.percent(20),
             answers_get_lost: chance.percent(50),
             messages_get_lost: chance.percent(30),
             lag: chance.one_of(&[0, 0, 100, 1000, 10_000]),
+            voter_patience: chance.one_of(&[600 * SECOND, 600 * SECOND, 2 * SECOND, 10 * SECOND]),
+            deleted_at: chance
+                .percent(6)
+                .then(|| chance.between(SECOND, 40 * SECOND)),
+            election_timeout: chance.one_of(&[20 * SECOND, 2 * SECOND]),
         }
     }
 }

@@ -80,6 +80,8 @@ pub struct World {
     blocked: [[u8; PLACES]; PLACES],
     /// Until when the disk of a host does not answer.
     pub disk_stalls_until: [Moment; PLACES],
+    /// Until when it has no space: what writes waits, and a promise fails.
+    pub disk_full_until: [Moment; PLACES],
     /// Whether faults go on; afterwards progress is demanded.
     pub faults_go_on: bool,
     pub faults: u32,
@@ -95,6 +97,10 @@ pub struct World {
     pub history: History,
     pub clients: Clients,
     pub discovery_wrong_since: Option<Moment>,
+    /// Servers that serve though another master has opened, and since when.
+    pub replaced: BTreeMap<usize, Moment>,
+    /// Whether a scheduler's clock has jumped: a wait that it measures may have been too short.
+    pub clocks_jumped: bool,
 }
 
 /// Notes something in the trace. The text is made only if it is wanted.
@@ -121,6 +127,7 @@ impl World {
             violation: None,
             blocked: [[0; PLACES]; PLACES],
             disk_stalls_until: [0; PLACES],
+            disk_full_until: [0; PLACES],
             faults_go_on: true,
             faults: 0,
             events: 0,
@@ -134,6 +141,8 @@ impl World {
             history: History::default(),
             clients: Clients::new(setup.clients),
             discovery_wrong_since: None,
+            replaced: BTreeMap::new(),
+            clocks_jumped: false,
             setup,
         }
     }
@@ -232,8 +241,8 @@ impl World {
 
     /// How long it takes until something is on the disk of a host.
     pub fn disk(&mut self, host: usize) -> u64 {
-        let stall = self.disk_stalls_until[host].saturating_sub(self.now);
-        stall
+        let until = self.disk_stalls_until[host].max(self.disk_full_until[host]);
+        until.saturating_sub(self.now)
             + match self.chance.below(40) {
                 0 => self.chance.between(5 * MILLISECOND, 80 * MILLISECOND),
                 _ => self.chance.between(80, 2 * MILLISECOND),

@@ -30,6 +30,8 @@ pub struct ZooKeeper {
     pub goal: Option<Rc<Goal>>,
     /// What a server that lags behind still has.
     former_goal: Option<Rc<Goal>>,
+    /// What the server of a host's executors has, and until when, for sessions that begin there.
+    pub lagging: BTreeMap<usize, (Rc<Goal>, Moment)>,
     pub reports: BTreeMap<TaskId, Node>,
     next_session: u64,
     next_change: u64,
@@ -61,6 +63,8 @@ pub struct Session {
     writing: bool,
     /// The report that is in the session's node.
     written: Option<Rc<Report>>,
+    /// Until when its server lags behind.
+    lags_until: Moment,
 }
 
 /// A client of ZooKeeper.
@@ -88,6 +92,7 @@ impl Default for ZooKeeper {
             framework: false,
             goal: None,
             former_goal: None,
+            lagging: BTreeMap::new(),
             reports: BTreeMap::new(),
             next_session: 0,
             next_change: 0,
@@ -253,6 +258,15 @@ impl World {
                 self.tell(executor, ExecutorEvent::Contact { in_touch: true });
                 self.write_report(executor);
                 // `sync` is no quorum operation: a lagging server may still answer with what was before.
+                let host = self.executors[executor].host;
+                if let Some((goal, until)) = self.zookeeper.lagging.get(&host).cloned()
+                    && is_new
+                    && self.now < until
+                {
+                    self.executors[executor].session.lags_until = until;
+                    self.deliver_goal(executor, goal);
+                    return self.after(until - now, move |world| world.read_goal(executor));
+                }
                 let stale = is_new && self.chance.percent(3);
                 if let (true, Some(former)) = (stale, self.zookeeper.former_goal.clone()) {
                     self.deliver_goal(executor, former);
@@ -275,6 +289,7 @@ impl World {
             let session = &world.executors[executor].session;
             if session.connected
                 && session.number == number
+                && session.lags_until <= world.now
                 && let Some(goal) = world.zookeeper.goal.clone()
             {
                 world.deliver_goal(executor, goal);

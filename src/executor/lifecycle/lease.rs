@@ -22,6 +22,7 @@ use crate::{
         id::{MemberId, ProcessId},
     },
     executor::action::Action,
+    rules::Rule,
     time::Timestamp,
 };
 
@@ -177,7 +178,8 @@ fn proved_at(state: &State) -> Option<Timestamp> {
 
 /// When the master must be killed, if no further proof comes; `None`: never, as things are.
 pub(super) fn ends(state: &State) -> Option<Timestamp> {
-    matches!(state.role, Role::Master(_)).then_some(())?;
+    let leads = matches!(state.role, Role::Master(_));
+    (leads && state.rules.holds(Rule::LeaseEnds)).then_some(())?;
     Some(proved_at(state)?.plus(state.task.timings.master_lease))
 }
 
@@ -188,7 +190,7 @@ pub(super) fn may_open(state: &State, now: Timestamp) -> Result<(), String> {
         return Err("it is out of touch with ZooKeeper, and may have been replaced".to_owned());
     }
     match &state.lease.guard {
-        _ if proof(state) != Proof::Answers => Ok(()),
+        _ if proof(state) != Proof::Answers || !state.rules.holds(Rule::WatchdogGuards) => Ok(()),
         Guard::Fed { .. } => Ok(()),
         Guard::None | Guard::Starting => Err("its watchdog is being started".to_owned()),
         Guard::Failed { problem, .. } => Err(format!("its watchdog cannot be started: {problem}")),
@@ -233,7 +235,7 @@ pub(super) fn keep(state: &State, process: ProcessId, now: Timestamp, plan: &mut
     feed(state, process, now, plan);
     let patience = timings.master_lease + timings.check_interval;
     match &state.lease.guard {
-        Guard::None if proof == Proof::Answers => {
+        Guard::None if proof == Proof::Answers && state.rules.holds(Rule::WatchdogGuards) => {
             plan.actions.push(Action::Guard { process, patience });
         }
         Guard::Failed { retry_at, .. } if *retry_at <= now => {
