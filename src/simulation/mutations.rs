@@ -14,7 +14,7 @@ use crate::{cluster::voters::Durability, rules::Rule};
 const WITHIN: u64 = 5000;
 
 /// The same where every run of the tests shows it.
-const SOON: u64 = 60;
+const SOON: u64 = 120;
 
 /// Where the harm of a broken rule is looked for.
 #[derive(Debug, Clone, Copy)]
