@@ -80,6 +80,6 @@ fn main() {
     println!("\n{PUBLISHED}");
 }
 
-/// What others say of themselves, to be read beside it; see docs/measurements.md.
-const PUBLISHED: &str = "Published by others, not measured here: orchestrator 10 to 13 s in total at GitHub; \
-                         MySQL Group Replication's default 10 s and more until a member that is gone is expelled.";
+/// What others say of themselves, to be read beside it; docs/measurements.md names the sources.
+const PUBLISHED: &str = "Published by others, not measured here: orchestrator at GitHub, 10 to 13 s in most cases; \
+                         MySQL Group Replication, 10 s until a silent member is expelled, by default.";

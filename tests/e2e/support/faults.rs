@@ -231,7 +231,7 @@ impl Mend<'_> {
 }
 
 /// How long everything may take to be as it was after a fault.
-pub const RECOVERY_DEADLINE: Duration = Duration::from_secs(180);
+pub const RECOVERY_DEADLINE: Duration = Duration::from_secs(300);
 
 /// How long a slave that streams may take to show a write, before the cluster is looked at again.
 const STREAMING: Duration = Duration::from_secs(5);
