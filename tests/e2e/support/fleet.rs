@@ -97,6 +97,8 @@ impl Fleet {
             fleet.agents().push(agent);
         }
         fleet.wait_for_agents(usize::from(hosts)).await;
+        // On a busy machine it may have lost its first connection to the master by now.
+        fleet.system.wait_registered().await;
         fleet
     }
 
