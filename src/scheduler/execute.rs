@@ -179,6 +179,7 @@ impl Hands {
             let task = cluster.and_then(|c| wire::task_info(&self.template, &c.record, &launch));
             let Some(task) = task else {
                 debug!(task_id = %launch.task.task_id, "launch dropped: the task is no longer wanted");
+                self.call(calls::decline([launch.offer.id], Duration::ZERO));
                 continue;
             };
             info!(task_id = %launch.task.task_id, agent = %launch.task.agent_id, host = %launch.task.host, port = launch.task.port, "task launched");
@@ -265,7 +266,7 @@ impl Hands {
 }
 
 /// Sends calls one after the other. One that fails is not repeated: a launch that got lost is found
-/// by its deadline, a kill is asked for again, an offer expires.
+/// by its deadline, and its offer given back then; a kill is asked for again.
 fn start_calling(mesos: SchedulerHandle) -> mpsc::UnboundedSender<Call> {
     // What fills this is bounded by the tasks and offers that there are.
     let (sender, mut receiver) = mpsc::unbounded_channel::<Call>();

@@ -152,6 +152,11 @@ pub fn unconfirmed(
     overdue
 }
 
+/// Whether any member is to be launched.
+pub fn wants_offers(record: &ClusterRecord) -> bool {
+    !record.deleting && record.members.values().any(|m| m.task.is_none())
+}
+
 /// Places the members that have no task. The offers used are returned with their launches; the
 /// caller takes them out of the pool.
 pub fn place_missing<'a>(

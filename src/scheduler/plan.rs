@@ -110,6 +110,13 @@ fn plan_cluster<'a>(
     }
     if state.mesos.connected {
         let tasks = members::unconfirmed(&cluster.record, &cluster.observed, now, &mut look);
+        let offers = state.unanswered(&tasks);
+        if !offers.is_empty() {
+            plan.actions.push(Action::Decline {
+                offers,
+                refuse_seconds: 0.0,
+            });
+        }
         if !tasks.is_empty() {
             plan.actions.push(Action::Reconcile { tasks });
         }
@@ -215,11 +222,11 @@ fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, plan: &mut Plan) {
     if !state.mesos.connected {
         return;
     }
-    let writing = plan
-        .actions
-        .iter()
-        .any(|action| matches!(action, Action::Persist { .. }));
-    let wanted = writing || state.wants_offers();
+    // What is being stored may want some as soon as it is.
+    let soon = plan.actions.iter().any(
+        |action| matches!(action, Action::Persist { record, .. } if members::wants_offers(record)),
+    );
+    let wanted = soon || state.wants_offers();
     if !pool.is_empty() {
         let refuse_seconds = if wanted {
             REFUSE_UNFIT_SECONDS

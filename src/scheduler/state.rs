@@ -17,6 +17,7 @@ use super::{
     explain,
     failover::Awaited,
     fitness::Unfit,
+    members,
     observed::{Observed, TaskObservation},
     placement::{Launch, Offer},
 };
@@ -74,6 +75,8 @@ pub struct State {
     pub answers: Vec<(RequestToken, Reply)>,
     /// Since when the executors are heard without a gap; in the far future while they are not.
     pub listening_since: Timestamp,
+    /// The offers that tasks were launched with of which Mesos has said nothing yet.
+    launched: BTreeMap<TaskId, String>,
     /// Clusters to plan.
     touched: BTreeSet<ClusterName>,
     /// When clusters are to be planned although nothing happens.
@@ -208,6 +211,7 @@ impl State {
             answers: Vec::new(),
             unusable,
             listening_since: Timestamp::FAR_FUTURE,
+            launched: BTreeMap::new(),
             touched: clusters.keys().cloned().collect(),
             due: Agenda::default(),
             unplaced: Agenda::default(),
@@ -278,6 +282,7 @@ impl State {
         // A master starts out sending offers to whoever subscribes.
         self.mesos.suppressed = false;
         self.offers.clear();
+        self.launched.clear();
     }
 
     fn task_updated(&mut self, update: TaskUpdate) {
@@ -287,6 +292,10 @@ impl State {
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
         };
+        // The master that does not know a task may be about to get its launch.
+        if !matches!(update.state, TaskState::Unknown | TaskState::Lost) {
+            self.launched.remove(&update.task_id);
+        }
         let known = cluster.observed.tasks.entry(update.task_id);
         let known = known.or_insert_with(|| TaskObservation {
             state: update.state,
@@ -378,6 +387,7 @@ impl State {
                     for offer in offers {
                         self.offers.remove(offer);
                     }
+                    self.launched.retain(|_, offer| !offers.contains(offer));
                 }
                 Action::Suppress => self.mesos.suppressed = true,
                 Action::Revive => self.mesos.suppressed = false,
@@ -424,9 +434,10 @@ impl State {
         for launch in launches {
             let name = launch.task.task_id.cluster();
             if let Some(cluster) = name.and_then(|name| self.clusters.get_mut(&name)) {
-                cluster
-                    .launches
-                    .retain(|l| l.task.task_id != launch.task.task_id);
+                let task_id = &launch.task.task_id;
+                cluster.launches.retain(|l| l.task.task_id != *task_id);
+                let offer = launch.offer.id.clone();
+                self.launched.insert(task_id.clone(), offer);
             }
         }
     }
@@ -469,6 +480,14 @@ impl State {
         self.due.first()
     }
 
+    /// The offers that these tasks were launched with, where nothing was heard of the launch. The master may never have
+    /// got it; then it takes the offer as one that is still being thought about, for ever if it has no timeout for that.
+    /// Giving an offer back that was used changes nothing.
+    pub fn unanswered(&self, tasks: &[(TaskId, String)]) -> Vec<String> {
+        let offers = tasks.iter().filter_map(|(task, _)| self.launched.get(task));
+        offers.cloned().collect()
+    }
+
     /// Whether any cluster has a member to place.
     pub fn wants_offers(&self) -> bool {
         !self.unplaced.is_empty()
@@ -502,7 +521,7 @@ impl Cluster {
     }
 
     fn wants_offers(&self) -> bool {
-        !self.record.deleting && self.record.members.values().any(|m| m.task.is_none())
+        members::wants_offers(&self.record)
     }
 
     /// Drops what was observed of tasks that are no longer in the record and have ended.
