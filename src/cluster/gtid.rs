@@ -8,6 +8,9 @@
 //! an empty transaction with the GTID `<cluster uuid>:<epoch>`; on MariaDB it is a row written in the
 //! domain [`MARKER_DOMAIN`] with the sequence number `<epoch>`. The position with the higher marker wins
 //! an election whatever else the other one holds, as the higher term does in Raft.
+//!
+//! A marker is never an [extra](extras). Who holds one that the history lacks was elected, or followed a master that
+//! was, and that master died before its marker was acknowledged. `docs/design/failover.md` says why that is safe.
 
 mod mariadb;
 mod mysql;
@@ -152,12 +155,21 @@ impl Position {
         })
     }
 
+    /// The same without markers.
+    pub fn without_markers(&self, cluster: Uuid) -> Self {
+        match self {
+            Self::Mysql(set) => Self::Mysql(set.without(cluster)),
+            Self::Mariadb(list) => Self::Mariadb(list.without(MARKER_DOMAIN)),
+        }
+    }
+
     /// Which of two voters' positions an election prefers: the higher marker; with the same marker, on
-    /// MySQL the one that contains the other, on MariaDB the higher number in the domain of the data.
+    /// MySQL the one that contains the other but for markers, on MariaDB the higher number in the domain of the data.
     ///
     /// `None`: neither contains the other (MySQL), or the flavours differ. With the same marker both hold
     /// a piece of the same master's history, one of which is the longer, *plus* whatever was written to
-    /// them behind Cotton's back; so `None` means that at least one of the two has such transactions.
+    /// them behind Cotton's back, or by a master that nobody acknowledged anything to; so `None` means that at least one
+    /// of the two has such transactions.
     pub fn more_complete(&self, other: &Self, cluster: Uuid) -> Option<Ordering> {
         let by_marker = self
             .highest_marker(cluster)
@@ -168,12 +180,15 @@ impl Position {
             {
                 Some(by_marker)
             }
-            (Self::Mysql(a), Self::Mysql(b)) => match (a.contains(b), b.contains(a)) {
-                (true, true) => Some(Ordering::Equal),
-                (true, false) => Some(Ordering::Greater),
-                (false, true) => Some(Ordering::Less),
-                (false, false) => None,
-            },
+            (Self::Mysql(a), Self::Mysql(b)) => {
+                let (a, b) = (a.without(cluster), b.without(cluster));
+                match (a.contains(&b), b.contains(&a)) {
+                    (true, true) => Some(Ordering::Equal),
+                    (true, false) => Some(Ordering::Greater),
+                    (false, true) => Some(Ordering::Less),
+                    (false, false) => None,
+                }
+            }
             (Self::Mariadb(a), Self::Mariadb(b)) => Some(a.compare_in(b, DATA_DOMAIN)),
             (Self::Mysql(_), Self::Mariadb(_)) | (Self::Mariadb(_), Self::Mysql(_)) => None,
         }
@@ -189,7 +204,7 @@ impl fmt::Display for Position {
     }
 }
 
-/// What a member holds that is not part of the cluster's history; `None` if nothing of that kind can be
+/// What a member holds that is not part of the cluster's history, markers aside; `None` if nothing of that kind can be
 /// seen. Only the difference to the *elected* history counts: what a member lacks it will receive.
 ///
 /// `lineage` names for each epoch, in ascending order, what its winner held when it was elected. It must go
@@ -198,10 +213,8 @@ impl fmt::Display for Position {
 /// All that a member holds was written in epochs up to its highest marker `m`. If `m` is the newest epoch,
 /// or later, nothing can be said. On MySQL, where a GTID names one transaction only, `held` must otherwise
 /// be contained in the newest history. On MariaDB numbers alone lie: 0-1-100 is no part of a history in
-/// which server 1 got as far as 0-1-90 and server 2 went on to 0-2-150, though 150 is more than 100. There
-/// `held` must be contained in what the winner of the first later epoch held, which says 90: of the epochs
-/// up to `m` exactly that survived. Epochs whose winner died before any later winner had its marker are
-/// no part of the history and are passed over.
+/// which server 1 got as far as 0-1-90 and server 2 went on to 0-2-150, though 150 is more than 100. There two positions
+/// are compared only if they have the same highest marker, because both then lie in that master's history: see [`fork`].
 pub fn extras(held: &Position, lineage: &[(Epoch, Position)], cluster: Uuid) -> Option<Position> {
     beyond(held, lineage, cluster).map(|(extras, _)| extras)
 }
@@ -212,31 +225,58 @@ pub fn beyond<'a>(
     lineage: &'a [(Epoch, Position)],
     cluster: Uuid,
 ) -> Option<(Position, &'a Position)> {
-    let marker = held.highest_marker(cluster);
-    let (newest, mut history) = lineage.last().map(|(epoch, history)| (*epoch, history))?;
-    if newest <= marker {
+    let (newest, newest_history) = lineage.last()?;
+    if *newest <= held.highest_marker(cluster) {
         return None;
     }
-    if held.flavour() == Flavour::Mariadb {
-        // From the newest epoch back to the one whose marker its winner held, and so on.
-        while let Some((_, earlier)) =
-            epoch_before(history, lineage, cluster).filter(|(epoch, _)| *epoch > marker)
-        {
-            history = earlier;
-        }
-    }
-    let more = held.minus(history);
-    (!more.is_empty()).then_some((more, history))
+    let compared_with = match held.flavour() {
+        Flavour::Mysql => [None, Some(newest_history)],
+        Flavour::Mariadb => match fork(held, newest_history, lineage, cluster) {
+            Some(Fork { members, history }) => [members, Some(history)],
+            // The lineage does not go back far enough: then markers are all that is certain.
+            None => {
+                let more = held.minus(newest_history);
+                return (!more.is_empty()).then_some((more, newest_history));
+            }
+        },
+    };
+    compared_with.into_iter().flatten().find_map(|history| {
+        let more = held.minus(history).without_markers(cluster);
+        (!more.is_empty()).then_some((more, history))
+    })
 }
 
-/// The epoch in whose history a winner stood that held `history`.
-fn epoch_before<'a>(
-    history: &Position,
+/// Where a member's past and the cluster's history meet.
+struct Fork<'a> {
+    /// What the winner of the first epoch after it held, whose marker the member has and the history lacks; `None`
+    /// if the member has no such marker. Nobody opened in such an epoch, so the member has no more than that.
+    members: Option<&'a Position>,
+    /// What the winner of the first epoch after it held, of those in the history: so much of the past survived.
+    history: &'a Position,
+}
+
+/// Goes back from what a member holds, and from the newest history, to the last marker that is in both pasts: before a
+/// marker was written, its epoch's winner held what the lineage says. `None` if the lineage ends before that.
+fn fork<'a>(
+    held: &Position,
+    newest: &'a Position,
     lineage: &'a [(Epoch, Position)],
     cluster: Uuid,
-) -> Option<&'a (Epoch, Position)> {
-    let marker = history.highest_marker(cluster);
-    lineage.iter().find(|(epoch, _)| *epoch == marker)
+) -> Option<Fork<'a>> {
+    let winner_of = |epoch: Epoch| {
+        let mut winners = lineage.iter();
+        winners.find_map(|(known, held)| (*known == epoch).then_some(held))
+    };
+    let (mut members, mut history) = (None, newest);
+    loop {
+        let theirs = members.unwrap_or(held).highest_marker(cluster);
+        let ours = history.highest_marker(cluster);
+        match ours.cmp(&theirs) {
+            Ordering::Equal => return Some(Fork { members, history }),
+            Ordering::Greater => history = winner_of(ours)?,
+            Ordering::Less => members = Some(winner_of(theirs)?),
+        }
+    }
 }
 
 /// Serialises what has a text form as that text.

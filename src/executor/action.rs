@@ -57,6 +57,8 @@ pub enum Action {
         process: ProcessId,
         /// The number to write.
         number: u64,
+        /// Whether the master has opened. Before, the epoch's marker waits.
+        opened: bool,
     },
     /// Put terms in force on the running master. Answered by `TermsSet`.
     SetTerms {
@@ -206,6 +208,8 @@ pub enum Step {
         host: String,
         /// The master's port.
         port: u16,
+        /// All that the master held when it was elected.
+        history: Position,
         /// Whether to acknowledge what is received.
         acknowledge: bool,
     },

@@ -12,6 +12,7 @@ use tokio::{
     time::Instant,
 };
 use tracing::{error, info, warn};
+use uuid::Uuid;
 
 use super::{
     action::{Action, Step, TaskUpdate},
@@ -28,7 +29,7 @@ use crate::{
     cluster::{
         control::{Address, Beyond},
         flavour::Flavour,
-        id::{DataId, MemberId, ProcessId},
+        id::{DataId, Epoch, MemberId, ProcessId},
     },
     mesos::{executor::ExecutorHandle, v1},
     mysql::{Server, remote},
@@ -42,6 +43,9 @@ const QUEUE: usize = 16;
 /// How long a canary may take. A member that rejoins waits for it; a master that waits for longer says so by
 /// what is observed of it.
 const CANARY_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long all markers of earlier epochs together may wait for their acknowledgements.
+const FILL_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How long a check may wait before it is given up: the lifecycle acts on it long before, and another check would
 /// wait as well. It bounds what an executor forgets of it.
@@ -197,7 +201,11 @@ impl Hands {
             }
             Action::Begin { number, step } => {
                 info!(?step, number, "step begun");
-                let opens = matches!(step, Step::Open { .. });
+                let opens = match step {
+                    Step::Open { epoch, .. } => Some(epoch),
+                    _ => None,
+                };
+                let cluster = self.context.task.uuid;
                 let server = self.running.as_ref().map(|alive| Arc::clone(&alive.server));
                 let work = steps::perform(
                     step,
@@ -214,12 +222,12 @@ impl Hands {
                             (Err(problem), Brought::Nothing)
                         }
                     };
-                    let server = server.filter(|_| opens && outcome.is_ok());
+                    let opened = opens.filter(|_| outcome.is_ok());
                     let event = Event::Done { number, outcome };
                     // The queue is gone only when the executor ends.
                     let _ = events.send(Happened { event, brought }).await;
-                    if let Some(server) = server {
-                        task::spawn(forget_source(server));
+                    if let (Some(server), Some(epoch)) = (server, opened) {
+                        task::spawn(tidy_up(server, cluster, epoch));
                     }
                 });
                 self.step = Some((number, task.abort_handle()));
@@ -236,10 +244,16 @@ impl Hands {
                     .map_err(|error| chain(&error));
                 Event::Observed { process, seen }
             }),
-            Action::WriteCanary { process, number } => self.ask(process, async move |server| {
-                let written = server
-                    .write_canary(number, Instant::now() + CANARY_DEADLINE)
-                    .await;
+            Action::WriteCanary {
+                process,
+                number,
+                opened,
+            } => self.ask(process, async move |server| {
+                let deadline = Instant::now() + CANARY_DEADLINE;
+                let written = match opened {
+                    true => server.write_canary(number, deadline).await,
+                    false => server.write_canary_closed(number, deadline).await,
+                };
                 let number = written.map(|()| number).map_err(|error| chain(&error));
                 Event::Canary { process, number }
             }),
@@ -291,7 +305,7 @@ impl Hands {
                 }
             }
             Action::ReadCanary { process } => self.ask(process, async move |server| {
-                let number = server.read_canary().await;
+                let number = server.read_highest_canary().await;
                 let number = number
                     .map(Option::unwrap_or_default)
                     .map_err(|error| chain(&error));
@@ -423,6 +437,18 @@ impl Hands {
     }
 }
 
+/// What a master does when it is open already.
+///
+/// If it ends in between, another master is elected, which then does this for itself: what is missing is seen in what it
+/// has.
+async fn tidy_up(server: Arc<Server>, cluster: Uuid, epoch: Epoch) {
+    forget_source(&server).await;
+    let deadline = Instant::now() + FILL_DEADLINE;
+    if let Err(error) = server.fill_markers(cluster, epoch, deadline).await {
+        warn!(error = %chain(&error), "markers of earlier epochs are missing still; the next master writes them");
+    }
+}
+
 /// A master forgets whom it followed when it is open already: on a busy disk it takes as long as the rest of the promotion,
 /// and only keeps those from wondering who look at its replication status.
 ///
@@ -430,7 +456,7 @@ impl Hands {
 /// is done starts with its replication stopped and with relay logs of which everything is executed, like any
 /// other that followed. What it does next, in a later epoch, is to follow, which throws them away, or to be
 /// master again and come here. So it is not tried again either.
-async fn forget_source(server: Arc<Server>) {
+async fn forget_source(server: &Server) {
     if let Err(error) = server.forget_source().await {
         warn!(error = %chain(&error), "the master before is not forgotten");
     }

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     cluster::{
-        control::{ClusterUser, TaskData},
+        control::{Address, ClusterUser, TaskData},
         gtid::Position,
         id::{DataId, Epoch, MemberId, ProcessId},
         spec::MAX_NODES,
@@ -419,25 +419,29 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         Step::Mark { epoch } => mark(server, context, epoch).await?,
         Step::Open { user, .. } => open(server, &user).await?,
         Step::Follow {
+            epoch,
             host,
             port,
+            history,
             acknowledge,
-            ..
         } => {
             let TaskData { uuid, member, .. } = context.task;
+            let master = Address {
+                host: host.clone(),
+                port,
+            };
+            let marker = server
+                .marker_to_begin_at(&master, &history, epoch, &context.admin)
+                .await?;
             let Credentials { user, password } =
                 replication_account(&context.admin.password, uuid, member);
-            server
-                .follow(
-                    &Source {
-                        host,
-                        port,
-                        user,
-                        password,
-                    },
-                    acknowledge,
-                )
-                .await?;
+            let source = Source {
+                host,
+                port,
+                user,
+                password,
+            };
+            server.follow_from(&source, acknowledge, marker).await?;
         }
         Step::Admit { marker, .. } => admit(server, &marker).await?,
         Step::Halt { refuse_clients, .. } => {

@@ -103,12 +103,14 @@ pub fn birth_sql(
         [
             "DROP DATABASE IF EXISTS test",
             "CREATE DATABASE IF NOT EXISTS cotton",
-            "CREATE TABLE IF NOT EXISTS cotton.marker (epoch BIGINT UNSIGNED PRIMARY KEY) ENGINE = InnoDB",
+            "CREATE TABLE IF NOT EXISTS cotton.marker (epoch BIGINT UNSIGNED PRIMARY KEY, server INT UNSIGNED NOT NULL DEFAULT 0) ENGINE = InnoDB",
             "CREATE TABLE IF NOT EXISTS cotton.canary (id INT PRIMARY KEY, n BIGINT UNSIGNED NOT NULL) ENGINE = InnoDB",
             "FLUSH PRIVILEGES",
         ]
         .map(str::to_owned),
     );
+    // Members ask each other which markers they have: see `remote::marker_up_to`.
+    statements.push(format!("GRANT SELECT ON cotton.marker TO {remote}"));
     statements.join(";\n") + ";\n"
 }
 

@@ -52,8 +52,8 @@ pub struct Dialect {
     pub open_for_administration: &'static str,
     /// Reads one row for each replication account: `user`, and `locked` (0 or 1).
     pub replication_accounts: &'static str,
-    /// Points at a master and starts. The position is what is executed.
-    pub follow: fn(&Source, acknowledge: bool, executed: &Position) -> Vec<String>,
+    /// Points at a master and starts. The position is where that begins, where the server does not know it by itself.
+    pub follow: fn(&Source, acknowledge: bool, position: &Position) -> Vec<String>,
     /// Makes commits wait for so many acknowledgements; 0: for none.
     pub prepare_source: fn(k: u32) -> Vec<String>,
     /// Writes an epoch's marker. All of it is run on one connection.
@@ -90,8 +90,20 @@ pub fn write_canary(number: u64) -> String {
     )
 }
 
-/// Reads the canary, if there ever was one.
+/// The canary of a master that has not opened yet. It has a row of its own, because the other one says that the cluster's
+/// user is there.
+pub fn write_canary_closed(number: u64) -> String {
+    format!(
+        "INSERT INTO cotton.canary (id, n) VALUES (4, {number}) ON DUPLICATE KEY UPDATE n = {number}"
+    )
+}
+
+/// Reads the canary of masters that were open, if there ever was one.
 pub const READ_CANARY: &str = "SELECT n FROM cotton.canary WHERE id = 1";
+
+/// Reads the highest canary, if there ever was one.
+pub const READ_HIGHEST_CANARY: &str =
+    "SELECT n FROM cotton.canary WHERE id IN (1, 4) ORDER BY n DESC LIMIT 1";
 
 /// A commit whose acknowledgement proves that of all before it. It changes its row each time: an update that
 /// changes nothing would not be a transaction.

@@ -11,7 +11,7 @@ use super::{
     election::{self, Verdict},
     explain,
     fence::{self, Fence},
-    fitness::Unfit,
+    fitness::{self, Unfit},
     flapping,
     health::{self, MasterHealth},
     lossy,
@@ -315,8 +315,32 @@ fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> 
     }
 }
 
-/// Waits for the elected member to open; not for ever, if a voter turns out to be a better master.
+/// Since when so many voters follow the elected member and are ready that their acknowledgements would open it. They have
+/// its marker then; one that got it without acknowledging it, or whose acknowledgement was lost, gives none later.
+fn could_open_since(record: &ClusterRecord, view: View<'_>) -> Option<Timestamp> {
+    let mut since: Vec<Timestamp> = fitness::acknowledgers(record, view)
+        .filter_map(|member| view.observed.observation(record, member))
+        .map(|observation| observation.arrived)
+        .collect();
+    since.sort_unstable();
+    let last = (record.voters.k_floor as usize).checked_sub(1)?;
+    since.get(last).copied()
+}
+
+/// Waits for the elected member to open; not for ever, if a voter turns out to be a better master, or if those that were to
+/// acknowledge its marker are all there and it does not open all the same. A commit after the marker usually mends that
+/// (`Action::Prove`); MariaDB takes only one while the marker waits, and that may be lost like the marker's acknowledgement,
+/// or be the canary that has brought a voter back. In another epoch they acknowledge another marker.
 fn watch_opening(next: &mut ClusterRecord, chosen: &Elected, view: View<'_>) -> Awaited {
+    let stuck_at = could_open_since(next, view).map(|since| since.plus(OPENING_PATIENCE));
+    if stuck_at.is_some_and(|at| at <= view.now) {
+        let sentence = format!(
+            "member {} does not open, though the voters that are to acknowledge its first transaction follow it",
+            chosen.member
+        );
+        begin_election(next, Ending::new(Cause::Stuck, sentence), view);
+        return Awaited::default();
+    }
     let better = health::outdone(next, chosen, view.observed);
     let patience = chosen.since.plus(OPENING_PATIENCE);
     match better {
@@ -329,7 +353,7 @@ fn watch_opening(next: &mut ClusterRecord, chosen: &Elected, view: View<'_>) -> 
                 "member {} becomes master in epoch {}: {} other voters must acknowledge its first transaction",
                 chosen.member, next.epoch, next.voters.k_floor
             ),
-            until: better.map(|_| patience),
+            until: better.map(|_| patience).into_iter().chain(stuck_at).min(),
             blocked: true,
         },
     }

@@ -300,13 +300,15 @@ fn leaves(record: &ClusterRecord, leaving: MemberId) -> bool {
 /// A voter whose data was lost counts again when it has executed a canary that was begun after the
 /// loss was seen: everything that it may ever have acknowledged lies before that canary in the
 /// master's history, so it has all of it again.
+///
+/// Whether the master has opened does not matter. Before, nothing is acknowledged in its epoch, its marker and so the
+/// canary lie behind all that was acknowledged in earlier ones, and it may be waiting for just this voter.
 fn rejoin(next: &mut ClusterRecord, member: MemberId, data: DataId, report: &Report, rules: Rules) {
     if !rules.holds(Rule::RejoinsAfterCanary) {
         return transitions::admit(next, member, data);
     }
     let follows =
         matches!(report.state, MemberState::Following { epoch, .. } if epoch == next.epoch);
-    let opened = next.elected().is_some_and(|elected| elected.opened);
     let asked_for = next
         .rejoining
         .get(&member)
@@ -315,7 +317,7 @@ fn rejoin(next: &mut ClusterRecord, member: MemberId, data: DataId, report: &Rep
         Some(canary) if follows && report.canary >= canary => {
             transitions::admit(next, member, data);
         }
-        None if follows && opened => {
+        None if follows => {
             next.canary += 1;
             next.rejoining.insert(
                 member,

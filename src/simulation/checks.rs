@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::{
-    history::TransactionId,
+    history::{Kind, TransactionId},
     mysqld::{Data, Process},
     setup::Weather,
     world::{SECOND, World, note},
@@ -273,12 +273,15 @@ impl World {
     /// something that the best of them lacks that there are not enough left to acknowledge, and nothing may be set aside
     /// before that (`docs/design/simulation.md`, "What is not demanded").
     pub fn can_recover(&self) -> bool {
+        self.hopeless().is_none()
+    }
+
+    /// Why progress cannot be demanded.
+    pub fn hopeless(&self) -> Option<&'static str> {
         if self.history.deleted {
-            return true;
+            return None;
         }
-        let Some((record, _)) = &self.zookeeper.record else {
-            return true;
-        };
+        let (record, _) = self.zookeeper.record.as_ref()?;
         let voters = &record.voters;
         let alive = self.executors.iter().filter(|executor| executor.alive);
         let mut left: Vec<&Data> = Vec::new();
@@ -290,7 +293,16 @@ impl World {
             left.extend(data.rev().find(|data| is_voter && votes(data)));
         }
         if record.spec.durability == Durability::Async {
-            return !left.is_empty();
+            return left.is_empty().then_some("no voter has kept its data");
+        }
+        if left.len() < voters.quorum() {
+            let master = self.history.opened.last();
+            let has_master =
+                |data: &&Data| master.is_some_and(|(_, m)| self.data[*m].id == data.id);
+            return Some(match left.iter().any(has_master) {
+                true => "too few voters have kept their data, the last master among them",
+                false => "too few voters have kept their data, and the last master has not",
+            });
         }
         let held = |data: &Data| self.held_by(data);
         let better = |a: &&&Data, b: &&&Data| {
@@ -298,15 +310,18 @@ impl World {
             let marker = |position: &Position| position.highest_marker(record.uuid);
             Position::more_complete(&a, &b, record.uuid).unwrap_or(marker(&a).cmp(&marker(&b)))
         };
-        let Some(best) = left.iter().max_by(better) else {
-            return false;
-        };
+        let best = left.iter().max_by(better)?;
         let agrees = |data: &&&Data| {
-            let all = data.binlog.iter().chain(&data.relay);
-            all.into_iter().all(|id| best.has.contains(*id))
+            let mut all = data.binlog.iter().chain(&data.relay);
+            all.all(|id| best.has.contains(*id) || self.is_marker(*id))
         };
         let agree = left.iter().filter(agrees).count();
-        left.len() >= voters.quorum() && agree > voters.k_floor as usize
+        (agree <= voters.k_floor as usize).then_some("too many voters hold what the best one lacks")
+    }
+
+    /// Markers that were never acknowledged stay where they are.
+    fn is_marker(&self, id: TransactionId) -> bool {
+        matches!(self.history.transactions[id].kind, Kind::Marker(_))
     }
 
     /// What is still missing to a healthy cluster, if anything.
@@ -377,7 +392,7 @@ impl World {
                 .binlog
                 .iter()
                 .copied()
-                .find(|id| !self.data[master].has.contains(*id));
+                .find(|id| !self.data[master].has.contains(*id) && !self.is_marker(*id));
             if let Some(id) = extra {
                 let member = it.member;
                 return self.wrong(|| {

@@ -271,7 +271,9 @@ impl World {
                 }
             }
             Action::Observe { process } => self.look(executor, process),
-            Action::WriteCanary { process, number } => {
+            Action::WriteCanary {
+                process, number, ..
+            } => {
                 let Some(index) = self.process_with(executor, process) else {
                     return;
                 };

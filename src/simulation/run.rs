@@ -1,6 +1,7 @@
 //! Playing histories: one, many on all cores, and the tests.
 
 use std::{
+    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
@@ -24,7 +25,8 @@ pub struct Ending {
     pub faults: u32,
     pub acknowledged: usize,
     pub epochs: usize,
-    pub recoverable: bool,
+    /// Why progress could not be demanded.
+    pub hopeless: Option<&'static str>,
     pub lasted: u64,
 }
 
@@ -48,29 +50,29 @@ pub fn play_in(seed: u64, setup: Setup, bend: Bend, traced: bool) -> Ending {
     }
     world.run_until(world.setup.faults_for);
     let calm_since = world.now;
-    let mut recoverable = true;
+    let mut hopeless = None;
     if world.violation.is_none() {
         world.faults_end();
-        recoverable = recover(&mut world, calm_since);
+        hopeless = recover(&mut world, calm_since);
     }
     Ending {
         events: world.events,
         faults: world.faults,
         acknowledged: world.history.acknowledged.len(),
         epochs: world.history.opened.len(),
-        recoverable,
+        hopeless,
         lasted: world.now,
         trace: world.trace.unwrap_or_default(),
         violation: world.violation,
     }
 }
 
-/// Waits until everything is well. Returns whether that could be demanded.
-fn recover(world: &mut World, calm_since: u64) -> bool {
+/// Waits until everything is well. Returns why that could not be demanded, if so.
+fn recover(world: &mut World, calm_since: u64) -> Option<&'static str> {
     loop {
         world.run_until(world.now + SECOND);
         if world.violation.is_some() {
-            return true;
+            return None;
         }
         let Some(unfinished) = world.unfinished(calm_since) else {
             break;
@@ -81,14 +83,14 @@ fn recover(world: &mut World, calm_since: u64) -> bool {
             if world.can_recover() {
                 world.wrong(|| format!("no progress: {unfinished}"));
             }
-            return world.can_recover();
+            return world.hopeless();
         }
     }
     world.run_until(world.now + 2 * SECOND);
     if world.violation.is_none() {
         world.check_the_end();
     }
-    true
+    None
 }
 
 fn fails(seed: u64, bend: Bend, ending: &Ending) -> String {
@@ -172,8 +174,15 @@ fn many_seeds() {
         sum(|e| e.acknowledged as u64),
         sum(|e| e.epochs as u64),
         sum(|e| e.events),
-        sum(|e| u64::from(!e.recoverable)),
+        sum(|e| u64::from(e.hopeless.is_some())),
     );
+    let mut causes: BTreeMap<&str, u32> = BTreeMap::new();
+    for cause in endings.iter().filter_map(|(_, ending)| ending.hopeless) {
+        *causes.entry(cause).or_default() += 1;
+    }
+    for (cause, times) in causes {
+        println!("could not recover {times} times: {cause}");
+    }
     let failed = endings.iter().filter(|(_, e)| e.violation.is_some());
     let failed = failed.count();
     assert!(

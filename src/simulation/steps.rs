@@ -435,6 +435,10 @@ impl World {
             None => self.statement(executor, number, move |world, process| {
                 world.processes[process].admitted = true;
                 world.master_has_opened(executor, process);
+                let step = world.executors[executor].step.as_ref();
+                if let Some(epoch) = step.and_then(|step| step.step.epoch()) {
+                    world.fill_markers(process, epoch);
+                }
                 world.step_ends(executor, number, Ok(Outcome::Finished));
             }),
         }

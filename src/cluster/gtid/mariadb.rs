@@ -75,6 +75,13 @@ impl GtidList {
         Self(own.map(|(domain, last)| (*domain, *last)).collect())
     }
 
+    /// All domains but one.
+    pub fn without(&self, domain: u32) -> Self {
+        let mut rest = self.clone();
+        rest.0.remove(&domain);
+        rest
+    }
+
     /// The part of it in the domains that `other` has.
     pub fn in_domains_of(&self, other: &Self) -> Self {
         let shared = self

@@ -86,6 +86,32 @@ impl GtidSet {
         Self(rest.collect())
     }
 
+    /// The transactions that do not carry this uuid without a tag.
+    pub fn without(&self, uuid: Uuid) -> Self {
+        let carries = |source: &Source| source.uuid == uuid && source.tag.is_empty();
+        let rest = self.0.iter().filter(|(source, _)| !carries(source));
+        Self(
+            rest.map(|(s, ranges)| (s.clone(), ranges.clone()))
+                .collect(),
+        )
+    }
+
+    /// The numbers below `limit` that no transaction with this uuid and no tag has.
+    pub fn holes_of(&self, uuid: Uuid, limit: u64) -> Vec<u64> {
+        let source = Source {
+            uuid,
+            tag: String::new(),
+        };
+        let taken = self.0.get(&source).map_or(&[][..], Vec::as_slice);
+        let all = [(1, limit.saturating_sub(1).max(1))];
+        let below = if limit > 1 { &all[..] } else { &[] };
+        let holes = ranges_minus(below, taken);
+        holes
+            .into_iter()
+            .flat_map(|(first, last)| first..=last)
+            .collect()
+    }
+
     /// The greatest number of the transactions that carry this uuid and no tag; 0 if there is none.
     pub fn highest_of(&self, uuid: Uuid) -> u64 {
         let source = Source {
@@ -311,6 +337,13 @@ mod tests {
             prop_assert_eq!(set_a.minus(&set_b), set(&text_of(&(&a - &b))));
             let highest = a.iter().filter(|(uuid, tag, _)| (*uuid, *tag) == (0, 0)).map(|(_, _, n)| *n).max();
             prop_assert_eq!(set_a.highest_of(A.parse().unwrap()), highest.unwrap_or(0));
+            let uuid = A.parse().unwrap();
+            let of_a = |(uuid, tag, _): &&(u8, u8, u64)| (*uuid, *tag) == (0, 0);
+            let others: Model = a.iter().filter(|one| !of_a(one)).copied().collect();
+            prop_assert_eq!(set_a.without(uuid), set(&text_of(&others)));
+            let holes: Vec<u64> = (1..9).filter(|n| !a.contains(&(0, 0, *n))).collect();
+            prop_assert_eq!(set_a.holes_of(uuid, 9), holes);
+            prop_assert_eq!(set_a.holes_of(uuid, 1), Vec::<u64>::new());
             prop_assert_eq!(set(&set_a.to_string()), set_a);
         }
 

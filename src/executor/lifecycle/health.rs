@@ -411,6 +411,13 @@ pub(super) fn release(state: &State, process: ProcessId, now: Timestamp, plan: &
     }
 }
 
+/// Whether the epoch's marker is in the binlog and is not acknowledged.
+pub(super) fn marker_waits(state: &State) -> bool {
+    let lane = state.lane.as_ref();
+    lane.is_some_and(|lane| matches!(lane.step, Step::Mark { .. }))
+        && state.look.stuck >= PROVE_AFTER
+}
+
 /// Whether something that is done every so often is due; else the plan is made again when it is.
 pub(super) fn is_due(
     last: Option<Timestamp>,

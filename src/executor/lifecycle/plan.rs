@@ -305,6 +305,9 @@ fn fence(state: &State) -> Option<&'static str> {
 
 /// Writes the canary that the goal asks for, as master; reads it, as a member that has to get all of its
 /// data again before it may vote.
+///
+/// A master whose marker waits for the acknowledgement of just such a member writes it before it opens. It comes after the
+/// marker all the same, and after everything that was ever acknowledged; nothing is acknowledged in its epoch yet.
 fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     let Some(goal) = state.promised_goal() else {
         return;
@@ -315,13 +318,15 @@ fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     let again_at = state.canary.last.map(|last| last.plus(READ_CANARY_EVERY));
     let due = again_at.is_none_or(|at| at <= now);
     match state.role {
-        Role::Master(epoch) if epoch == goal.epoch => {
+        Role::Prepared(_) if !health::marker_waits(state) => {}
+        Role::Master(epoch) | Role::Prepared(epoch) if epoch == goal.epoch => {
             if state.terms.terms.as_ref() != Some(&terms(state, goal)) {
                 // It proves something about the terms that the goal names with it.
             } else if due {
                 plan.actions.push(Action::WriteCanary {
                     process,
                     number: goal.canary,
+                    opened: matches!(state.role, Role::Master(_)),
                 });
             } else if let Some(at) = again_at {
                 plan.wake(at);

@@ -6,6 +6,8 @@
 //!                                       \--> replay                      failed: the next donor; three times: replay
 //! ```
 //!
+//! A voter that lost its data and that an unopened master may be waiting for is an exception: see [`next`].
+//!
 //! The member runs on an empty data directory while the copy is made into a new one, so that a copy that is cut off
 //! leaves nothing but a directory that nobody uses. The copy is a new data directory like any other: it has an
 //! incarnation of its own, which does not vote until the canary has come by, and what it holds is compared
@@ -34,7 +36,7 @@ use crate::{
 /// milliseconds; one that is not there at all must not keep a member from following.
 const DONOR_NAMED_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long a member that holds nothing and does not vote waits for a master to open. One that opens does so in
+/// How long a member that holds nothing and may not acknowledge waits for a master to open. One that opens does so in
 /// milliseconds. One that does not may be waiting for just this member to follow, become a voter and acknowledge: the
 /// others are gone.
 const MASTER_OPENS_WITHIN: Duration = Duration::from_secs(30);
@@ -79,6 +81,10 @@ pub(super) enum Next<'a> {
 ///
 /// A member that holds nothing has nothing to lose, so that it may change its data directory at any time; but until
 /// the master has opened, its acknowledgement may be what the master waits for, if it votes.
+///
+/// If it votes with other data than this, it may not acknowledge, and a master that has nobody else cannot open, so
+/// that nobody is named to copy from. So after a while it follows all the same, without acknowledging: what it receives
+/// takes it back into the vote. It gives nothing up for that, and the copy that it did not get was only to be faster.
 pub(super) fn next<'a>(
     state: &State,
     goal: &'a Goal,
@@ -113,11 +119,10 @@ pub(super) fn next<'a>(
     }
 }
 
-/// Until when a member waits for the master to open; `None`: for as long as it takes. A voter whose data was lost
-/// cannot help, and neither can one to which the master does not send its first binlogs.
+/// Until when a member waits for the master to open; `None`: for as long as it takes. One to which the master does not send
+/// its first binlogs cannot help.
 fn await_master(state: &State, goal: &Goal, now: Timestamp) -> Option<Timestamp> {
-    let helps = !goal.voters.members.contains_key(&state.task.member)
-        && state.rebuild.refused != Some(goal.epoch);
+    let helps = state.rebuild.refused != Some(goal.epoch);
     let since = state.rebuild.empty_since.unwrap_or(now);
     helps.then(|| since.plus(MASTER_OPENS_WITHIN))
 }

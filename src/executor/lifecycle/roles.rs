@@ -102,6 +102,7 @@ pub(super) fn follow(state: &State, goal: &Goal, master: &MasterGoal, plan: &mut
                 epoch,
                 host: master.host.clone(),
                 port: master.port,
+                history: master.history.clone(),
                 acknowledge: may_acknowledge(state, goal),
             };
             plan.begin(state, step, "another member is master");

@@ -436,6 +436,7 @@ fn text(action: &Action) -> Option<String> {
                 host,
                 port,
                 acknowledge,
+                history: _,
             } => {
                 format!("follow {host}:{port} {epoch} acknowledge={acknowledge}")
             }
@@ -448,7 +449,10 @@ fn text(action: &Action) -> Option<String> {
         Action::Abandon { .. } => "abandon".into(),
         Action::Kill { process } => format!("KILL {}", process.0.as_u128()),
         Action::Terminate { process } => format!("TERM {}", process.0.as_u128()),
-        Action::WriteCanary { number, .. } => format!("write canary {number}"),
+        Action::WriteCanary { number, opened, .. } => match opened {
+            true => format!("write canary {number}"),
+            false => format!("write canary {number} closed"),
+        },
         Action::SetTerms { terms, .. } => format!(
             "set terms {} k={} barred={:?}",
             terms.number,

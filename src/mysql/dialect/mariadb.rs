@@ -56,7 +56,7 @@ pub static DIALECT: Dialect = Dialect {
     wait: |position, seconds| format!("SELECT MASTER_GTID_WAIT('{position}', {seconds})"),
 };
 
-fn follow(source: &Source, acknowledge: bool, executed: &Position) -> Vec<String> {
+fn follow(source: &Source, acknowledge: bool, position: &Position) -> Vec<String> {
     let Source {
         host,
         port,
@@ -65,8 +65,12 @@ fn follow(source: &Source, acknowledge: bool, executed: &Position) -> Vec<String
     } = source;
     let on = if acknowledge { "ON" } else { "OFF" };
     vec![
-        // A former master's own transactions stand in its binlog only; replication begins at gtid_slave_pos.
-        format!("SET GLOBAL gtid_slave_pos = '{executed}'"),
+        // A former master's own transactions stand in its binlog only; replication begins at gtid_slave_pos. Strict mode
+        // refuses to begin before a marker that this server wrote itself, which is what a marker without acknowledgement
+        // takes (tried).
+        "SET GLOBAL gtid_strict_mode = OFF".to_owned(),
+        format!("SET GLOBAL gtid_slave_pos = '{position}'"),
+        "SET GLOBAL gtid_strict_mode = ON".to_owned(),
         // A stopping receiver asks its master to end the connection, and waits that long for a dead one.
         "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1".to_owned(),
         // The receiver reads this when it starts and at no other time.
@@ -96,12 +100,12 @@ fn prepare_source(k: u32) -> Vec<String> {
     ]
 }
 
-/// A row in the markers' own domain, whose sequence number is the epoch.
+/// A row in the markers' own domain, whose sequence number is the epoch. It names the whole GTID for those who follow later.
 fn marker(_cluster: Uuid, epoch: Epoch) -> Vec<String> {
     vec![
         // One by one: the number is compared with the session's domain when it is set.
         format!("SET SESSION gtid_domain_id = {MARKER_DOMAIN}"),
         format!("SET SESSION gtid_seq_no = {epoch}"),
-        format!("INSERT INTO cotton.marker (epoch) VALUES ({epoch})"),
+        format!("INSERT INTO cotton.marker (epoch, server) VALUES ({epoch}, @@GLOBAL.server_id)"),
     ]
 }

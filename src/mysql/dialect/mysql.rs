@@ -52,7 +52,7 @@ pub static DIALECT: Dialect = Dialect {
     wait: |position, seconds| format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{position}', {seconds})"),
 };
 
-fn follow(source: &Source, acknowledge: bool, _executed: &Position) -> Vec<String> {
+fn follow(source: &Source, acknowledge: bool, _position: &Position) -> Vec<String> {
     let Source {
         host,
         port,

@@ -9,17 +9,19 @@ use std::{sync::PoisonError, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Server, Source, Status};
+use super::{Credentials, Server, Source, Status};
 use crate::{
     cluster::{
+        control::Address,
         flavour::Flavour,
-        gtid::{GtidList, Position},
+        gtid::{GtidList, MARKER_DOMAIN, Position},
+        id::Epoch,
     },
     mysql::{
         connections::{STATEMENT_TIMEOUT, error_number},
         error::Error,
         relay_log::{Contents, Place, Scanner},
-        sql,
+        remote, sql,
     },
 };
 
@@ -36,6 +38,9 @@ const ERROR_WHEN_EXECUTING: u16 = 1220;
 
 /// Between two looks at an applier that is ending, which takes milliseconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// How long a master may take to say which markers it has. It takes milliseconds.
+const MASTER_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// `ER_NO_SUCH_THREAD`.
 const NO_SUCH_THREAD: u16 = 1094;
@@ -126,13 +131,64 @@ impl Server {
     /// # Errors
     /// [`Error::Unapplied`] while anything received is not executed; the receiver is stopped then.
     pub async fn follow(&self, source: &Source, acknowledge: bool) -> Result<(), Error> {
+        self.follow_from(source, acknowledge, None).await
+    }
+
+    /// The same from another marker on than the last one that is executed (MariaDB): see [`Server::marker_to_begin_at`].
+    ///
+    /// # Errors
+    /// As for [`Server::follow`].
+    pub async fn follow_from(
+        &self,
+        source: &Source,
+        acknowledge: bool,
+        marker: Option<GtidList>,
+    ) -> Result<(), Error> {
         const OPERATION: &str = "follow a master";
         let executed = self.stop_with_all_executed(OPERATION).await?;
-        for statement in (self.dialect.follow)(source, acknowledge, &executed) {
+        let position = match (executed, marker) {
+            (Position::Mariadb(list), Some(marker)) => {
+                Position::Mariadb(list.without(MARKER_DOMAIN).union(&marker))
+            }
+            (executed, _) => executed,
+        };
+        for statement in (self.dialect.follow)(source, acknowledge, &position) {
             self.forget_files();
             self.connections.execute(OPERATION, statement).await?;
         }
         Ok(())
+    }
+
+    /// Which marker this server begins behind when it follows a master, if not behind its own last one. MariaDB only.
+    ///
+    /// A master sends nothing to a server whose last marker it does not have: one of an epoch whose master died before
+    /// anybody acknowledged it. Such a server begins behind the last marker up to its own that the *master* has. Whatever
+    /// it has already does not come again, and in its binlog the numbers still grow. It says of itself as before
+    /// that it holds its own last marker, which stands in its binlog.
+    ///
+    /// # Errors
+    /// When the master, which is asked, does not answer.
+    pub async fn marker_to_begin_at(
+        &self,
+        master: &Address,
+        history: &Position,
+        epoch: Epoch,
+        credentials: &Credentials,
+    ) -> Result<Option<GtidList>, Error> {
+        let (Position::Mariadb(held), Position::Mariadb(history)) =
+            (self.executed().await?, history)
+        else {
+            return Ok(None);
+        };
+        let last = |list: &GtidList| (list.sequence(MARKER_DOMAIN), list.server(MARKER_DOMAIN));
+        let own = held.sequence(MARKER_DOMAIN);
+        // Without any marker it begins at the first; the epoch's own, and the one before it, the master has.
+        if own == 0 || own >= epoch.0 || last(&held) == last(history) {
+            return Ok(None);
+        }
+        let found = remote::marker_up_to(own, master, credentials, MASTER_ANSWERS_WITHIN).await?;
+        let marker = |(epoch, server)| GtidList::one(MARKER_DOMAIN, server, epoch);
+        Ok(Some(found.map_or_else(GtidList::new, marker)))
     }
 
     /// Follows nobody any more, and still knows whom it followed: [`Server::forget_source`] can come later.

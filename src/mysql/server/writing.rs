@@ -5,9 +5,11 @@ use uuid::Uuid;
 
 use super::Server;
 use crate::{
-    cluster::{flavour::Flavour, id::Epoch},
+    cluster::{flavour::Flavour, gtid::Position, id::Epoch},
     mysql::{
-        dialect::{READ_CANARY, WRITE_PROOF, write_canary},
+        dialect::{
+            READ_CANARY, READ_HIGHEST_CANARY, WRITE_PROOF, write_canary, write_canary_closed,
+        },
         error::Error,
     },
 };
@@ -62,6 +64,34 @@ impl Server {
         Ok(())
     }
 
+    /// MySQL: writes the markers of earlier epochs that this server has not. Their masters died before anybody acknowledged
+    /// them, and whoever has one has it in its binlog alone: as master it could send nothing any more to those who lack
+    /// it, once that binlog was purged. With these everybody has all. To be called when the epoch's own marker is
+    /// written, which must be the first of them to reach anybody. Doing it again completes it.
+    ///
+    /// MariaDB's numbers only grow, and need not be complete.
+    ///
+    /// # Errors
+    /// Failing statements; [`Error::TimedOut`] at the deadline.
+    pub async fn fill_markers(
+        &self,
+        cluster: Uuid,
+        epoch: Epoch,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        const OPERATION: &str = "fill in the markers of earlier epochs";
+        let Position::Mysql(executed) = self.executed().await? else {
+            return Ok(());
+        };
+        for hole in executed.holes_of(cluster, epoch.0) {
+            let mut own = self.connections.own(OPERATION).await?;
+            for statement in (self.dialect.marker)(cluster, Epoch(hole)) {
+                own.execute_until(deadline, statement).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Commits something, the acknowledgement of which releases all commits before it that wait for theirs: one can
     /// get lost with a connection, and then only a later one helps. Possible while the server is closed.
     ///
@@ -80,7 +110,32 @@ impl Server {
             .await
     }
 
-    /// The last canary that was executed here.
+    /// The same before the server has opened, when the epoch's marker waits for its acknowledgement.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] at the deadline: nobody acknowledges.
+    pub async fn write_canary_closed(&self, number: u64, deadline: Instant) -> Result<(), Error> {
+        const OPERATION: &str = "write a canary before opening";
+        self.connections
+            .execute(OPERATION, self.dialect.open_for_administration)
+            .await?;
+        self.commit(OPERATION, write_canary_closed(number), deadline)
+            .await
+    }
+
+    /// The highest canary that was executed here, whether its master was open or not.
+    pub async fn read_highest_canary(&self) -> Result<Option<u64>, Error> {
+        const OPERATION: &str = "read the highest canary";
+        let rows = self
+            .connections
+            .rows(OPERATION, READ_HIGHEST_CANARY)
+            .await?;
+        rows.first()
+            .map(|row| row.number(OPERATION, "n"))
+            .transpose()
+    }
+
+    /// The last canary of an open master that was executed here.
     pub async fn read_canary(&self) -> Result<Option<u64>, Error> {
         const OPERATION: &str = "read the canary";
         let rows = self.connections.rows(OPERATION, READ_CANARY).await?;

@@ -131,3 +131,27 @@ fn an_elected_member_gets_its_time_to_open() {
         "its marker is the highest"
     );
 }
+
+/// Goal: a master that gets no acknowledgement of its marker though everybody follows, because that got lost, gets another
+/// epoch for it; and nobody is in a hurry. Method: the marker's acknowledgement never comes in one epoch.
+#[test]
+fn a_master_that_nobody_can_acknowledge_any_more_is_elected_anew() {
+    let mut world = World::running(3, Durability::Majority);
+    for member in [0, 1, 2] {
+        world.instance(member).unheard_in = Some(Epoch(2));
+    }
+    world.instance(0).process = None;
+    world.converge();
+    world.pass(Duration::from_millis(9_900));
+    assert_eq!(world.record().epoch, Epoch(2), "it may still open");
+    assert_eq!(world.record().published.master, None);
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.record().epoch, Epoch(3));
+    let back = world.process();
+    world.instance(0).process = Some(back);
+    world.converge();
+    world.pass(Duration::from_secs(20));
+    world.converge();
+    assert!(world.record().published.master.is_some());
+    assert_eq!(world.record().epoch, Epoch(3));
+}

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use super::world::{World, name, spec};
 use crate::{
-    cluster::{id::MemberId, view::ClusterState, voters::Durability},
+    cluster::{
+        id::{Epoch, MemberId},
+        view::ClusterState,
+        voters::Durability,
+    },
     scheduler::{event::TaskState, report::view},
 };
 
@@ -75,4 +79,76 @@ fn a_lost_single_node_is_not_replaced_by_an_empty_one() {
     world.converge();
     world.pass(Duration::from_secs(600));
     assert_eq!(world.record().published.master, None);
+}
+
+/// Goal: two voters, one of which lost its data while the server of the other one was restarted: the master needs the
+/// acknowledgement of a voter that may not give any before it has a canary. Method: the scheduler is replaced
+/// after each of the records that it stores.
+#[test]
+fn a_voter_that_lost_its_data_votes_again_before_the_master_has_opened() {
+    for cut in std::iter::once(None).chain((0..12).map(Some)) {
+        let mut world = World::running(2, Durability::Majority);
+        world.converge();
+        let lost = world.task_of(1);
+        let old = world.instance(1).data;
+        world.cut_after = cut;
+        world.instances.remove(&lost);
+        let restarted = world.process();
+        world.instance(0).process = Some(restarted);
+        world.task(&lost, TaskState::Failed);
+        world.settle();
+        world.converge();
+        let data = world.instance(1).data;
+        let record = world.record();
+        assert_ne!(data, old);
+        assert_eq!(record.voters.members[&MemberId(1)], Some(data), "{cut:?}");
+        assert_eq!(record.published.master, Some(MemberId(0)), "{cut:?}");
+        assert_eq!(record.epoch, Epoch(2), "{cut:?}: one election and no more");
+        assert!(record.canary >= 1, "{cut:?}");
+    }
+}
+
+/// Goal: an ACCEPT that got lost gives its offer back, which nobody else does. Method: a launch that the master
+/// never hears of.
+#[test]
+fn the_offer_of_a_launch_that_got_lost_is_given_back() {
+    let mut world = World::new(1);
+    world.lose_launches = true;
+    world.create(spec(1, Durability::Async));
+    let lost = world.task_of(0);
+    let [offer] = &world.lost_offers[..] else {
+        panic!("one launch: {:?}", world.lost_offers);
+    };
+    let offer = offer.clone();
+    world.lose_launches = false;
+    world.pass(Duration::from_millis(59_900));
+    assert!(!world.declined.contains(&offer));
+    world.pass(Duration::from_millis(100));
+    let given_back = |world: &World| world.declined.iter().filter(|o| **o == offer).count();
+    assert_eq!(given_back(&world), 1);
+    world.pass(Duration::from_secs(60));
+    assert_eq!(given_back(&world), 1, "once");
+    world.task(&lost, TaskState::Unknown);
+    world.offer();
+    world.settle();
+    assert_ne!(world.task_of(0), lost);
+    // One that was answered was used.
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.lost_offers.len(), 1);
+}
+
+#[test]
+fn offers_are_asked_for_only_when_that_changes() {
+    let mut world = World::running(3, Durability::Majority);
+    let before = world.offers_asked_for;
+    world.instance(0).process = None;
+    world.converge();
+    assert_eq!(world.record().epoch, Epoch(2));
+    assert_eq!(world.offers_asked_for, before);
+    let lost = world.task_of(1);
+    world.instances.remove(&lost);
+    world.task(&lost, TaskState::Failed);
+    world.settle();
+    assert_ne!(world.task_of(1), lost);
+    assert_eq!(world.offers_asked_for, before + 2, "and not any more");
 }

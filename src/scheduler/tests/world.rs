@@ -55,6 +55,8 @@ pub struct Instance {
     pub lag_seconds: u64,
     /// What it holds is not in the history of who is elected.
     pub quarantined: bool,
+    /// As master it gets no acknowledgement in this epoch, whoever follows.
+    pub unheard_in: Option<Epoch>,
 }
 
 pub struct World {
@@ -68,6 +70,14 @@ pub struct World {
     flavour: Flavour,
     /// How many voters there were in each record that was stored, and how many acknowledgements elections counted with.
     pub voters_stored: Vec<(usize, u32)>,
+    /// Mesos never hears of launches.
+    pub lose_launches: bool,
+    /// The offers of those.
+    pub lost_offers: Vec<String>,
+    /// The offers that were given back.
+    pub declined: Vec<String>,
+    /// How often offers were asked for, or not to come any more.
+    pub offers_asked_for: u32,
     agents: u32,
     offers_made: u32,
     ids: u128,
@@ -116,6 +126,10 @@ impl World {
             replies: Vec::new(),
             flavour: Flavour::Mariadb,
             voters_stored: Vec::new(),
+            lose_launches: false,
+            lost_offers: Vec::new(),
+            declined: Vec::new(),
+            offers_asked_for: 0,
             agents,
             offers_made: 0,
             ids: 0,
@@ -207,6 +221,10 @@ impl World {
                 self.records.remove(&cluster);
                 self.state.apply(Event::Removed { cluster }, self.now);
             }
+            Action::Launch(launches) if self.lose_launches => {
+                let offers = launches.into_iter().map(|launch| launch.offer.id);
+                self.lost_offers.extend(offers);
+            }
             Action::Launch(launches) => {
                 for launch in launches {
                     let record = &self.records[&name()].0;
@@ -222,6 +240,7 @@ impl World {
                         broken: false,
                         lag_seconds: 0,
                         quarantined: false,
+                        unheard_in: None,
                     };
                     self.instances.insert(launch.task.task_id.clone(), instance);
                     self.task(&launch.task.task_id, TaskState::Running);
@@ -232,9 +251,13 @@ impl World {
                 self.killed.insert(task_id.clone());
                 self.task(&task_id, TaskState::Killed);
             }
-            Action::Revive => self.offer(),
-            Action::Decline { refuse_seconds, .. } => assert!(refuse_seconds >= 1.0),
-            Action::Suppress | Action::Reconcile { .. } => {}
+            Action::Revive => {
+                self.offers_asked_for += 1;
+                self.offer();
+            }
+            Action::Decline { offers, .. } => self.declined.extend(offers),
+            Action::Suppress => self.offers_asked_for += 1,
+            Action::Reconcile { .. } => {}
             Action::Reply(_, reply) => self.replies.push(reply),
         }
     }
@@ -406,7 +429,8 @@ impl World {
             (GoalPhase::Elected(master), Some(process)) if master.member == instance.member => {
                 if master.process == process && master.data == instance.data {
                     let others = able.iter().filter(|other| **other != master.member);
-                    let acknowledged = others.count() as u32 >= goal.acknowledgements();
+                    let acknowledged = others.count() as u32 >= goal.acknowledgements()
+                        && instance.unheard_in != Some(goal.epoch);
                     terms = Some(goal.terms.clone());
                     canary = if acknowledged { goal.canary } else { 0 };
                     MemberState::Master {

@@ -33,6 +33,24 @@ impl World {
         }
     }
 
+    /// MySQL: writes the markers of earlier epochs that the master has not. Those that others have are the same
+    /// transactions.
+    pub fn fill_markers(&mut self, process: usize, epoch: Epoch) {
+        let Position::Mysql(executed) = &self.processes[process].executed else {
+            return;
+        };
+        for hole in executed.holes_of(self.history.cluster, epoch.0) {
+            let kind = Kind::Marker(Epoch(hole));
+            let mut known = self.history.transactions.iter();
+            match known.position(|transaction| transaction.kind == kind) {
+                Some(id) => self.commit_as(process, id, Waiter::Nobody),
+                None => {
+                    self.commit(process, kind, Waiter::Nobody);
+                }
+            }
+        }
+    }
+
     /// Commits something: into the binlog, onto the disk, to the replicas, and when `k` of them have it, done.
     pub fn commit(&mut self, process: usize, kind: Kind, waiter: Waiter) -> TransactionId {
         let transaction = self.name_transaction(process, kind);
@@ -43,6 +61,11 @@ impl World {
             transaction.gtid
         );
         self.history.transactions.push(transaction);
+        self.commit_as(process, id, waiter);
+        id
+    }
+
+    fn commit_as(&mut self, process: usize, id: TransactionId, waiter: Waiter) {
         let index = self.log(process, id);
         let it = &mut self.processes[process];
         it.waiting.push_back(Waiting { index, waiter });
@@ -51,7 +74,6 @@ impl World {
         self.after_on_process(delay, process, move |world| {
             world.binlog_synced(process, index)
         });
-        id
     }
 
     /// Puts a transaction into the binlog.
@@ -113,6 +135,7 @@ impl World {
                 self.acknowledge(process, index);
                 self.tell_client(self.processes[process].host, client, attempt, true);
             }
+            Waiter::Nobody => {}
             Waiter::Step { executor, number } => self.step_committed(executor, number),
             Waiter::Canary { executor, number } => {
                 self.canary_written(executor, process, number);

@@ -119,6 +119,7 @@ pub struct Waiting {
 /// Who made a commit.
 #[derive(Debug, Clone, Copy)]
 pub enum Waiter {
+    Nobody,
     Client { client: usize, attempt: u64 },
     Step { executor: usize, number: u64 },
     Canary { executor: usize, number: u64 },

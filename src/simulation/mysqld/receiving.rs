@@ -110,11 +110,11 @@ impl World {
                     .any(|id| !master.has.contains(*id))
                     .then(|| "the replica has more GTIDs than the master has".to_owned())
             }
-            // In each domain, where the replica stands must be in the master's binlog.
-            Flavour::Mariadb => DOMAINS
-                .into_iter()
-                .filter_map(|domain| data.last_of(domain, transactions))
-                .any(|last| !master.has.contains(last))
+            // Where the replica stands must be in the master's binlog. The step has looked for such a place in the
+            // markers' domain (`Server::marker_to_begin_at`).
+            Flavour::Mariadb => data
+                .last_of(DATA_DOMAIN, transactions)
+                .is_some_and(|last| !master.has.contains(last))
                 .then(|| "the replica's position is not in the master's binlog".to_owned()),
         }
     }

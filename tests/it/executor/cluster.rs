@@ -369,3 +369,152 @@ async fn a_master_of_a_majority_is_killed_without_a_graceful_end() {
     assert!(!log.contains("Normal shutdown"), "{log}");
     drop(world);
 }
+
+/// Goal: a member that was elected and died before anybody acknowledged its marker follows the next master with the data
+/// that it has, and can be master itself. Method: it is alone while it is elected, and is not asked in the next election.
+async fn a_marker_that_nobody_acknowledged_costs_no_data(flavour: Flavour) {
+    let (mut world, members) = born(flavour).await;
+    let data = world.report(&members[1]).await.unwrap().data;
+    for member in [&members[0], &members[2]] {
+        kill(Pid::from_raw(member.executor.id() as i32), Signal::SIGSTOP).unwrap();
+        member.kill_mysqld();
+    }
+    let epoch = world.begin_election().await;
+    world.held(&members[1]).await;
+    world.elect(&members[1]).await;
+    let waiting = world
+        .reported(&members[1], "a marker that waits", |r| {
+            let problem = r.problem.as_ref();
+            problem.is_some_and(|problem| problem.contains("no commit gets"))
+        })
+        .await;
+    members[1].kill_mysqld();
+    world
+        .reported(&members[1], "another server", |r| {
+            r.process.is_some() && r.process != waiting.process
+        })
+        .await;
+    for member in [&members[0], &members[2]] {
+        kill(Pid::from_raw(member.executor.id() as i32), Signal::SIGCONT).unwrap();
+    }
+
+    world.begin_election().await;
+    for member in &members {
+        world.held(member).await;
+    }
+    let held = world.report(&members[1]).await.unwrap().held.unwrap();
+    assert_eq!(held.position.highest_marker(world.uuid), epoch);
+    world.elect(&members[2]).await;
+    world.opened(&members[2]).await;
+    world.note_opened().await;
+    members[2]
+        .execute("INSERT INTO d.t VALUES (2)")
+        .await
+        .unwrap();
+    let follows = world.ready(&members[1]).await;
+    assert_eq!(follows.data, data, "nothing was set aside");
+    for member in [&members[0], &members[1]] {
+        world.ready(member).await;
+        has(member, &[1, 2]).await;
+    }
+
+    world.begin_election().await;
+    for member in &members {
+        world.held(member).await;
+    }
+    world.elect(&members[1]).await;
+    world.opened(&members[1]).await;
+    world.note_opened().await;
+    members[1]
+        .execute("INSERT INTO d.t VALUES (3)")
+        .await
+        .unwrap();
+    for member in [&members[0], &members[2]] {
+        world.ready(member).await;
+        has(member, &[1, 2, 3]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_mariadb_marker_that_nobody_acknowledged_costs_no_data() {
+    a_marker_that_nobody_acknowledged_costs_no_data(Flavour::Mariadb).await;
+}
+
+#[tokio::test]
+async fn a_mysql_marker_that_nobody_acknowledged_costs_no_data() {
+    a_marker_that_nobody_acknowledged_costs_no_data(Flavour::Mysql).await;
+}
+
+/// Goal: a voter that lost its data takes part before the master has opened, which waits for just this voter. Method: two
+/// voters, of which one begins anew while the other one's server is restarted and elected.
+async fn a_voter_without_its_data_lets_a_restarted_master_open(flavour: Flavour) {
+    let mut world = World::new(flavour).await;
+    let mut members = world.members(2).await;
+    world
+        .set_voters(&members.iter().collect::<Vec<_>>(), Durability::Majority)
+        .await;
+    world.elect(&members[0]).await;
+    world.opened(&members[0]).await;
+    world.note_opened().await;
+    for statement in [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.t (n BIGINT PRIMARY KEY)",
+        "INSERT INTO d.t VALUES (1)",
+    ] {
+        members[0].execute(statement).await.unwrap();
+    }
+    let running = world.report(&members[0]).await.unwrap().process;
+    drop(members.remove(1));
+    let again = world.launch_again(1, 2).await;
+    members[0].kill_mysqld();
+    world
+        .reported(&members[0], "another server", |r| {
+            r.process.is_some() && r.process != running
+        })
+        .await;
+    world.begin_election().await;
+    world.held(&members[0]).await;
+    world.held(&again).await;
+    world.goal.canary = 1;
+    world.elect(&members[0]).await;
+    let follows = world
+        .reported(&again, "the canary", |r| r.canary == 1)
+        .await;
+    assert!(!follows.acknowledges, "its data is not stored yet");
+    let master = world.report(&members[0]).await.unwrap();
+    let epoch = world.goal.epoch;
+    let waits = MemberState::Master {
+        epoch,
+        writable: false,
+    };
+    assert_eq!(master.state, waits, "there is nobody else to acknowledge");
+    world.goal.voters.members.insert(again.id, follows.data);
+    world.goal.voters.version += 1;
+    world.write_goal().await;
+    if flavour == Flavour::Mariadb {
+        // It writes nothing more into its binlog while the marker and the canary wait.
+        world.ready(&again).await;
+        world.begin_election().await;
+        world.held(&members[0]).await;
+        world.held(&again).await;
+        world.elect(&members[0]).await;
+    }
+    world.opened(&members[0]).await;
+    world.note_opened().await;
+    members[0]
+        .execute("INSERT INTO d.t VALUES (2)")
+        .await
+        .unwrap();
+    world.ready(&again).await;
+    has(&again, &[1, 2]).await;
+}
+
+#[tokio::test]
+async fn a_mariadb_voter_without_its_data_lets_a_restarted_master_open() {
+    a_voter_without_its_data_lets_a_restarted_master_open(Flavour::Mariadb).await;
+}
+
+#[tokio::test]
+async fn a_mysql_voter_without_its_data_lets_a_restarted_master_open() {
+    a_voter_without_its_data_lets_a_restarted_master_open(Flavour::Mysql).await;
+}

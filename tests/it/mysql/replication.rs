@@ -1,6 +1,6 @@
 //! Following, acknowledging, markers and canaries.
 
-use cotton::cluster::{flavour::Flavour, gtid::Position, id::Epoch};
+use cotton::cluster::{control::Address, flavour::Flavour, gtid::Position, id::Epoch};
 use cotton::mysql::Error;
 
 use super::*;
@@ -12,6 +12,7 @@ both_flavours!(
     nothing_received_is_thrown_away,
     roles_change_and_both_go_on,
     a_stopped_applier_is_reported,
+    a_marker_that_nobody_acknowledged_parts_no_servers,
     a_transaction_that_was_cut_off_holds_nothing_up,
     a_transaction_that_was_cut_off_does_not_hold_up_a_halt,
 );
@@ -219,6 +220,105 @@ async fn roles_change_and_both_go_on(flavour: Flavour) {
     assert_eq!(a.held().await.unwrap(), b.held().await.unwrap());
 }
 
+/// As the executor follows a master that was elected for `history`.
+async fn follow_elected(server: &Server, master: &Mysqld, history: &Position, epoch: u64) {
+    let address = Address {
+        host: "127.0.0.1".to_owned(),
+        port: master.port,
+    };
+    let marker = server
+        .marker_to_begin_at(&address, history, Epoch(epoch), &master.admin())
+        .await
+        .unwrap();
+    let source = master.source();
+    server.follow_from(&source, false, marker).await.unwrap();
+}
+
+/// Goal: who has a marker that nobody acknowledged follows a master without it, and leads those who lack it, also when
+/// its binlog from then is purged. Method: the markers of two epochs stay with their masters at first.
+async fn a_marker_that_nobody_acknowledged_parts_no_servers(flavour: Flavour) {
+    let (mysqld_a, a) = open_master(flavour, 1).await;
+    let (mysqld_b, b) = follower(&mysqld_a, 2, false).await;
+    let (mysqld_c, c) = follower(&mysqld_a, 3, false).await;
+    a.write_marker(CLUSTER, Epoch(1), soon()).await.unwrap();
+    a.write_canary(1, soon()).await.unwrap();
+    let written = a.executed().await.unwrap();
+    for server in [&b, &c] {
+        server.wait_executed(&written, soon()).await.unwrap();
+        server.leave_source().await.unwrap();
+    }
+    b.write_marker(CLUSTER, Epoch(2), soon()).await.unwrap();
+    let history = c.held().await.unwrap();
+    c.write_marker(CLUSTER, Epoch(3), soon()).await.unwrap();
+    c.open_for_writes().await.unwrap();
+    c.write_canary(2, soon()).await.unwrap();
+    for server in [&a, &b] {
+        follow_elected(server, &mysqld_c, &history, 3).await;
+    }
+    c.fill_markers(CLUSTER, Epoch(3), soon()).await.unwrap();
+    c.fill_markers(CLUSTER, Epoch(3), soon()).await.unwrap();
+    let written = c.executed().await.unwrap();
+    for server in [&a, &b] {
+        server.wait_executed(&written, soon()).await.unwrap();
+        assert_eq!(server.read_canary().await.unwrap(), Some(2));
+        let held = server.held().await.unwrap();
+        assert_eq!(held.highest_marker(CLUSTER), Epoch(3));
+        if let Position::Mysql(held) = held {
+            assert_eq!(held.holes_of(CLUSTER, 3), Vec::<u64>::new());
+        }
+    }
+
+    b.leave_source().await.unwrap();
+    let status = match flavour {
+        Flavour::Mysql => "SHOW BINARY LOG STATUS",
+        Flavour::Mariadb => "SHOW MASTER STATUS",
+    };
+    let mut connection = mysqld_b.local().await;
+    run(&mut connection, &["FLUSH BINARY LOGS"]).await;
+    let newest = ask(&mut connection, status).await.unwrap();
+    let purge = format!("PURGE BINARY LOGS TO '{newest}'");
+    run(&mut connection, &[&purge]).await;
+    let history = b.held().await.unwrap();
+    b.write_marker(CLUSTER, Epoch(4), soon()).await.unwrap();
+    b.open_for_writes().await.unwrap();
+    b.write_canary(3, soon()).await.unwrap();
+    let written = b.executed().await.unwrap();
+    for server in [&a, &c] {
+        follow_elected(server, &mysqld_b, &history, 4).await;
+        server.wait_executed(&written, soon()).await.unwrap();
+        assert_eq!(server.read_canary().await.unwrap(), Some(3));
+    }
+}
+
+/// Goal: MariaDB's numbers only grow, whichever markers a server has. Method: a server whose marker lies between two that
+/// its master has and it lacks.
+#[tokio::test]
+async fn a_marker_between_others_parts_no_servers() {
+    let flavour = Flavour::Mariadb;
+    let (mysqld_a, a) = open_master(flavour, 1).await;
+    let (_mysqld_b, b) = follower(&mysqld_a, 2, false).await;
+    a.write_marker(CLUSTER, Epoch(1), soon()).await.unwrap();
+    b.wait_executed(&a.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+    b.leave_source().await.unwrap();
+    a.write_marker(CLUSTER, Epoch(2), soon()).await.unwrap();
+    b.write_marker(CLUSTER, Epoch(3), soon()).await.unwrap();
+    a.write_marker(CLUSTER, Epoch(4), soon()).await.unwrap();
+    let history = a.held().await.unwrap();
+    a.write_marker(CLUSTER, Epoch(5), soon()).await.unwrap();
+    follow_elected(&b, &mysqld_a, &history, 5).await;
+    b.wait_executed(&a.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+    // Again, as after a restart: it has the epoch's marker.
+    follow_elected(&b, &mysqld_a, &history, 5).await;
+    a.write_canary(1, soon()).await.unwrap();
+    b.wait_executed(&a.executed().await.unwrap(), soon())
+        .await
+        .unwrap();
+}
+
 /// Goal: an applier that stops is seen, and waiting for it ends. Method: make a row differ.
 async fn a_stopped_applier_is_reported(flavour: Flavour) {
     let (mysqld, server) = open_master(flavour, 1).await;
@@ -230,12 +330,16 @@ async fn a_stopped_applier_is_reported(flavour: Flavour) {
     };
     run(
         &mut other.local().await,
-        &[free, no_binlog, "INSERT INTO cotton.marker VALUES (5)"],
+        &[
+            free,
+            no_binlog,
+            "INSERT INTO cotton.marker (epoch) VALUES (5)",
+        ],
     )
     .await;
     run(
         &mut mysqld.local().await,
-        &["INSERT INTO cotton.marker VALUES (5)"],
+        &["INSERT INTO cotton.marker (epoch) VALUES (5)"],
     )
     .await;
     let written = server.executed().await.unwrap();

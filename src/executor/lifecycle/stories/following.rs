@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
+use crate::cluster::gtid;
 
 #[test]
 fn a_follower_compares_applies_and_then_points() {
@@ -363,4 +364,28 @@ fn a_replica_that_is_rightly_ahead_has_nothing_extra() {
     let mut story = Story::running();
     story.goal(opened(elected(2, OTHER, 1, "0-2-5")));
     assert_eq!(story.done(held("0-2-9", "0-2-9")), "halt 2 refuse=true");
+}
+
+/// Goal: a member that has a marker which nobody acknowledged follows, with all that it holds. Anything else that it has
+/// and the history lacks is still an extra.
+#[test]
+fn a_marker_that_was_never_acknowledged_is_no_extra() {
+    let marker = |epoch: u64, server: u32| format!("{}-{server}-{epoch}", gtid::MARKER_DOMAIN);
+    let past = format!("0-1-5,{}", marker(1, 1));
+    let mut third = elected(3, OTHER, 1, &past);
+    let lineage = [(1, ""), (2, past.as_str()), (3, past.as_str())];
+    third.lineage = lineage
+        .map(|(epoch, history)| Lineage {
+            epoch: Epoch(epoch),
+            history: position(history),
+        })
+        .into();
+    let stray = format!("0-1-5,{}", marker(2, 2));
+    let mut story = Story::running();
+    story.goal(third.clone());
+    assert_eq!(story.done(held(&stray, &stray)), "apply 3");
+    let written = format!("0-2-6,{}", marker(2, 2));
+    let mut story = Story::running();
+    story.goal(third);
+    assert_eq!(story.done(held(&written, &written)), "halt 3 refuse=true");
 }

@@ -246,3 +246,36 @@ fn commits_whose_acknowledgement_was_lost_are_released_by_another_commit() {
     assert_eq!(look(&mut story, "0-1-10", 1), "", "it goes on");
     assert_eq!(report::report(&story.state, story.now).problem, None);
 }
+
+/// Goal: a voter that lost its data can get a canary from a master that waits for just this voter, and not before the
+/// marker stands in the binlog, which is the first transaction of its epoch.
+#[test]
+fn a_canary_is_written_before_opening_once_the_marker_waits() {
+    let mut story = Story::running();
+    let mut mine = elected(1, ME, 1, "");
+    mine.canary = 4;
+    story.goal(mine);
+    story.done(held("", ""));
+    story.done(Outcome::Finished);
+    assert_eq!(story.done(Outcome::Finished), "mark 1");
+    let look = |waiting_sessions| Event::Observed {
+        process: process(1),
+        seen: Ok(Box::new(Observation {
+            replication: None,
+            waiting_sessions,
+            ..seen(false, None)
+        })),
+    };
+    for _ in 0..5 {
+        assert_eq!(story.event(look(0)), "", "it is not written yet");
+    }
+    let written: Vec<String> = (0..5).map(|_| story.event(look(1))).collect();
+    assert_eq!(written.concat(), "write canary 4 closed", "once");
+    let acknowledged = Event::Canary {
+        process: process(1),
+        number: Ok(4),
+    };
+    assert_eq!(story.event(acknowledged), "");
+    assert_eq!(story.done(Outcome::Finished), "open 1");
+    assert_eq!(story.done(Outcome::Finished), "", "it is written already");
+}

@@ -141,7 +141,7 @@ fn nothing_is_copied_before_the_master_has_opened() {
     }
     story.goal(goal.clone());
     assert_eq!(story.done(held("", "")), "");
-    assert_eq!(story.after(100), "");
+    assert_eq!(story.after(9), "");
     assert_eq!(wanted(&story), None);
     assert_eq!(story.goal(opened(goal)), "copy 2 from 2");
 }
@@ -282,4 +282,30 @@ fn a_master_without_all_of_its_binlogs_is_copied_after_all() {
     assert_eq!(story.failed(), "");
     assert_eq!(story.after(1), "hold 2");
     assert_eq!(story.done(held("", "")), "copy 2 from 2");
+}
+
+/// Goal: a voter that lost its data follows a master that cannot open without it, and gives nothing up for that.
+#[test]
+fn a_voter_without_its_data_follows_a_master_that_does_not_open() {
+    let mut story = Story::running();
+    let mut unopened = elected(2, OTHER, 1, "0-2-5");
+    unopened.voters.members.insert(ME, Some(data(77)));
+    story.goal(unopened.clone());
+    assert_eq!(story.done(held("", "")), "", "it may open soon");
+    assert_eq!(story.after(29), "");
+    assert_eq!(story.after(1), "apply 2");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 2 acknowledge=false"
+    );
+    // The canary was found, and its data is stored.
+    story.done(Outcome::Finished);
+    unopened.voters.version += 1;
+    unopened.voters.members.insert(ME, Some(data(1)));
+    assert_eq!(story.goal(unopened), "abandon; hold 2");
+    assert_eq!(story.done(held("0-2-5", "0-2-5")), "apply 2");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 2 acknowledge=true"
+    );
 }
