@@ -207,8 +207,9 @@ impl fmt::Display for Position {
 /// What a member holds that is not part of the cluster's history, markers aside; `None` if nothing of that kind can be
 /// seen. Only the difference to the *elected* history counts: what a member lacks it will receive.
 ///
-/// `lineage` names for each epoch, in ascending order, what its winner held when it was elected. It must go
-/// back to the marker that the member holds, or further.
+/// `lineage` names for each of the last epochs, in ascending order, what its winner held when it was elected. If it does
+/// not go back to the marker that the member holds, nothing says which part of that is in the history, and *all* of it
+/// counts as extra.
 ///
 /// All that a member holds was written in epochs up to its highest marker `m`. If `m` is the newest epoch,
 /// or later, nothing can be said. On MySQL, where a GTID names one transaction only, `held` must otherwise
@@ -220,11 +221,11 @@ pub fn extras(held: &Position, lineage: &[(Epoch, Position)], cluster: Uuid) -> 
 }
 
 /// The same with the history that it was compared with.
-pub fn beyond<'a>(
+pub fn beyond(
     held: &Position,
-    lineage: &'a [(Epoch, Position)],
+    lineage: &[(Epoch, Position)],
     cluster: Uuid,
-) -> Option<(Position, &'a Position)> {
+) -> Option<(Position, Position)> {
     let (newest, newest_history) = lineage.last()?;
     if *newest <= held.highest_marker(cluster) {
         return None;
@@ -233,16 +234,16 @@ pub fn beyond<'a>(
         Flavour::Mysql => [None, Some(newest_history)],
         Flavour::Mariadb => match fork(held, newest_history, lineage, cluster) {
             Some(Fork { members, history }) => [members, Some(history)],
-            // The lineage does not go back far enough: then markers are all that is certain.
+            // The lineage does not go back far enough, so nothing says which part of it is in the history.
             None => {
-                let more = held.minus(newest_history);
-                return (!more.is_empty()).then_some((more, newest_history));
+                let nothing = Position::empty(held.flavour());
+                return (!held.is_empty()).then(|| (held.clone(), nothing));
             }
         },
     };
     compared_with.into_iter().flatten().find_map(|history| {
         let more = held.minus(history).without_markers(cluster);
-        (!more.is_empty()).then_some((more, history))
+        (!more.is_empty()).then(|| (more, history.clone()))
     })
 }
 

@@ -145,6 +145,43 @@ fn stray_markers_are_no_extras_and_hide_none() {
     );
 }
 
+/// Goal: what cannot be compared is not called contained. Method: the history of the test before, without its oldest entries.
+#[test]
+fn what_is_older_than_the_lineage_counts_as_extra_as_a_whole() {
+    let whole = [
+        (Epoch(1), mariadb("")),
+        (Epoch(2), mariadb(&format!("0-1-90,{MARKER_DOMAIN}-1-1"))),
+        (Epoch(3), mariadb(&format!("0-2-150,{MARKER_DOMAIN}-2-2"))),
+        (Epoch(4), mariadb(&format!("0-3-160,{MARKER_DOMAIN}-3-3"))),
+    ];
+    let deposed = mariadb(&format!("0-1-100,{MARKER_DOMAIN}-1-1"));
+    let behind = mariadb(&format!("0-1-80,{MARKER_DOMAIN}-1-1"));
+    let young = mariadb(&format!("0-2-140,{MARKER_DOMAIN}-2-2"));
+    let nothing = mariadb("");
+    for forgotten in 0..4 {
+        let lineage = &whole[forgotten..];
+        let known = |held: &Position, needed: usize, extra: Option<&str>| {
+            let found = extras(held, lineage, CLUSTER);
+            match forgotten > needed {
+                true => assert_eq!(found.as_ref(), Some(held), "{forgotten} {held}"),
+                false => assert_eq!(found, extra.map(mariadb), "{forgotten} {held}"),
+            }
+        };
+        // The history of epoch 2 says how much of epoch 1 there is.
+        known(&deposed, 1, Some("0-1-100"));
+        known(&behind, 1, None);
+        known(&young, 2, None);
+        assert_eq!(extras(&nothing, lineage, CLUSTER), None);
+    }
+    let old = mysql(&format!("{CLUSTER}:1"));
+    let newest = [(Epoch(4), mysql(&format!("{CLUSTER}:1-3")))];
+    assert_eq!(
+        extras(&old, &newest, CLUSTER),
+        None,
+        "MySQL needs the newest alone"
+    );
+}
+
 /// One transaction in the model: what it is, and who wrote it. No two are equal.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Entry {

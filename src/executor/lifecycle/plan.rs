@@ -79,7 +79,7 @@ pub(super) fn beyond(state: &State) -> Option<Beyond> {
     let (extras, common) = gtid::beyond(&held.position, &lineage, goal.uuid)?;
     Some(Beyond {
         extras,
-        common: common.clone(),
+        common,
         executed: held.executed.clone(),
     })
 }
