@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     failover_record::{FailoverRecord, Phase, Quorum, VoterAccount},
     id::{ClusterName, MemberId},
-    view::ClusterState,
+    view::{ClusterState, Standing},
 };
 use crate::time::Timestamp;
 
@@ -33,6 +33,9 @@ pub struct Explanation {
     /// The data directories that members have set aside, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<String>,
+    /// What is being changed, and what an operator can do or has done about a quorum that is missing.
+    #[serde(flatten)]
+    pub standing: Standing,
     /// The last failovers, newest first.
     pub failovers: Vec<FailoverView>,
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
+    data_loss::{LossOutcome, LossyFailover},
     gtid::Position,
     id::{DataId, Epoch, MemberId, ProcessId, TaskId},
     record::{Elected, TaskRecord},
@@ -66,8 +67,38 @@ pub struct FailoverRecord {
     /// The elected one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub winner: Option<Winner>,
+    /// What an operator has accepted the loss of, if the election was one without its quorum.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_loss: Option<AcceptedLoss>,
     /// When what happened.
     pub times: Times,
+}
+
+/// The loss of data that an operator has accepted, for people: positions are cut where they are long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AcceptedLoss {
+    /// When it was asked for.
+    pub asked_at: Timestamp,
+    /// The voters that were given up.
+    pub given_up: Vec<MemberId>,
+    /// What came of it, a sentence each.
+    pub told: Vec<String>,
+}
+
+impl AcceptedLoss {
+    /// What came of an intention.
+    pub fn new(lossy: &LossyFailover, outcome: &LossOutcome) -> Self {
+        let told = outcome.sentences().into_iter();
+        Self {
+            asked_at: lossy.asked_at,
+            given_up: lossy
+                .given_up
+                .iter()
+                .map(|given_up| given_up.member)
+                .collect(),
+            told: told.map(|one| cut(one, MOST_OF_A_SENTENCE)).collect(),
+        }
+    }
 }
 
 /// What ended a master's term.
@@ -465,6 +496,7 @@ mod tests {
             },
             voters: Vec::new(),
             winner: None,
+            data_loss: None,
             times: Times {
                 noticed: None,
                 decided,

@@ -1,6 +1,7 @@
 //! The vocabulary: what clusters, members and positions are, without any I/O, clock or chance.
 
 pub mod control;
+pub mod data_loss;
 pub mod donor;
 pub mod explanation;
 pub mod failover_record;

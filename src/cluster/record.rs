@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 use super::{
     control::{self, Address, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
+    data_loss::{LastHeld, LossyFailover},
     donor::{Chosen, Donor},
     failover_record::FailoverLog,
+    flavour::Flavour,
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     service_instance::ServiceInstance,
@@ -26,6 +28,20 @@ use crate::time::Timestamp;
 
 /// The format number of records written by this version.
 pub const FORMAT: u32 = 1;
+
+/// How many winners' histories are kept on MariaDB. On MySQL the newest is enough.
+///
+/// What needs them is [`gtid::beyond`](super::gtid::beyond), which compares a member with the cluster's history. On MySQL
+/// a GTID names one transaction only, so the newest history says it all. On MariaDB the oldest entry that it may need is
+/// that of the first epoch after the highest marker that the member holds. Nothing else reads an old entry: elections compare reports
+/// with each other, and what a failover with loss is known to lose is compared with the newest.
+///
+/// No number bounds how old a marker a member may come back with: its host may have been away for a year. So the bound is one
+/// of size, and what it costs falls on such a member: it cannot be compared, which `beyond` takes for divergence of
+/// everything that it holds. It is set aside, exported and made anew, never followed on a guess. An entry has some 150 bytes in JSON,
+/// so this many have 20 KiB of the megabyte that ZooKeeper takes; and a cluster that fails over without end backs off to one
+/// epoch in two minutes, so a member that is away for four hours is compared even then.
+pub const MOST_LINEAGE: usize = 128;
 
 /// Everything durable about one cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,9 +91,13 @@ pub struct ClusterRecord {
     /// The last failover that an operator asked for with the loss of data: pending until it has an outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lossy: Option<LossyFailover>,
+    /// What each voter was last known to hold: needed only to tell what is lost with one that is given up. It is written with
+    /// each choice of a master, and when a voter has reported in an election that cannot be decided and goes out of sight.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub last_held: BTreeMap<MemberId, LastHeld>,
     /// The members on their way back into the vote.
     pub rejoining: BTreeMap<MemberId, Rejoining>,
-    /// What the winners of the past epochs held, oldest first.
+    /// What the winners of the last epochs held, oldest first; bounded by [`MOST_LINEAGE`].
     pub lineage: Vec<Lineage>,
     /// The members.
     pub members: BTreeMap<MemberId, MemberRecord>,
@@ -124,60 +144,6 @@ pub struct Elected {
     /// When it was elected.
     #[serde(default)]
     pub since: Timestamp,
-}
-
-/// A failover that an operator asked for though acknowledged writes may be lost by it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LossyFailover {
-    /// When it was asked for.
-    pub asked_at: Timestamp,
-    /// The voters that were out of sight then.
-    pub given_up: Vec<GivenUp>,
-    /// What came of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub outcome: Option<LossOutcome>,
-}
-
-impl LossyFailover {
-    /// Whether it is still to be done.
-    pub fn is_pending(&self) -> bool {
-        self.outcome.is_none()
-    }
-}
-
-/// A voter that is given up, with the task that it had.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GivenUp {
-    /// The member.
-    pub member: MemberId,
-    /// Its task, if it had one.
-    pub task_id: Option<TaskId>,
-    /// `host:port` of its server, if it had a task.
-    pub address: Option<String>,
-}
-
-/// What came of a failover with the loss of data.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct LossOutcome {
-    /// In this epoch.
-    pub epoch: Epoch,
-    /// This member was elected.
-    pub master: MemberId,
-    /// What is known to be lost.
-    pub known_lost: Vec<KnownLoss>,
-    /// The instances that may still run and serve a history of their own: Mesos has not said that they ended.
-    pub unfenced: Vec<GivenUp>,
-    /// What else may be lost, as a sentence.
-    pub note: String,
-}
-
-/// Transactions that the new master does not have.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct KnownLoss {
-    /// Who held them, such as `member 2`.
-    pub whose: String,
-    /// They.
-    pub transactions: Position,
 }
 
 /// A server that was chosen as master.
@@ -295,6 +261,7 @@ impl ClusterRecord {
             named: Vec::new(),
             failover_times: Vec::new(),
             lossy: None,
+            last_held: BTreeMap::new(),
             rejoining: BTreeMap::new(),
             lineage: Vec::new(),
             members,
@@ -407,6 +374,18 @@ impl ClusterRecord {
             (Durability::Async, 0) => Durability::Async,
             _ => Durability::Majority,
         }
+    }
+
+    /// Adds what the winner of the current epoch holds to the lineage, and forgets what is beyond [`MOST_LINEAGE`].
+    pub fn remember_history(&mut self, history: Position) {
+        let most = match history.flavour() {
+            Flavour::Mysql => 1,
+            Flavour::Mariadb => MOST_LINEAGE,
+        };
+        let epoch = self.epoch;
+        self.lineage.push(Lineage { epoch, history });
+        self.lineage
+            .drain(..self.lineage.len().saturating_sub(most));
     }
 
     /// The master of the current epoch, if it was chosen.

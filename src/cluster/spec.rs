@@ -56,6 +56,72 @@ pub struct CreateRequest {
     pub cluster_password: Option<Secret>,
 }
 
+/// Other settings for a cluster that is there. `None` leaves a setting as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// What an acknowledged write is to be worth. A cluster of one node may be `majority` too: it makes no difference before
+    /// it has more.
+    pub durability: Option<Durability>,
+}
+
+/// A change as it was asked for. `None` means "not given".
+#[derive(Debug, Clone, Default)]
+pub struct ChangeRequest {
+    /// `durability`
+    pub durability: Option<String>,
+}
+
+/// A setting that has another value now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The setting, as its form field is called.
+    pub field: String,
+    /// What it was.
+    pub from: String,
+    /// What it is to be.
+    pub to: String,
+}
+
+impl Change {
+    /// Reads a request.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn check(request: ChangeRequest) -> Result<Self, Vec<Fault>> {
+        let ChangeRequest { durability } = request;
+        let mut faults = Vec::new();
+        let durability = note(read_durability(durability), "durability", &mut faults);
+        match durability {
+            Some(durability) if faults.is_empty() => {
+                let change = Self { durability };
+                if change == Self::default() {
+                    return Err(vec![Fault::new("durability", NOTHING_TO_CHANGE)]);
+                }
+                Ok(change)
+            }
+            _ => Err(faults),
+        }
+    }
+
+    /// Puts the settings into `spec`. Gives those that had another value.
+    pub fn apply(&self, spec: &mut ClusterSpec) -> Vec<Changed> {
+        let Self { durability } = self;
+        let mut changed = Vec::new();
+        if let Some(to) = durability.filter(|to| *to != spec.durability) {
+            changed.push(Changed {
+                field: "durability".to_owned(),
+                from: spec.durability.to_string(),
+                to: to.to_string(),
+            });
+            spec.durability = to;
+        }
+        changed
+    }
+}
+
+const NOTHING_TO_CHANGE: &str =
+    "nothing is given that is to be changed; give durability=majority or durability=async";
+
 /// What this installation adds to the rules.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {

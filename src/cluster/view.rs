@@ -2,7 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{flavour::Flavour, id::ClusterName, size::Size, voters::Durability};
+use super::{
+    data_loss::{LossyFailover, Offer},
+    flavour::Flavour,
+    id::ClusterName,
+    size::Size,
+    voters::Durability,
+};
 
 /// A cluster as `GET /clusters/<name>` answers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,8 +35,25 @@ pub struct ClusterView {
     pub cluster_url: String,
     /// The number of the current master's term.
     pub epoch: u64,
+    /// What is being changed, and what an operator can do or has done about a quorum that is missing.
+    #[serde(flatten)]
+    pub standing: Standing,
     /// The members.
     pub members: Vec<MemberView>,
+}
+
+/// What there is to know of a cluster beside its state, where there is anything.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// What its writes still lack to be worth what `durability` says, as a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changing: Option<String>,
+    /// The way out that an operator has while the cluster cannot go on by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover_offer: Option<Offer>,
+    /// The last failover with the loss of data: under way as long as it has no outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lossy_failover: Option<LossyFailover>,
 }
 
 /// How a cluster does.

@@ -76,6 +76,15 @@ pub enum ApiError {
     /// No connection to Mesos.
     #[error("the scheduler is not registered with a Mesos master at the moment; try again later")]
     NotRegistered,
+    /// Not as things are: a sentence that says why, and what to do.
+    #[error("{0}")]
+    NotPossible(String),
+    /// It may lose data, and the request does not accept that.
+    #[error(
+        "this failover may lose acknowledged writes, so it has to be asked for in so many words, with accept_data_loss=true ({})",
+        .0.join("; ")
+    )]
+    LossNotAccepted(Vec<String>),
     /// The state cannot be stored.
     #[error("the request could not be stored ({0}), so nothing was done; try again later")]
     NotStored(String),
@@ -135,6 +144,8 @@ impl ApiError {
             Self::NotAForm(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-a-form"),
             Self::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
             Self::NotRegistered => (StatusCode::SERVICE_UNAVAILABLE, "not-registered"),
+            Self::NotPossible(_) => (StatusCode::CONFLICT, "not-possible"),
+            Self::LossNotAccepted(_) => (StatusCode::CONFLICT, "data-loss-not-accepted"),
             Self::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-stored"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
             Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping"),

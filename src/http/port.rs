@@ -13,9 +13,10 @@ use super::{
 };
 use crate::{
     cluster::{
+        data_loss::Prospect,
         explanation::Explanation,
         id::ClusterName,
-        spec::{ClusterSpec, Rules},
+        spec::{Change, Changed, ClusterSpec, Rules},
         view::ClusterView,
     },
     secret::Secret,
@@ -73,6 +74,28 @@ pub enum ApiRequest {
         /// Where the answer goes, once the request is durable.
         reply: Reply<Deleted>,
     },
+    /// Change a cluster's settings.
+    Change {
+        /// Its name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// What is to be different.
+        change: Change,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Changing>,
+    },
+    /// Elect a master without the voters that are missing.
+    Failover {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// Whether it is accepted that acknowledged writes may be lost.
+        accept_data_loss: bool,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<FailingOver>,
+    },
 }
 
 /// Where an answer goes.
@@ -92,6 +115,24 @@ pub struct Created {
 pub struct Deleted {
     /// What is gone once the cluster is.
     pub cluster_url: String,
+}
+
+/// A change that was accepted.
+#[derive(Debug, Clone)]
+pub struct Changing {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// What differs from before.
+    pub changed: Vec<Changed>,
+}
+
+/// A failover with the loss of data that was accepted.
+#[derive(Debug, Clone)]
+pub struct FailingOver {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// What it comes to, as things stand.
+    pub prospect: Prospect,
 }
 
 /// What there is to see of the scheduler. A clone is a snapshot: it costs the same however many clusters there

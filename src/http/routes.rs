@@ -6,11 +6,11 @@ use axum::{
     http::{HeaderValue, Method, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 
 use super::{
-    clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
+    changes, clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
     port::SchedulerPort,
 };
 
@@ -23,8 +23,10 @@ pub fn router(port: SchedulerPort) -> Router {
             "/clusters/{name}",
             get(clusters::show)
                 .post(clusters::create)
+                .patch(changes::change)
                 .delete(clusters::delete),
         )
+        .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))
         .route("/clusters/{name}/failovers", get(explain::failovers))
         .route("/executor/{name}", get(executor_binary::serve))

@@ -8,8 +8,10 @@ use super::{
 };
 use crate::{
     cluster::{
+        data_loss::{self, Prospect},
         id::{ClusterName, TaskId},
         record::ClusterRecord,
+        spec::Changed,
     },
     secret::Secret,
     time::Timestamp,
@@ -35,6 +37,8 @@ pub struct Look {
     pub again_at: Option<Timestamp>,
     /// Which voters are out of their place, and since when.
     pub unfit: Unfit,
+    /// The way out that an operator has, if the cluster cannot go on by itself.
+    pub offer: Option<data_loss::Offer>,
     /// What has happened and was decided, for the log: a sentence each.
     pub notes: Vec<String>,
 }
@@ -47,6 +51,7 @@ impl Look {
             awaited: Awaited::default(),
             again_at: None,
             unfit: Unfit::new(),
+            offer: None,
             notes: Vec::new(),
         }
     }
@@ -115,7 +120,7 @@ pub enum Action {
 }
 
 /// The answer to a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     /// The cluster is recorded.
     Created {
@@ -129,12 +134,26 @@ pub enum Reply {
         /// The cluster's name.
         name: ClusterName,
     },
+    /// The failover with the loss of data is recorded.
+    FailingOver {
+        /// The cluster's name.
+        name: ClusterName,
+        /// What it comes to, as things stand.
+        prospect: Box<Prospect>,
+    },
+    /// The change is recorded.
+    Changed {
+        /// The cluster's name.
+        name: ClusterName,
+        /// What differs from before; nothing if it was so already.
+        changed: Vec<Changed>,
+    },
     /// The request is refused.
     Refused(Refusal),
 }
 
 /// Why a request is refused. The API has the sentences.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Refusal {
     /// The name is taken.
     Exists(ClusterName),
@@ -148,4 +167,8 @@ pub enum Refusal {
     PasswordWrong,
     /// Mesos has not taken the framework in.
     NotRegistered,
+    /// It is not possible as things are: why, and what to do, as a sentence.
+    NotPossible(String),
+    /// It may lose data, and the request does not say that this is accepted.
+    LossNotAccepted(Box<Prospect>),
 }

@@ -45,6 +45,7 @@ pub fn explanation(cluster: &Cluster, view: &ClusterView, rules: Rules) -> Expla
         waiting,
         voters: voters(cluster),
         set_aside: set_aside(cluster),
+        standing: view.standing.clone(),
         failovers: failovers(cluster, rules).map(Into::into).collect(),
     }
 }
@@ -164,7 +165,7 @@ fn election_ends(cluster: &Cluster, rules: Rules) -> Vec<String> {
     let lost = missing.iter().filter(hopeless).count();
     let asked: Vec<String> = missing.iter().map(report_counts).collect();
     let timeout = "the election timeout passes: then the best of those that have reported is taken";
-    match record.spec.durability {
+    match record.rule() {
         Durability::Async => asked
             .into_iter()
             .chain(std::iter::once(timeout.to_owned()))

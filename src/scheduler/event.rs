@@ -11,7 +11,7 @@ use crate::{
         control::{Authentication, Report},
         id::{ClusterName, TaskId},
         record::ClusterRecord,
-        spec::ClusterSpec,
+        spec::{Change, ClusterSpec},
     },
     secret::Secret,
 };
@@ -51,6 +51,8 @@ pub enum Event {
         /// The password given with the request.
         password: Option<Secret>,
     },
+    /// Something is asked of a cluster that is there.
+    Ask(Box<Ask>),
     /// A member reports.
     Reported {
         /// The cluster under whose name the report stands.
@@ -81,6 +83,31 @@ pub enum Event {
         /// The cluster.
         cluster: ClusterName,
     },
+}
+
+/// Something that its owner asks of a cluster.
+#[derive(Debug)]
+pub struct Ask {
+    /// Whom to answer.
+    pub token: RequestToken,
+    /// The cluster.
+    pub name: ClusterName,
+    /// The password given with the request.
+    pub password: Option<Secret>,
+    /// What is asked for.
+    pub wish: Wish,
+}
+
+/// What can be asked of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// A master elected without the voters that are missing.
+    Failover {
+        /// Whether it is accepted that acknowledged writes may be lost by it. Without that nothing is done.
+        accept_data_loss: bool,
+    },
+    /// Other settings.
+    Change(Change),
 }
 
 /// A cluster as the store had it when the scheduler started.

@@ -22,7 +22,7 @@ use crate::{
     http::{
         errors::ApiError,
         metrics::Metrics,
-        port::{Created, Deleted},
+        port::{Changing, Created, Deleted, FailingOver},
     },
     mesos::{
         calls,
@@ -66,6 +66,22 @@ pub enum Waiting {
     Create(oneshot::Sender<Result<Created, ApiError>>),
     /// A deletion.
     Delete(oneshot::Sender<Result<Deleted, ApiError>>),
+    /// A change.
+    Change(oneshot::Sender<Result<Changing, ApiError>>),
+    /// A failover with the loss of data.
+    Failover(oneshot::Sender<Result<FailingOver, ApiError>>),
+}
+
+impl Waiting {
+    /// Refuses the request. A client that has gone away needs no answer.
+    fn refuse(self, error: ApiError) {
+        match self {
+            Self::Create(sender) => drop(sender.send(Err(error))),
+            Self::Delete(sender) => drop(sender.send(Err(error))),
+            Self::Change(sender) => drop(sender.send(Err(error))),
+            Self::Failover(sender) => drop(sender.send(Err(error))),
+        }
+    }
 }
 
 /// Carries plans out.
@@ -251,14 +267,26 @@ impl Hands {
                     cluster_url: url(&name),
                 }));
             }
-            (Waiting::Create(sender), Reply::Refused(refusal)) => {
-                let _ = sender.send(Err(api_error(refusal)));
+            (Waiting::Change(sender), Reply::Changed { name, changed }) => {
+                let _ = sender.send(Ok(Changing {
+                    cluster_url: url(&name),
+                    changed,
+                }));
             }
-            (Waiting::Delete(sender), Reply::Refused(refusal)) => {
-                let _ = sender.send(Err(api_error(refusal)));
+            (Waiting::Failover(sender), Reply::FailingOver { name, prospect }) => {
+                let _ = sender.send(Ok(FailingOver {
+                    cluster_url: url(&name),
+                    prospect: *prospect,
+                }));
             }
-            (Waiting::Create(_), Reply::Deleting { .. })
-            | (Waiting::Delete(_), Reply::Created { .. }) => {
+            (waiting, Reply::Refused(refusal)) => waiting.refuse(api_error(refusal)),
+            (
+                Waiting::Create(_) | Waiting::Delete(_) | Waiting::Change(_) | Waiting::Failover(_),
+                Reply::Created { .. }
+                | Reply::Deleting { .. }
+                | Reply::Changed { .. }
+                | Reply::FailingOver { .. },
+            ) => {
                 warn!("a request was answered with the answer to another one");
             }
         }
@@ -347,6 +375,8 @@ fn api_error(refusal: Refusal) -> ApiError {
         Refusal::PasswordMissing => ApiError::PasswordMissing,
         Refusal::PasswordWrong => ApiError::PasswordWrong,
         Refusal::NotRegistered => ApiError::NotRegistered,
+        Refusal::NotPossible(sentence) => ApiError::NotPossible(sentence),
+        Refusal::LossNotAccepted(prospect) => ApiError::LossNotAccepted(prospect.sentences()),
     }
 }
 

@@ -14,9 +14,10 @@ use super::{
 };
 use crate::{
     cluster::{
+        data_loss::{LossOutcome, LossyFailover},
         failover_record::{
-            Ending, FORMAT, FailoverRecord, HeldAccount, Master, Quorum, Stage, Times,
-            VoterAccount, Winner, WonBy, bounded,
+            AcceptedLoss, Ending, FORMAT, FailoverRecord, HeldAccount, Master, Quorum, Stage,
+            Times, VoterAccount, Winner, WonBy, bounded,
         },
         gtid::Position,
         id::{Epoch, MemberId},
@@ -47,6 +48,7 @@ pub fn begins(next: &mut ClusterRecord, ending: Ending, view: View<'_>) {
         quorum: quorum(next),
         voters: Vec::new(),
         winner: None,
+        data_loss: None,
         times: Times {
             noticed,
             decided: view.now,
@@ -73,7 +75,7 @@ fn noticed(record: &ClusterRecord, observed: &Observed, master: &Master) -> Opti
 /// The arithmetic of an election in which these vote.
 pub fn quorum(record: &ClusterRecord) -> Quorum {
     Quorum {
-        durability: record.spec.durability,
+        durability: record.rule(),
         voters: record.voters.members.len(),
         k_floor: record.voters.k_floor,
         needed: record.voters.quorum(),
@@ -97,7 +99,9 @@ pub fn note(next: &mut ClusterRecord, view: View<'_>) {
             won_by: won_by(next, view, &elected),
         };
         if let Some(failover) = next.failovers.of_mut(next.epoch) {
-            failover.voters = voters;
+            if failover.data_loss.is_none() {
+                failover.voters = voters;
+            }
             failover.winner = Some(winner);
             failover.times.elected = Some(view.now);
         }
@@ -109,6 +113,20 @@ pub fn note(next: &mut ClusterRecord, view: View<'_>) {
         if let Some(failover) = next.failovers.of_mut(next.epoch) {
             failover.times.opened = Some(opened);
         }
+    }
+}
+
+/// Notes in the current epoch's account what an operator has accepted the loss of, and the voters as they were.
+pub fn note_loss(
+    next: &mut ClusterRecord,
+    lossy: &LossyFailover,
+    outcome: &LossOutcome,
+    view: View<'_>,
+) {
+    let voters = accounts(next, view.observed, view.policy.rules);
+    if let Some(failover) = next.failovers.of_mut(next.epoch) {
+        failover.voters = voters;
+        failover.data_loss = Some(AcceptedLoss::new(lossy, outcome));
     }
 }
 

@@ -21,11 +21,12 @@ use super::{
 };
 use crate::{
     cluster::{
-        control::{Lineage, MemberState, Report},
+        control::{MemberState, Report},
+        data_loss::LossyFailover,
         failover_record::{Cause, Ending},
         gtid::Position,
         id::MemberId,
-        record::{ClusterRecord, Elected, LossyFailover, Mastership, NamedMaster},
+        record::{ClusterRecord, Elected, Mastership, NamedMaster},
         voters::Voters,
     },
     rules::Rule,
@@ -130,10 +131,7 @@ fn begin_term(next: &mut ClusterRecord, elected: Elected, now: Timestamp) {
     next.voters
         .members
         .insert(elected.member, Some(elected.data));
-    next.lineage.push(Lineage {
-        epoch: next.epoch,
-        history: elected.history.clone(),
-    });
+    next.remember_history(elected.history.clone());
     // A task runs one server: an earlier one of this task has ended.
     next.named.retain(|named| named.task_id != elected.task_id);
     let named = NamedMaster::new(&elected, &next.voters);
@@ -163,16 +161,17 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
             if let Some(lossy) = next.lossy.clone().filter(LossyFailover::is_pending) {
                 return elect_with_loss(next, lossy, view);
             }
+            let counted = counted.len();
             let missing: Vec<String> = missing
                 .iter()
                 .map(|(member, why)| format!("member {member}: {why}"))
                 .collect();
             let reason = format!(
-                "electing in epoch {}: {} of the {quorum} voters that are needed have reported ({})",
+                "electing in epoch {}: {counted} of the {quorum} voters that are needed have reported ({})",
                 next.epoch,
-                counted.len(),
                 missing.join("; "),
             );
+            lossy::note_held(next, view, true);
             return Awaited {
                 reason,
                 until,
@@ -185,6 +184,7 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
     }
     // Nothing needs to be lost after all.
     next.lossy.take_if(|lossy| lossy.is_pending());
+    lossy::note_held(next, view, false);
     begin_term(next, elected, view.now);
     Awaited::default()
 }
@@ -212,6 +212,11 @@ fn elect_with_loss(next: &mut ClusterRecord, lossy: LossyFailover, view: View<'_
             voters,
             outcome,
         } => {
+            // With the voters as they were, for those who will ask what was given up.
+            explain::note_loss(next, &lossy, &outcome, view);
+            lossy::note_held(next, view, false);
+            next.last_held
+                .retain(|member, _| lossy.given_up.iter().all(|g| g.member != *member));
             next.lossy = Some(LossyFailover {
                 outcome: Some(outcome),
                 ..lossy

@@ -102,6 +102,7 @@ fn plan_cluster<'a>(
     if cluster.pending.is_some() {
         look.awaited = cluster.awaited.clone();
         look.unfit.clone_from(&cluster.unfit);
+        look.offer.clone_from(&cluster.offer);
         plan.looks.push(look);
         return;
     }
@@ -126,13 +127,7 @@ fn plan_cluster<'a>(
     if next.deleting {
         plan_deletion(cluster, &next, now, &mut look, plan);
     } else {
-        let view = View {
-            observed: &cluster.observed,
-            policy: &state.policy,
-            listening_since: state.listening_since,
-            unfit: &cluster.unfit,
-            now,
-        };
+        let view = state.view(cluster, now);
         if state.mesos.connected {
             plan.actions
                 .extend(lossy::kill_missing(&cluster.record, view, &mut look));
@@ -165,6 +160,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     publish::advance(next, view);
     rebuild::advance(next, view.observed);
     members::forgive_serving(next);
+    look.offer = lossy::offer(next, view);
     if let Some(at) = look.awaited.until {
         look.wake_by(at);
     }

@@ -1,6 +1,7 @@
 //! What the API shows of a cluster, and why it is as it is.
 
 use super::{
+    durability,
     event::TaskState,
     observed::{Observed, Presence},
     state::Cluster,
@@ -9,7 +10,7 @@ use crate::cluster::{
     control::{MemberState, Report},
     id::MemberId,
     record::{ClusterRecord, Mastership},
-    view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState},
+    view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState, Standing},
 };
 
 /// The cluster as the API shows it. `discovery_root` is the URL under which clusters are found.
@@ -36,6 +37,11 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
         reason,
         cluster_url: format!("{discovery_root}/{}", record.name()),
         epoch: record.epoch.0,
+        standing: Standing {
+            changing: durability::changing(record, &cluster.observed).filter(|_| !record.deleting),
+            failover_offer: cluster.offer.clone().filter(|_| !record.deleting),
+            lossy_failover: record.lossy.clone(),
+        },
         members,
     }
 }

@@ -67,6 +67,7 @@ mod tests {
             reason: String::new(),
             cluster_url: String::new(),
             epoch: 1,
+            standing: Default::default(),
             members: Vec::new(),
         }
     }

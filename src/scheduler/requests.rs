@@ -4,6 +4,7 @@ use super::{
     action::{Action, Refusal, Reply},
     event::{CreateRequest, RequestToken},
     state::{Cluster, Request, State},
+    wishes,
 };
 use crate::{
     cluster::{control::ClusterUser, id::ClusterName, record::ClusterRecord},
@@ -20,6 +21,7 @@ pub fn decide(state: &State, now: Timestamp) -> Vec<Action> {
         let name = match request {
             Request::Create(create) => &create.spec.name,
             Request::Delete { name, .. } => name,
+            Request::Ask(ask) => &ask.name,
         };
         let busy = state
             .clusters
@@ -36,12 +38,14 @@ pub fn decide(state: &State, now: Timestamp) -> Vec<Action> {
                 name,
                 password,
             } => decide_delete(state, *token, name, password.as_ref()),
+            Request::Ask(ask) => wishes::decide(state, ask, now),
         });
     }
     actions
 }
 
-fn refuse(token: RequestToken, refusal: Refusal) -> Action {
+/// The answer that refuses a request.
+pub(super) fn refuse(token: RequestToken, refusal: Refusal) -> Action {
     Action::Reply(token, Reply::Refused(refusal))
 }
 
@@ -99,22 +103,31 @@ fn answer_existing(cluster: &Cluster, create: &CreateRequest) -> Action {
     refuse(create.token, Refusal::Exists(name))
 }
 
+/// The cluster, if the password is that of its user.
+pub(super) fn owner<'a>(
+    state: &'a State,
+    name: &ClusterName,
+    password: Option<&Secret>,
+) -> Result<&'a Cluster, Refusal> {
+    let cluster = state.clusters.get(name);
+    let cluster = cluster.ok_or_else(|| Refusal::Unknown(name.clone()))?;
+    match password {
+        None => Err(Refusal::PasswordMissing),
+        Some(given) if *given != cluster.password => Err(Refusal::PasswordWrong),
+        Some(_) => Ok(cluster),
+    }
+}
+
 fn decide_delete(
     state: &State,
     token: RequestToken,
     name: &ClusterName,
     password: Option<&Secret>,
 ) -> Action {
-    let Some(cluster) = state.clusters.get(name) else {
-        return refuse(token, Refusal::Unknown(name.clone()));
+    let cluster = match owner(state, name, password) {
+        Ok(cluster) => cluster,
+        Err(refusal) => return refuse(token, refusal),
     };
-    match password {
-        None => return refuse(token, Refusal::PasswordMissing),
-        Some(given) if *given != cluster.password => {
-            return refuse(token, Refusal::PasswordWrong);
-        }
-        Some(_) => {}
-    }
     let reply = Reply::Deleting { name: name.clone() };
     if cluster.record.deleting {
         return Action::Reply(token, reply);

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     driver::{Door, Driver},
-    event::{CreateRequest, Event, FreshCluster, StoredCluster},
+    event::{Ask, CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, Wish},
     execute::{Ending, Hands, Input, Waiting},
     placement::SPREAD_PATIENCE,
     requested::Requested,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cli::settings::{Settings, Spread, StateStorage},
-    cluster::control::Authentication,
+    cluster::{control::Authentication, id::ClusterName},
     http::{
         executor_binary::ExecutorBinary,
         metrics::Metrics,
@@ -373,7 +373,34 @@ fn door(key: Key) -> Door {
             },
             Waiting::Delete(reply),
         ),
+        ApiRequest::Change {
+            name,
+            password,
+            change,
+            reply,
+        } => {
+            let wish = Wish::Change(change);
+            (ask(token, name, password, wish), Waiting::Change(reply))
+        }
+        ApiRequest::Failover {
+            name,
+            password,
+            accept_data_loss,
+            reply,
+        } => {
+            let wish = Wish::Failover { accept_data_loss };
+            (ask(token, name, password, wish), Waiting::Failover(reply))
+        }
     })
+}
+
+fn ask(token: RequestToken, name: ClusterName, password: Option<Secret>, wish: Wish) -> Event {
+    Event::Ask(Box::new(Ask {
+        token,
+        name,
+        password,
+        wish,
+    }))
 }
 
 fn new_password() -> Secret {

@@ -13,9 +13,11 @@ use std::{
 use super::{
     action::{Action, Plan, Reply},
     agenda::Agenda,
-    event::{CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version},
+    event::{
+        Ask, CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version,
+    },
     explain,
-    failover::Awaited,
+    failover::{Awaited, View},
     fitness::Unfit,
     members,
     observed::{Observed, TaskObservation},
@@ -24,6 +26,7 @@ use super::{
 use crate::{
     cluster::{
         control::Report,
+        data_loss,
         id::{ClusterName, TaskId},
         record::ClusterRecord,
         timings::Timings,
@@ -126,6 +129,8 @@ pub enum Request {
         /// The given password.
         password: Option<Secret>,
     },
+    /// See [`Event::Ask`].
+    Ask(Box<Ask>),
 }
 
 impl Request {
@@ -134,6 +139,7 @@ impl Request {
         match self {
             Self::Create(request) => request.token,
             Self::Delete { token, .. } => *token,
+            Self::Ask(ask) => ask.token,
         }
     }
 }
@@ -159,6 +165,8 @@ pub struct Cluster {
     pub stage_stored: Option<Timestamp>,
     /// Which voters are out of their place, as the newest look found it.
     pub unfit: Unfit,
+    /// The way out that an operator has, if the newest look found that the cluster cannot go on by itself.
+    pub offer: Option<data_loss::Offer>,
 }
 
 /// A write that is under way.
@@ -254,6 +262,7 @@ impl State {
                     password,
                 });
             }
+            Event::Ask(ask) => self.requests.push(Request::Ask(ask)),
             Event::Reported { cluster, report } => self.reported(cluster, *report, now),
             Event::ReportGone { cluster, task_id } => self.report_gone(cluster, &task_id, now),
             Event::ControlLost => self.listening_since = Timestamp::FAR_FUTURE,
@@ -363,6 +372,7 @@ impl State {
             if let Some(cluster) = self.clusters.get_mut(&look.cluster) {
                 cluster.awaited = look.awaited.clone();
                 cluster.unfit.clone_from(&look.unfit);
+                cluster.offer.clone_from(&look.offer);
             }
         }
         for action in &plan.actions {
@@ -475,6 +485,17 @@ impl State {
         names
     }
 
+    /// What decisions about a cluster look at.
+    pub fn view<'a>(&'a self, cluster: &'a Cluster, now: Timestamp) -> View<'a> {
+        View {
+            observed: &cluster.observed,
+            policy: &self.policy,
+            listening_since: self.listening_since,
+            unfit: &cluster.unfit,
+            now,
+        }
+    }
+
     /// When the next look is due.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.due.first()
@@ -517,6 +538,7 @@ impl Cluster {
             awaited: Awaited::default(),
             stage_stored: None,
             unfit: Unfit::new(),
+            offer: None,
         }
     }
 

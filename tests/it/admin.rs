@@ -359,3 +359,58 @@ async fn a_change_is_seen_when_it_happens() {
     assert!(stderr.contains("a new reason"), "{stderr}");
     assert!(changed.elapsed() < std::time::Duration::from_secs(10));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_has_to_be_accepted_and_a_change_is_told() {
+    let server = Server::start().await;
+    let create = ["create", "a", "--user", "app", "--password-file", "-"];
+    assert_eq!(
+        admin(&server, &create, "right").await.status.code(),
+        Some(0)
+    );
+    let unread = ["failover", "a", "--password-file", "-"];
+    let (status, stdout, stderr) = texts(&admin(&server, &unread, "right").await);
+    assert_eq!((status, stdout), (Some(1), String::new()));
+    assert!(stderr.contains("accept_data_loss=true"), "{stderr}");
+    assert!(
+        stderr.contains("known to be lost: 0-1-7 of member 0"),
+        "{stderr}"
+    );
+    let accept = [
+        "failover",
+        "a",
+        "--accept-data-loss",
+        "--password-file",
+        "-",
+    ];
+    let (status, stdout, stderr) = texts(&admin(&server, &accept, "right").await);
+    assert_eq!((status, stderr), (Some(0), String::new()));
+    assert!(
+        stdout.contains("master becomes member 1, which holds 0-1-5"),
+        "{stdout}"
+    );
+    assert_eq!(
+        admin(&server, &accept, "wrong").await.status.code(),
+        Some(1)
+    );
+
+    let change = [
+        "change",
+        "a",
+        "--durability",
+        "async",
+        "--password-file",
+        "-",
+    ];
+    let changed = texts(&admin(&server, &change, "right").await);
+    let told = "durability: from majority to async\n".to_owned();
+    assert_eq!(changed, (Some(0), told, String::new()));
+    let again = texts(&admin(&server, &change, "right").await);
+    let told = "nothing to change: it is so already\n".to_owned();
+    assert_eq!(again, (Some(0), told, String::new()));
+    let nothing = ["change", "a", "--password-file", "-"];
+    assert_eq!(
+        admin(&server, &nothing, "right").await.status.code(),
+        Some(2)
+    );
+}

@@ -6,6 +6,7 @@ use super::Context;
 use crate::{
     cli::{Exit, output},
     cluster::{
+        data_loss::{LossyFailover, Offer},
         explanation::{FailoverView, Waiting},
         failover_record::{Master, Quorum, VoterAccount},
         voters::Durability,
@@ -51,6 +52,13 @@ fn text(answer: &ExplainAnswer) -> String {
         explained.reason,
         promise(&explained.quorum)
     )];
+    let standing = &explained.standing;
+    parts.extend(
+        standing
+            .changing
+            .clone()
+            .map(|changing| format!("It is {changing}.")),
+    );
     match &explained.waiting {
         Some(waiting) => parts.push(waits(waiting, answer.now)),
         None => parts.push("It waits for nothing.".to_owned()),
@@ -61,6 +69,13 @@ fn text(answer: &ExplainAnswer) -> String {
     if !explained.set_aside.is_empty() {
         parts.push(explained.set_aside.join("\n"));
     }
+    parts.extend(standing.failover_offer.as_ref().map(offered));
+    parts.extend(
+        standing
+            .lossy_failover
+            .as_ref()
+            .map(|lossy| given_up(lossy, answer.now)),
+    );
     if explained.failovers.is_empty() {
         parts.push("It has had no failover.".to_owned());
     }
@@ -69,8 +84,41 @@ fn text(answer: &ExplainAnswer) -> String {
     parts.join("\n\n")
 }
 
+/// The way out that an operator has.
+fn offered(offer: &Offer) -> String {
+    let mut lines = vec![
+        "If those missing never come back, they can be given up, and what only they hold:"
+            .to_owned(),
+        format!("  {}", offer.command),
+    ];
+    let told = offer.prospect.sentences().into_iter();
+    lines.extend(told.map(|told| format!("  {told}")));
+    lines.join("\n")
+}
+
+/// The last failover with the loss of data.
+fn given_up(lossy: &LossyFailover, now: Timestamp) -> String {
+    let when = moment(lossy.asked_at, now);
+    match &lossy.outcome {
+        None => format!(
+            "A failover with the loss of data was asked for {when}: members that are given up are being killed, then the best of those in sight becomes master."
+        ),
+        Some(outcome) => {
+            let told = outcome.sentences().join("\n");
+            format!(
+                "Data was given up at an operator's word, {when}:\n{}",
+                indented(&told)
+            )
+        }
+    }
+}
+
 fn promise(quorum: &Quorum) -> String {
     match quorum.durability {
+        Durability::Majority if quorum.k_floor == 0 => format!(
+            "A write is acknowledged by the master alone; {}.",
+            arithmetic(quorum)
+        ),
         Durability::Majority => format!(
             "A write is acknowledged by the master and {} other of {} voters; {}.",
             quorum.k_floor,
@@ -153,6 +201,14 @@ fn failover(failover: &FailoverView, now: Timestamp) -> String {
         .collect();
     if !phases.is_empty() {
         tell("phases", phases.join(", "));
+    }
+    if let Some(loss) = &record.data_loss {
+        let members: Vec<String> = loss.given_up.iter().map(ToString::to_string).collect();
+        tell(
+            "given up",
+            format!("members {}, at an operator's word", members.join(", ")),
+        );
+        loss.told.iter().for_each(|told| tell("", told.clone()));
     }
     let mut lines = vec![
         format!("Epoch {}: {}", record.epoch, failover.change()),

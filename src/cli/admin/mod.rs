@@ -1,10 +1,12 @@
 //! `cotton admin`: what a person or a script asks of a scheduler, one file per verb.
 
 mod api;
+mod change;
 mod create;
 mod delete;
 mod discovery;
 mod explain;
+mod failover;
 mod list;
 mod password;
 mod show;
@@ -46,6 +48,10 @@ enum Verb {
     Show(show::ShowArgs),
     /// Explain what a cluster waits for and how its last failovers came about.
     Explain(explain::ExplainArgs),
+    /// Change the settings of a cluster.
+    Change(change::ChangeArgs),
+    /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
+    Failover(failover::FailoverArgs),
     /// Wait until a cluster is in a state.
     Wait(wait::WaitArgs),
 }
@@ -56,6 +62,7 @@ Examples:
   cotton admin create orders --user app --num-nodes 3 --wait
   cotton admin show orders
   cotton admin explain orders
+  cotton admin change orders --durability async
   cotton admin delete orders --password-file orders.password --wait
 
 A password is read from a file, from standard input (`--password-file -`) or from the terminal, and never
@@ -87,6 +94,8 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::List => list::run(&context).await,
             Verb::Show(arguments) => show::run(&context, arguments).await,
             Verb::Explain(arguments) => explain::run(&context, arguments).await,
+            Verb::Change(arguments) => change::run(&context, arguments).await,
+            Verb::Failover(arguments) => failover::run(&context, arguments).await,
             Verb::Wait(arguments) => wait::run(&context, arguments).await,
         }
     })

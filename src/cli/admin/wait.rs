@@ -110,6 +110,37 @@ pub(super) async fn run(context: &Context, arguments: WaitArgs) -> anyhow::Resul
     }
 }
 
+/// Waits until the cluster looks as wanted, and tells what it does meanwhile.
+pub(super) async fn until(
+    context: &Context,
+    cluster: &str,
+    timeout: Duration,
+    is_so: impl Fn(&ClusterView) -> bool,
+    doing: impl Fn(&ClusterView) -> String,
+) -> anyhow::Result<Arc<ClusterView>> {
+    let deadline = Instant::now() + timeout;
+    let mut progress = Progress::start();
+    let mut watcher = Watcher::default();
+    loop {
+        let asked = Instant::now();
+        let patience = deadline.saturating_duration_since(asked);
+        let seen = watcher.look(context, cluster, patience).await;
+        match seen.unwrap_or_else(|error| Seen::Nothing(format!("{error:#}"))) {
+            Seen::Cluster(view) if is_so(&view) => return Ok(view),
+            Seen::Cluster(view) => progress.say(doing(&view)),
+            Seen::Gone => bail!("{cluster} is gone"),
+            Seen::Nothing(why) => progress.say(why),
+        }
+        if Instant::now().max(asked + PACE) > deadline {
+            let patience = humantime::format_duration(timeout);
+            bail!(
+                "not over after {patience}; cotton admin explain {cluster} tells what it waits for"
+            );
+        }
+        sleep_until(asked + PACE).await;
+    }
+}
+
 /// What a look at the cluster shows.
 enum Seen {
     Cluster(Arc<ClusterView>),

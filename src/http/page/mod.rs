@@ -13,7 +13,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::port::{SchedulerPort, Views};
 use crate::cluster::{
     explanation::{Explanation, FailoverView},
-    view::{ClusterView, MemberView},
+    view::{ClusterView, MemberView, Standing},
 };
 
 /// The page's styles; part of the document, so that nothing else has to be fetched.
@@ -98,7 +98,10 @@ fn section(cluster: &ClusterView, explanation: Option<&Explanation>) -> Markup {
                 dt { "User" } dd { (cluster.user) }
                 dt { "Members" } dd { (cluster.num_nodes) ", each with " (cluster.size) }
                 dt { "Server" } dd { (server(cluster)) }
-                dt { "Durability" } dd { (cluster.durability) }
+                dt { "Durability" } dd {
+                    (cluster.durability)
+                    @if let Some(changing) = &cluster.standing.changing { " (" (changing) ")" }
+                }
                 dt { "Epoch" } dd { (cluster.epoch) }
             }
             table {
@@ -107,7 +110,33 @@ fn section(cluster: &ClusterView, explanation: Option<&Explanation>) -> Markup {
                 } }
                 tbody { @for member in &cluster.members { (row(member)) } }
             }
+            (standing(&cluster.standing))
             @if let Some(explanation) = explanation { (why(explanation)) }
+        }
+    }
+}
+
+/// The failover with the loss of data that is offered, and the last one.
+fn standing(standing: &Standing) -> Markup {
+    html! {
+        @if let Some(offer) = &standing.failover_offer {
+            h3 { "If those missing never come back" }
+            p { "An operator can give them up, and what only they hold:" }
+            pre { (offer.command) }
+            ul { @for told in offer.prospect.sentences() { li { (told) } } }
+        }
+        @if let Some(lossy) = &standing.lossy_failover {
+            @match &lossy.outcome {
+                None => {
+                    h3 { "A failover with the loss of data is under way" }
+                    p { "It was asked for at " (lossy.asked_at) "." }
+                }
+                Some(outcome) => {
+                    h3 { "Data was given up" }
+                    p { "It was asked for at " (lossy.asked_at) "." }
+                    ul { @for told in outcome.sentences() { li { (told) } } }
+                }
+            }
         }
     }
 }

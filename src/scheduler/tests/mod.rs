@@ -7,10 +7,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod durability;
 mod explain;
 mod failover;
 mod fencing;
 mod leaving;
+mod lineage;
+mod lossy;
 mod members;
 mod rebuild;
 mod requests;

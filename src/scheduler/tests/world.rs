@@ -27,8 +27,8 @@ use crate::{
         awaiting,
         check::check,
         event::{
-            CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState, TaskUpdate,
-            Version,
+            Ask, CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState,
+            TaskUpdate, Version, Wish,
         },
         placement::Offer,
         plan,
@@ -78,6 +78,8 @@ pub struct World {
     pub declined: Vec<String>,
     /// How often offers were asked for, or not to come any more.
     pub offers_asked_for: u32,
+    /// Tasks whose agents do not answer: a kill does not reach them.
+    pub unreachable: BTreeSet<TaskId>,
     agents: u32,
     offers_made: u32,
     ids: u128,
@@ -130,6 +132,7 @@ impl World {
             lost_offers: Vec::new(),
             declined: Vec::new(),
             offers_asked_for: 0,
+            unreachable: BTreeSet::new(),
             agents,
             offers_made: 0,
             ids: 0,
@@ -246,6 +249,7 @@ impl World {
                     self.task(&launch.task.task_id, TaskState::Running);
                 }
             }
+            Action::Kill { task_id, .. } if self.unreachable.contains(&task_id) => {}
             Action::Kill { task_id, .. } => {
                 self.instances.remove(&task_id);
                 self.killed.insert(task_id.clone());
@@ -364,6 +368,27 @@ impl World {
             password,
         });
         self.replies.pop()
+    }
+
+    pub fn ask(&mut self, password: Option<&str>, wish: Wish) -> Option<Reply> {
+        let password = password.map(Secret::new);
+        self.tell(Event::Ask(Box::new(Ask {
+            token: RequestToken(3),
+            name: name(),
+            password,
+            wish,
+        })));
+        self.replies.pop()
+    }
+
+    /// Nothing is heard of a member any more, whose instance lives on.
+    pub fn vanish(&mut self, member: u32) {
+        self.instance(member).silent = true;
+        let task_id = self.task_of(member);
+        self.tell(Event::ReportGone {
+            cluster: name(),
+            task_id,
+        });
     }
 
     pub fn record(&self) -> &ClusterRecord {

@@ -9,6 +9,7 @@ use std::{
 use bytes::Bytes;
 use cotton::{
     cluster::{
+        data_loss::Prospect,
         explanation::Explanation,
         id::ClusterName,
         spec::{ClusterSpec, Rules},
@@ -19,7 +20,10 @@ use cotton::{
         executor_binary::ExecutorBinary,
         leader::ToLeader,
         metrics::Metrics,
-        port::{ApiRequest, Created, Deleted, MAX_PATIENT_READERS, SchedulerPort, Views},
+        port::{
+            ApiRequest, Changing, Created, Deleted, FailingOver, MAX_PATIENT_READERS,
+            SchedulerPort, Views,
+        },
     },
     secret::Secret,
 };
@@ -28,6 +32,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// The password that the core makes when none is given.
 pub const MADE_PASSWORD: &str = "w9gMCkecsMh6sWsRdxNTa";
@@ -259,21 +264,73 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                 password,
                 reply,
             } => {
-                let answer = match (clusters.get(&name), password) {
-                    (None, _) => Err(ApiError::UnknownCluster(name.to_string())),
-                    (Some(_), None) => Err(ApiError::PasswordMissing),
-                    (Some((_, right)), Some(given)) if *right != given => {
-                        Err(ApiError::PasswordWrong)
-                    }
-                    (Some(_), Some(_)) => Ok(Deleted {
-                        cluster_url: url(&name),
-                    }),
-                };
+                let answer = owner(&mut clusters, &name, password).map(|_| Deleted {
+                    cluster_url: url(&name),
+                });
                 if answer.is_ok() {
                     clusters.remove(&name);
                 }
                 reply.send(answer).unwrap();
             }
+            ApiRequest::Change {
+                name,
+                password,
+                change,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let answer = owned.map(|(spec, _)| Changing {
+                    cluster_url: url(&name),
+                    changed: change.apply(spec),
+                });
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Failover {
+                name,
+                password,
+                accept_data_loss,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let answer = owned.and_then(|_| match accept_data_loss {
+                    true => Ok(FailingOver {
+                        cluster_url: url(&name),
+                        prospect: prospect(),
+                    }),
+                    false => Err(ApiError::LossNotAccepted(prospect().sentences())),
+                });
+                reply.send(answer).unwrap();
+            }
         }
     }
+}
+
+type Known = (ClusterSpec, Secret);
+
+/// The cluster, if the password is right.
+fn owner<'a>(
+    clusters: &'a mut BTreeMap<ClusterName, Known>,
+    name: &ClusterName,
+    password: Option<Secret>,
+) -> Result<&'a mut Known, ApiError> {
+    let known = clusters.get_mut(name);
+    let known = known.ok_or_else(|| ApiError::UnknownCluster(name.to_string()))?;
+    match password {
+        None => Err(ApiError::PasswordMissing),
+        Some(given) if known.1 != given => Err(ApiError::PasswordWrong),
+        Some(_) => Ok(known),
+    }
+}
+
+/// What a failover of any cluster comes to here.
+pub fn prospect() -> Prospect {
+    serde_json::from_value(serde_json::json!({
+        "given_up": [{"member": 0, "why": "nothing is heard of it", "task_id": "orders.1.0.1", "address": "db0:31007",
+            "held": {"epoch": 2, "data": Uuid::from_u128(1), "position": {"mariadb": "0-1-7"}}}],
+        "in_sight": [1],
+        "candidate": {"member": 1, "holds": {"mariadb": "0-1-5"}},
+        "known_lost": [{"whose": "member 0", "transactions": {"mariadb": "0-1-7"}}],
+        "unfenced": [], "note": "more may be lost",
+    }))
+    .unwrap()
 }

@@ -567,3 +567,120 @@ async fn the_lines_of_the_user_guide_work() {
         serde_json::json!({"cluster_url": "zk://z:2181/cotton/discover/test_cluster3"})
     );
 }
+
+/// What a change and a failover take, and what they answer.
+#[tokio::test]
+async fn changes_and_failovers_take_the_password_and_known_fields() {
+    let server = Server::start().await;
+    let made = "cluster_user=u&cluster_password=right";
+    server.form(Method::POST, "/clusters/a", made).await;
+    let (change, failover) = ("/clusters/a", "/clusters/a/failover");
+    for (method, path, body, status, detail) in [
+        (
+            Method::PATCH,
+            "/clusters/b",
+            "durability=async&password=right",
+            404,
+            "there is no cluster \"b\"",
+        ),
+        (
+            Method::PATCH,
+            change,
+            "durability=async",
+            401,
+            "the form field password is missing: give the password of the cluster's user",
+        ),
+        (
+            Method::PATCH,
+            change,
+            "durability=async&password=x",
+            403,
+            "the password is not that of the cluster's user",
+        ),
+        (
+            Method::PATCH,
+            change,
+            "durability=most&password=right",
+            400,
+            "durability must be majority or async, not \"most\"",
+        ),
+        (
+            Method::PATCH,
+            change,
+            "password=right",
+            400,
+            "nothing is given that is to be changed; give durability=majority or durability=async",
+        ),
+        (
+            Method::PATCH,
+            change,
+            "durability=async&num_nodes=2&password=right",
+            400,
+            "there is no form field \"num_nodes\" here; the fields are password, durability",
+        ),
+        (
+            Method::POST,
+            "/clusters/b/failover",
+            "password=right",
+            404,
+            "there is no cluster \"b\"",
+        ),
+        (
+            Method::POST,
+            failover,
+            "accept_data_loss=true",
+            401,
+            "the form field password is missing: give the password of the cluster's user",
+        ),
+        (
+            Method::POST,
+            failover,
+            "accept_data_loss=true&password=x",
+            403,
+            "the password is not that of the cluster's user",
+        ),
+        (
+            Method::POST,
+            failover,
+            "accept_data_loss=yes&password=right",
+            400,
+            "accept_data_loss must be true or false",
+        ),
+        (
+            Method::POST,
+            failover,
+            "force=true&password=right",
+            400,
+            "there is no form field \"force\" here; the fields are password, accept_data_loss",
+        ),
+    ] {
+        let answer = server.form(method.clone(), path, body).await;
+        assert_eq!(answer.status, status, "{method} {path} {body}");
+        assert_eq!(answer.problem().detail, detail, "{method} {path} {body}");
+    }
+    let unread = server.form(Method::POST, failover, "password=right").await;
+    assert_eq!(unread.status, StatusCode::CONFLICT);
+    let problem = unread.problem();
+    assert_eq!(problem.kind, "urn:cotton:problem:data-loss-not-accepted");
+    assert!(
+        problem
+            .detail
+            .contains("known to be lost: 0-1-7 of member 0"),
+        "{}",
+        problem.detail
+    );
+
+    let accepted = "accept_data_loss=true&password=right";
+    let answer = server.form(Method::POST, failover, accepted).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let answer = answer.json();
+    assert_eq!(answer["cluster_url"], "zk://z:2181/cotton/discover/a");
+    assert_eq!(answer["given_up"][0]["address"], "db0:31007");
+    assert_eq!(answer["known_lost"][0]["transactions"]["mariadb"], "0-1-7");
+    let body = "durability=async&password=right";
+    let first = server.form(Method::PATCH, change, body).await.json();
+    let changed = serde_json::json!([{"field": "durability", "from": "majority", "to": "async"}]);
+    assert_eq!(first["changed"], changed);
+    let again = server.form(Method::PATCH, change, body).await.json();
+    assert_eq!(again["changed"], serde_json::json!([]));
+}

@@ -2,10 +2,11 @@
 
 use cotton::{
     cluster::{
+        data_loss::Offer,
         explanation::{Explanation, FailoverView, Waiting},
         failover_record::FailoverRecord,
         size::Size,
-        view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState},
+        view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState, Standing},
         voters::Durability,
     },
     http::executor_binary::ExecutorBinary,
@@ -38,6 +39,7 @@ pub fn view(name: &str) -> ClusterView {
         reason: "all <b>members</b> are \"ready\"".to_owned(),
         cluster_url: format!("zk://z:2181/cotton/discover/{name}"),
         epoch: 3,
+        standing: Default::default(),
         members: vec![member(0, MemberRole::Master), member(1, MemberRole::Slave)],
     }
 }
@@ -133,6 +135,7 @@ pub fn explanation(name: &str) -> Explanation {
             ],
             voters: serde_json::from_value(voters.clone()).unwrap(),
         }),
+        standing: Default::default(),
         failovers: vec![view(second), view(first.clone())],
     }
 }
@@ -210,6 +213,55 @@ async fn the_page_explains_and_escapes() {
         "/clusters/orders/explain",
     ] {
         assert!(page.text().contains(text), "{text}: {}", page.text());
+    }
+}
+
+/// What is offered, done and changed stands in the view, in the explanation and on the page.
+#[tokio::test]
+async fn what_an_operator_can_do_is_shown() {
+    let server = Server::start().await;
+    let prospect = super::double::prospect();
+    let lossy = serde_json::json!({
+        "asked_at": 1_769_947_200_000_u64, "given_up": prospect.given_up,
+        "outcome": {
+            "epoch": 3, "master": 1, "holds": {"mariadb": "0-1-5"},
+            "known_lost": prospect.known_lost, "unfenced": prospect.given_up, "note": "more may be lost",
+        },
+    });
+    let standing = Standing {
+        changing: Some("changing from async to majority: <soon>".to_owned()),
+        failover_offer: Some(Offer {
+            command: "cotton admin failover orders --accept-data-loss".to_owned(),
+            prospect,
+        }),
+        lossy_failover: serde_json::from_value(lossy).unwrap(),
+    };
+    let mut shown = view("orders");
+    shown.standing = standing.clone();
+    server.show(true, vec![shown]);
+    let mut explained = explanation("orders");
+    explained.standing = standing;
+    server.explain(explained);
+    let page = server.get("/").await;
+    for text in [
+        "changing from async to majority: &lt;soon&gt;",
+        "cotton admin failover orders --accept-data-loss",
+        "known to be lost: 0-1-7 of member 0",
+        "master becomes member 1, which holds 0-1-5",
+        "member 1 was elected in epoch 3 with 0-1-5",
+        "member 0 (task orders.1.0.1, at db0:31007)",
+    ] {
+        assert!(page.text().contains(text), "{text}: {}", page.text());
+    }
+    for path in ["/clusters/orders", "/clusters/orders/explain"] {
+        let answer = server.get(path).await.json();
+        let offer = &answer["failover_offer"]["prospect"];
+        assert_eq!(offer["known_lost"][0]["whose"], "member 0", "{path}");
+        assert_eq!(
+            answer["lossy_failover"]["outcome"]["unfenced"][0]["address"],
+            "db0:31007"
+        );
+        assert!(answer["changing"].is_string());
     }
 }
 

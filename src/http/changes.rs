@@ -1,0 +1,120 @@
+//! What is asked of a cluster that is there: other settings, and a failover with the loss of data.
+
+use axum::{
+    Json,
+    extract::{Path, Request, State, rejection::PathRejection},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    clusters::{known_name, name_in},
+    errors::ApiError,
+    forms::Form,
+    port::{ApiRequest, SchedulerPort},
+};
+use crate::cluster::{
+    data_loss::Prospect,
+    spec::{Change, ChangeRequest, Changed, Fault},
+};
+
+/// The form fields of a change.
+const CHANGE_FIELDS: &[&str] = &["password", "durability"];
+
+/// The form fields of a failover.
+const FAILOVER_FIELDS: &[&str] = &["password", "accept_data_loss"];
+
+/// The answer to a change.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ChangeAnswer {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// What differs from before; nothing if it was so already.
+    pub changed: Vec<Changed>,
+}
+
+/// The answer to a failover with the loss of data.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FailoverAnswer {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// What it comes to, as things stand. The outcome is in `lossy_failover` of `GET /clusters/<name>`.
+    #[serde(flatten)]
+    pub prospect: Prospect,
+}
+
+/// `PATCH /clusters/<name>`
+pub(super) async fn change(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<ChangeAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let request = ChangeRequest {
+        durability: form.take("durability"),
+    };
+    let mut faults = form.into_faults(CHANGE_FIELDS);
+    let change = match Change::check(request) {
+        Ok(change) if faults.is_empty() => change,
+        checked => {
+            faults.extend(checked.err().unwrap_or_default());
+            return Err(ApiError::Invalid(faults));
+        }
+    };
+    let changing = port
+        .ask(|reply| ApiRequest::Change {
+            name,
+            password,
+            change,
+            reply,
+        })
+        .await?;
+    Ok(Json(ChangeAnswer {
+        cluster_url: changing.cluster_url,
+        changed: changing.changed,
+    }))
+}
+
+/// `POST /clusters/<name>/failover`
+pub(super) async fn failover(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<FailoverAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let accepted = read_accepted(form.take("accept_data_loss").as_deref());
+    let mut faults = form.into_faults(FAILOVER_FIELDS);
+    let accept_data_loss = match accepted {
+        Ok(accepted) if faults.is_empty() => accepted,
+        accepted => {
+            faults.extend(accepted.err());
+            return Err(ApiError::Invalid(faults));
+        }
+    };
+    let failing_over = port
+        .ask(|reply| ApiRequest::Failover {
+            name,
+            password,
+            accept_data_loss,
+            reply,
+        })
+        .await?;
+    Ok(Json(FailoverAnswer {
+        cluster_url: failing_over.cluster_url,
+        prospect: failing_over.prospect,
+    }))
+}
+
+fn read_accepted(text: Option<&str>) -> Result<bool, Fault> {
+    match text {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(Fault::new(
+            "accept_data_loss",
+            "accept_data_loss must be true or false",
+        )),
+    }
+}

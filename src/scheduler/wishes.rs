@@ -1,0 +1,113 @@
+//! What is asked of a cluster that is there: a failover with the loss of data, a change of its settings.
+//!
+//! Each needs the password of the cluster's user and is answered when it is recorded. None needs Mesos at that moment: what is
+//! recorded is carried out as soon as Mesos is there. A wish that changes nothing is answered at once.
+
+use super::{
+    action::{Action, Refusal, Reply},
+    event::{Ask, RequestToken, Wish},
+    failover::View,
+    lossy,
+    requests::{owner, refuse},
+    state::{Cluster, State},
+};
+use crate::{
+    cluster::{
+        data_loss::LossyFailover,
+        record::{ClusterRecord, Mastership},
+        spec::{Change, Changed},
+    },
+    time::Timestamp,
+};
+
+/// Decides what is asked of a cluster.
+pub fn decide(state: &State, ask: &Ask, now: Timestamp) -> Action {
+    let cluster = match owner(state, &ask.name, ask.password.as_ref()) {
+        Ok(cluster) => cluster,
+        Err(refusal) => return refuse(ask.token, refusal),
+    };
+    if cluster.record.deleting {
+        return refuse(ask.token, Refusal::BeingDeleted(ask.name.clone()));
+    }
+    match &ask.wish {
+        Wish::Failover { accept_data_loss } => {
+            let view = state.view(cluster, now);
+            fail_over(cluster, ask.token, *accept_data_loss, view)
+        }
+        Wish::Change(change) => self::change(cluster, ask.token, change),
+    }
+}
+
+/// The same request again, after an answer that got lost, gets the same answer.
+fn fail_over(
+    cluster: &Cluster,
+    token: RequestToken,
+    accept_data_loss: bool,
+    view: View<'_>,
+) -> Action {
+    let record = &cluster.record;
+    let name = record.name().clone();
+    let accepted = |lossy: &LossyFailover| Reply::FailingOver {
+        name,
+        prospect: Box::new(lossy::prospect(record, lossy, view)),
+    };
+    if let Some(pending) = record.lossy.as_ref().filter(|lossy| lossy.is_pending()) {
+        return Action::Reply(token, accepted(pending));
+    }
+    let lossy = match lossy::ask(record, view) {
+        Ok(lossy) => lossy,
+        Err(sentence) => {
+            let sentence = format!("a failover that loses data is not possible: {sentence}");
+            return refuse(token, Refusal::NotPossible(sentence));
+        }
+    };
+    if !accept_data_loss {
+        let prospect = lossy::prospect(record, &lossy, view);
+        return refuse(token, Refusal::LossNotAccepted(Box::new(prospect)));
+    }
+    let reply = accepted(&lossy);
+    let mut next = record.clone();
+    next.lossy = Some(lossy);
+    persist(cluster, next, token, reply)
+}
+
+/// The record says what is wanted; the voters follow it by safe steps, each stored for itself. A scheduler that dies after this
+/// write leaves the rest to its successor, which finds the same difference.
+fn change(cluster: &Cluster, token: RequestToken, change: &Change) -> Action {
+    let record = &cluster.record;
+    let mut next = record.clone();
+    let changed = change.apply(&mut next.spec);
+    let reply = Reply::Changed {
+        name: record.name().clone(),
+        changed: changed.clone(),
+    };
+    if changed.is_empty() {
+        return Action::Reply(token, reply);
+    }
+    if let Some(sentence) = hindrance(record, &changed) {
+        return refuse(token, Refusal::NotPossible(sentence));
+    }
+    persist(cluster, next, token, reply)
+}
+
+/// Why the settings cannot be changed now.
+fn hindrance(record: &ClusterRecord, changed: &[Changed]) -> Option<String> {
+    let durability = changed.iter().any(|changed| changed.field == "durability");
+    // An election counts by the durability under which the writes were acknowledged that it must not lose.
+    (durability && record.mastership == Mastership::Electing).then(|| {
+        format!(
+            "the durability cannot be changed while a master is being elected in epoch {}: the election goes by what the writes before it were promised; ask again when the cluster has a master",
+            record.epoch
+        )
+    })
+}
+
+fn persist(cluster: &Cluster, next: ClusterRecord, token: RequestToken, reply: Reply) -> Action {
+    Action::Persist {
+        record: Box::new(next),
+        expected: cluster.version,
+        password: None,
+        launches: Vec::new(),
+        replies: vec![(token, reply)],
+    }
+}
