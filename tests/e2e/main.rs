@@ -10,11 +10,13 @@ mod support;
 
 mod clusters;
 mod divergence;
+mod durability;
 mod examples;
 
 mod failover;
 mod faults;
 mod leaving;
+mod given_up;
 mod memory;
 mod requests;
 mod restarts;
