@@ -15,8 +15,8 @@ mod examples;
 
 mod failover;
 mod faults;
-mod leaving;
 mod given_up;
+mod leaving;
 mod memory;
 mod requests;
 mod restarts;
