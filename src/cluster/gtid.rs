@@ -215,7 +215,7 @@ impl fmt::Display for Position {
 /// or later, nothing can be said. On MySQL, where a GTID names one transaction only, `held` must otherwise
 /// be contained in the newest history. On MariaDB numbers alone lie: 0-1-100 is no part of a history in
 /// which server 1 got as far as 0-1-90 and server 2 went on to 0-2-150, though 150 is more than 100. There two positions
-/// are compared only if they have the same highest marker, because both then lie in that master's history: see [`fork`].
+/// are compared only if they have the same highest marker, because both then lie in that master's history (`fork`).
 pub fn extras(held: &Position, lineage: &[(Epoch, Position)], cluster: Uuid) -> Option<Position> {
     beyond(held, lineage, cluster).map(|(extras, _)| extras)
 }
