@@ -120,6 +120,8 @@ async fn a_follower_receives_and_acknowledges(flavour: Flavour) {
     server.write_canary(44, soon()).await.unwrap();
 
     // Without semi-sync the same follower acknowledges nothing.
+    let written = server.executed().await.unwrap();
+    follower.wait_executed(&written, soon()).await.unwrap();
     follower.follow(&mysqld.source(), false).await.unwrap();
     wait_for(&server, "nobody acknowledges", |seen| seen.clients == 0).await;
     let result = server.write_canary(45, at_once()).await;

@@ -8,8 +8,10 @@ use cotton::zookeeper::leader::{Candidacy, LEADER_FORMAT, Leader, Standing};
 use cotton::zookeeper::session::Session;
 use tokio::sync::watch;
 use uuid::Uuid;
+use zookeeper_client::CreateMode;
 
 use super::{DEADLINE, config, connect, onlooker, write};
+use crate::support::eventually;
 use crate::support::zookeeper::ZooKeeper;
 
 fn candidate(api: &str) -> Leader {
@@ -99,7 +101,18 @@ async fn a_leader_that_was_replaced_while_it_was_away_follows() {
     tokio::time::timeout(DEADLINE, lost).await.unwrap().unwrap();
     server.restart();
     // Whoever comes first has the node; in the end it is the other's.
-    write(&onlooker(&server).await, "/cotton/leader", &data).await;
+    let client = onlooker(&server).await;
+    let options = CreateMode::Persistent.with_acls(zookeeper_client::Acls::anyone_all());
+    eventually("the node is the other's", DEADLINE, || async {
+        let replaced = client.set_data("/cotton/leader", &data, None).await.is_ok();
+        let written = replaced
+            || client
+                .create("/cotton/leader", &data, &options)
+                .await
+                .is_ok();
+        written.then_some(())
+    })
+    .await;
     follows(&first, &other).await;
 }
 
