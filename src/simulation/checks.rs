@@ -66,6 +66,12 @@ impl World {
         else {
             return;
         };
+        // An acknowledgement that was on its way for long lets one open that is deposed already and does not know it. It is
+        // no new master: nobody finds it, and what it acknowledges must be what its successor has.
+        let mut opened = self.history.opened.iter();
+        if self.promises_durability() && opened.any(|(later, _)| *later > epoch) {
+            return;
+        }
         let data = self.processes[process].data;
         self.history.opened.push((epoch, data));
         if self.setup.durability == Durability::Async {
