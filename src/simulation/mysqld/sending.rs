@@ -10,37 +10,50 @@ impl World {
         }
     }
 
-    /// Sends what a replica lacks.
-    pub(super) fn send(&mut self, process: usize, replica: usize) {
-        let most = self.chance.between(1, 8) as usize;
-        let replicas_data = &self.data[self.processes[replica].data];
-        // On MariaDB a replica begins behind the master's last marker that is not above its own.
-        let passed = match replicas_data.logged.flavour() {
+    /// The last marker that a replica is not sent any more. On MariaDB it begins behind the master's last one that is not
+    /// above its own.
+    fn passed_marker(&self, replicas_data: &Data) -> Epoch {
+        match replicas_data.logged.flavour() {
             Flavour::Mysql => Epoch(0),
             Flavour::Mariadb => self
                 .held_by(replicas_data)
                 .highest_marker(self.history.cluster),
-        };
-        let it = &mut self.processes[process];
-        let Some(link) = it.links.get_mut(&replica).filter(|link| !link.in_flight) else {
+        }
+    }
+
+    /// Sends what a replica lacks.
+    pub(super) fn send(&mut self, process: usize, replica: usize) {
+        let most = self.chance.between(1, 8) as usize;
+        let replicas_data = &self.data[self.processes[replica].data];
+        let it = &self.processes[process];
+        let Some(link) = it.links.get(&replica).filter(|link| !link.in_flight) else {
             return;
         };
         let data = &self.data[it.data];
-        let mut batch = Vec::new();
-        while link.next < data.synced && batch.len() < most {
-            let id = data.binlog[link.next];
-            link.next += 1;
-            let kind = self.history.transactions[id].kind;
-            let is_passed = matches!(kind, Kind::Marker(epoch) if epoch <= passed);
+        let (mut upto, mut batch) = (link.next, Vec::new());
+        // Only markers need it, which are few; to find it out takes long.
+        let mut passed = None;
+        while upto < data.synced && batch.len() < most {
+            let id = data.binlog[upto];
+            upto += 1;
+            let is_passed = match self.history.transactions[id].kind {
+                Kind::Marker(epoch) => {
+                    epoch <= *passed.get_or_insert_with(|| self.passed_marker(replicas_data))
+                }
+                _ => false,
+            };
             if !replicas_data.has.contains(id) && !is_passed {
                 batch.push(id);
             }
         }
-        if batch.is_empty() {
+        let is_sent = !batch.is_empty();
+        if let Some(link) = self.processes[process].links.get_mut(&replica) {
+            link.next = upto;
+            link.in_flight = is_sent;
+        }
+        if !is_sent {
             return;
         }
-        link.in_flight = true;
-        let upto = link.next;
         let connection = self.processes[replica].receiver.connection;
         let delay = self.network();
         let sent = self.now;

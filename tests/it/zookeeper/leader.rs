@@ -104,12 +104,12 @@ async fn a_leader_that_was_replaced_while_it_was_away_follows() {
     let client = onlooker(&server).await;
     let options = CreateMode::Persistent.with_acls(zookeeper_client::Acls::anyone_all());
     eventually("the node is the other's", DEADLINE, || async {
-        let replaced = client.set_data("/cotton/leader", &data, None).await.is_ok();
-        let written = replaced
-            || client
-                .create("/cotton/leader", &data, &options)
-                .await
-                .is_ok();
+        // Not the node of a session that ends and takes it along.
+        let _ = client.delete("/cotton/leader", None).await;
+        let written = client
+            .create("/cotton/leader", &data, &options)
+            .await
+            .is_ok();
         written.then_some(())
     })
     .await;
