@@ -137,6 +137,8 @@ async fn serve_terms(
             Standing::Leading(generation) => {
                 to_leader.follow(None);
                 info!("this scheduler leads");
+                // What was asked in a former term was answered with "perhaps" long ago, and must not be done now.
+                while api.try_recv().is_ok() {}
                 let ended = one_term(office, generation, standing, api, stop).await;
                 office.views.send_replace(Views::default());
                 office.metrics.framework_registered.set(0);
