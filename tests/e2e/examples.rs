@@ -10,7 +10,7 @@ use crate::support::system::System;
 
 #[tokio::test]
 async fn the_shell_script_works() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/create-and-use.sh");
+    let script = crate::support::in_project("examples/create-and-use.sh");
     check(&script, "from-shell").await;
 }
 

@@ -5,7 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cotton::mesos::json;
 use cotton::mesos::v1::{executor, master, scheduler};
@@ -23,7 +23,7 @@ const FILES: [&str; 4] = [
 ];
 
 fn at(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    crate::support::in_project(path)
 }
 
 fn compile(with_comments: bool) -> FileDescriptorSet {

@@ -81,7 +81,7 @@ const BANNED: &[(&str, &str)] = &[
 
 #[test]
 fn files_that_decide_do_nothing_else() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = crate::support::in_project("");
     let mut files: Vec<_> = PURE.iter().map(|file| root.join(file)).collect();
     collect(&root.join("src/cluster"), &mut files);
     let mut found = Vec::new();

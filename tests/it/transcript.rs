@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::path::Path;
-
 /// One thing that somebody sent, received or noted.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -31,7 +29,7 @@ impl Entry {
 
 /// All recordings by file name.
 pub fn all() -> Vec<(String, Vec<Entry>)> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mesos");
+    let folder = crate::support::in_project("tests/fixtures/mesos");
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

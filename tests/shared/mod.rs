@@ -4,11 +4,19 @@ pub mod process;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long to wait between two looks. A look may start a program, so not less.
 const PAUSE: Duration = Duration::from_millis(30);
+
+/// A file of the project. Where the project lies is asked at run time: checkouts that share a build directory share its
+/// binaries too, and what was compiled in one may run in another.
+pub fn in_project(path: &str) -> PathBuf {
+    let root = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(root).join(path)
+}
 
 /// Waits until `probe` gives a value and returns it; panics with `what` after `deadline`.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(

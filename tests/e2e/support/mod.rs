@@ -25,7 +25,7 @@ mod shared;
 use std::time::Duration;
 
 pub use process::spawn;
-pub use shared::{eventually, free_port};
+pub use shared::{eventually, free_port, in_project};
 
 /// How long a cluster may take to come up. Most of it passes in initialising data directories.
 pub const CREATE_DEADLINE: Duration = Duration::from_secs(180);

@@ -466,7 +466,7 @@ pub fn tasks(view: &ClusterView) -> Vec<String> {
 pub fn mysql_package() -> &'static Path {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
     PACKAGE.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/mysql-package");
+        let script = super::in_project("scripts/mysql-package");
         let output = Command::new(script).output().unwrap();
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{told}");

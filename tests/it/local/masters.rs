@@ -139,10 +139,8 @@ async fn masters_stand_for_election_in_zookeeper_as_recorded() {
         .get_data("/mesos/json.info_0000000000")
         .await
         .unwrap();
-    let fixture = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/fixtures/mesos/08-zookeeper-master-detection.txt"
-    );
+    let fixture =
+        crate::support::in_project("tests/fixtures/mesos/08-zookeeper-master-detection.txt");
     let recorded = recorded_node(&std::fs::read_to_string(fixture).unwrap());
     let actual: Value = serde_json::from_slice(&data).unwrap();
     assert!(

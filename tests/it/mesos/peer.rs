@@ -213,7 +213,7 @@ impl Stream {
 
     /// Sends a recorded message, by the name of its file.
     pub async fn recorded(&self, name: &str) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/mesos/protobuf");
+        let folder = crate::support::in_project("tests/fixtures/mesos/protobuf");
         let message = std::fs::read(folder.join(name)).unwrap();
         self.bytes(recordio::encode(&message)).await;
     }

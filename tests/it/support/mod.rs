@@ -12,7 +12,7 @@ use std::process::{Child, Command};
 
 use nix::sys::signal::Signal;
 
-pub use shared::{eventually, free_port};
+pub use shared::{eventually, free_port, in_project};
 
 /// Spawns `command`, which the kernel kills when the test binary ends.
 pub fn spawn(command: Command) -> std::io::Result<Child> {
