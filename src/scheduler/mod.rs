@@ -33,6 +33,7 @@ pub mod requested;
 pub mod requests;
 pub mod start;
 pub mod state;
+mod tasks;
 #[cfg(test)]
 mod tests;
 pub mod transitions;

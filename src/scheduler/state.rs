@@ -13,19 +13,16 @@ use std::{
 use super::{
     action::{Action, Plan, Reply},
     agenda::Agenda,
-    event::{
-        Ask, CreateRequest, Event, RequestToken, StoredCluster, TaskState, TaskUpdate, Version,
-    },
+    event::{Ask, CreateRequest, Event, RequestToken, StoredCluster, Version},
     explain,
     failover::{Awaited, View},
     fitness::Unfit,
     members,
-    observed::{Observed, TaskObservation},
+    observed::Observed,
     placement::{Launch, Offer},
 };
 use crate::{
     cluster::{
-        control::Report,
         data_loss,
         id::{ClusterName, TaskId},
         record::ClusterRecord,
@@ -79,9 +76,9 @@ pub struct State {
     /// Since when the executors are heard without a gap; in the far future while they are not.
     pub listening_since: Timestamp,
     /// The offers that tasks were launched with of which Mesos has said nothing yet.
-    launched: BTreeMap<TaskId, String>,
+    pub(super) launched: BTreeMap<TaskId, String>,
     /// Clusters to plan.
-    touched: BTreeSet<ClusterName>,
+    pub(super) touched: BTreeSet<ClusterName>,
     /// When clusters are to be planned although nothing happens.
     due: Agenda,
     /// Clusters with a member to place, in the order in which they were asked for.
@@ -294,54 +291,6 @@ impl State {
         self.launched.clear();
     }
 
-    fn task_updated(&mut self, update: TaskUpdate) {
-        let Some(name) = update.task_id.cluster() else {
-            return;
-        };
-        let Some(cluster) = self.clusters.get_mut(&name) else {
-            return;
-        };
-        // The master that does not know a task may be about to get its launch.
-        if !matches!(update.state, TaskState::Unknown | TaskState::Lost) {
-            self.launched.remove(&update.task_id);
-        }
-        let known = cluster.observed.tasks.entry(update.task_id);
-        let known = known.or_insert_with(|| TaskObservation {
-            state: update.state,
-            message: String::new(),
-            kill_asked: None,
-            asked: None,
-        });
-        // The end of a task is final, whatever arrives late.
-        if !known.state.is_terminal() {
-            known.state = update.state;
-            known.message = update.message;
-        }
-        self.touched.insert(name);
-    }
-
-    fn reported(&mut self, name: ClusterName, report: Report, now: Timestamp) {
-        let Some(cluster) = self.clusters.get_mut(&name) else {
-            return;
-        };
-        // A report of an earlier cluster of the same name says nothing about this one.
-        if report.uuid != cluster.record.uuid {
-            return;
-        }
-        cluster.observed.reported(report, now);
-        self.touched.insert(name);
-    }
-
-    fn report_gone(&mut self, name: ClusterName, task_id: &TaskId, now: Timestamp) {
-        let Some(cluster) = self.clusters.get_mut(&name) else {
-            return;
-        };
-        if let Some(observation) = cluster.observed.reports.get_mut(task_id) {
-            observation.gone_since.get_or_insert(now);
-            self.touched.insert(name);
-        }
-    }
-
     fn stored(&mut self, name: ClusterName, version: Version, now: Timestamp) {
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
@@ -440,38 +389,6 @@ impl State {
         }
     }
 
-    fn begin_launch(&mut self, launches: &[Launch]) {
-        for launch in launches {
-            let name = launch.task.task_id.cluster();
-            if let Some(cluster) = name.and_then(|name| self.clusters.get_mut(&name)) {
-                let task_id = &launch.task.task_id;
-                cluster.launches.retain(|l| l.task.task_id != *task_id);
-                let offer = launch.offer.id.clone();
-                self.launched.insert(task_id.clone(), offer);
-            }
-        }
-    }
-
-    /// Notes something about a task, whether Mesos has told of it yet or not.
-    fn note_task(&mut self, task_id: &TaskId, note: impl FnOnce(&mut TaskObservation)) {
-        let cluster = task_id
-            .cluster()
-            .and_then(|name| self.clusters.get_mut(&name));
-        let Some(cluster) = cluster else { return };
-        note(
-            cluster
-                .observed
-                .tasks
-                .entry(task_id.clone())
-                .or_insert(TaskObservation {
-                    state: TaskState::Staging,
-                    message: String::new(),
-                    kill_asked: None,
-                    asked: None,
-                }),
-        );
-    }
-
     fn answered(&mut self, token: RequestToken) {
         self.requests.retain(|request| request.token() != token);
         self.answers.retain(|(answered, _)| *answered != token);
@@ -499,14 +416,6 @@ impl State {
     /// When the next look is due.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.due.first()
-    }
-
-    /// The offers that these tasks were launched with, where nothing was heard of the launch. The master may never have
-    /// got it; then it takes the offer as one that is still being thought about, for ever if it has no timeout for that.
-    /// Giving an offer back that was used changes nothing.
-    pub fn unanswered(&self, tasks: &[(TaskId, String)]) -> Vec<String> {
-        let offers = tasks.iter().filter_map(|(task, _)| self.launched.get(task));
-        offers.cloned().collect()
     }
 
     /// Whether any cluster has a member to place.
@@ -544,17 +453,5 @@ impl Cluster {
 
     fn wants_offers(&self) -> bool {
         members::wants_offers(&self.record)
-    }
-
-    /// Drops what was observed of tasks that are no longer in the record and have ended.
-    fn forget_past_tasks(&mut self) {
-        let record = &self.record;
-        let past = |task_id: &TaskId| record.member_of(task_id).is_none();
-        self.observed
-            .tasks
-            .retain(|id, task| !past(id) || !task.state.is_terminal());
-        self.observed
-            .reports
-            .retain(|id, r| !past(id) || r.gone_since.is_none());
     }
 }
