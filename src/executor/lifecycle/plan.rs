@@ -6,7 +6,7 @@ use super::{
     Data, Process, Role, State, TERMINATION, Why, aside, health, lease,
     rebuild::{self, Next},
     report::report,
-    roles::{follow, lead, may_acknowledge},
+    roles::{ends_following, follow, lead},
     terms::{acknowledgements, set_terms, terms},
 };
 use crate::{
@@ -426,8 +426,10 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
 fn is_pointless(state: &State, step: &Step, goal: &Goal) -> bool {
     let is_over = step.epoch().is_some_and(|epoch| epoch < goal.epoch);
     // The master may be waiting for just this member's acknowledgements.
-    let follows_anew = match state.role {
-        Role::Following { acknowledge, .. } => acknowledge != may_acknowledge(state, goal),
+    let follows_anew = match (state.role, &goal.phase) {
+        (Role::Following { acknowledge, .. }, GoalPhase::Elected(master)) => {
+            ends_following(state, goal, master, acknowledge).is_some()
+        }
         _ => false,
     };
     is_over || follows_anew

@@ -203,6 +203,15 @@ impl State {
                 _ => None,
             };
         }
+        if self
+            .held
+            .as_ref()
+            .is_some_and(|held| !held.position.is_empty())
+        {
+            // The data is there. If it has to be set aside one day, that is another matter.
+            self.rebuild.replay = false;
+            self.rebuild.failed = 0;
+        }
         self.rebuild.empty_since = holds_nothing(self).then(|| {
             let known = self.rebuild.empty_since;
             known.unwrap_or(now)

@@ -128,33 +128,8 @@ fn keep_following(
     plan: &mut Plan,
 ) {
     let epoch = goal.epoch;
-    if state.look.seen.as_ref().and_then(applier_error).is_some() {
-        // A receiver goes on acknowledging what will not be applied.
-        let halt = Step::Halt {
-            epoch,
-            refuse_clients: false,
-        };
-        return plan.begin(state, halt, "the applier stopped with an error");
-    }
-    if acknowledge && master.opened && health::hears_nothing(state) {
-        let hold = Step::Hold { epoch };
-        return plan.begin(state, hold, "nothing is received, and it connects anew");
-    }
-    if rebuild::replay_is_refused(state) {
-        let hold = Step::Hold { epoch };
-        return plan.begin(
-            state,
-            hold,
-            "the master's binlogs do not go back far enough",
-        );
-    }
-    if acknowledge != may_acknowledge(state, goal) {
-        let hold = Step::Hold { epoch };
-        return plan.begin(
-            state,
-            hold,
-            "whether it acknowledges is settled when it starts to receive",
-        );
+    if let Some((step, why)) = ends_following(state, goal, master, acknowledge) {
+        return plan.begin(state, step, why);
     }
     if !state
         .serving
@@ -168,6 +143,35 @@ fn keep_following(
         );
     }
     plan.wait("it follows the master");
+}
+
+/// What must be done with a member that follows instead of letting it go on, and why. It is looked at while the member waits
+/// for the epoch's marker as well, which may never come as things are.
+pub(super) fn ends_following(
+    state: &State,
+    goal: &Goal,
+    master: &MasterGoal,
+    acknowledge: bool,
+) -> Option<(Step, &'static str)> {
+    let epoch = goal.epoch;
+    if state.look.seen.as_ref().and_then(applier_error).is_some() {
+        // A receiver goes on acknowledging what will not be applied.
+        let halt = Step::Halt {
+            epoch,
+            refuse_clients: false,
+        };
+        return Some((halt, "the applier stopped with an error"));
+    }
+    let why = if acknowledge && master.opened && health::hears_nothing(state) {
+        "nothing is received, and it connects anew"
+    } else if rebuild::replay_is_refused(state) {
+        "the master's binlogs do not go back far enough"
+    } else if acknowledge != may_acknowledge(state, goal) {
+        "whether it acknowledges is settled when it starts to receive"
+    } else {
+        return None;
+    };
+    Some((Step::Hold { epoch }, why))
 }
 
 /// Whether the member votes and the scheduler has only to store its data.

@@ -69,10 +69,13 @@ impl Server {
     ///
     /// If the server or the caller dies in between, the same call on the restarted server goes on.
     ///
+    /// An applier that has stopped with an error is started once more: what stopped it, a full disk for instance, may be over.
+    ///
     /// # Errors
     /// [`Error::Applier`] when the applier stops with an error, [`Error::NotApplied`] at the deadline.
     pub async fn apply_received(&self, deadline: Instant) -> Result<(), Error> {
         let start = Instant::now();
+        let mut started = false;
         loop {
             let Some(status) = self.replication_status().await? else {
                 return Ok(());
@@ -88,11 +91,17 @@ impl Server {
                     waited: start.elapsed(),
                 });
             }
-            if let Some(message) = status.replication.applier_error {
+            let applying = status.replication.applying;
+            // The error of an applier is shown until it is started again.
+            if let Some(message) = &status.replication.applier_error
+                && (applying || started)
+            {
+                let message = message.clone();
                 return Err(Error::Applier { message });
             }
-            if !status.replication.applying {
+            if !applying {
                 self.start_applier(&status).await?;
+                started = true;
             }
             self.wait_for(&missing, deadline).await?;
         }

@@ -321,7 +321,8 @@ async fn a_marker_between_others_parts_no_servers() {
         .unwrap();
 }
 
-/// Goal: an applier that stops is seen, and waiting for it ends. Method: make a row differ.
+/// Goal: an applier that stops is seen, waiting for it ends, and it can go on when the cause is gone. Method: make a row
+/// differ, and take it away.
 async fn a_stopped_applier_is_reported(flavour: Flavour) {
     let (mysqld, server) = open_master(flavour, 1).await;
     let (other, follower) = follower(&mysqld, 2, false).await;
@@ -353,6 +354,12 @@ async fn a_stopped_applier_is_reported(flavour: Flavour) {
     let replication = follower.observe().await.unwrap().replication.unwrap();
     assert!(!replication.applying && !replication.receiving && replication.applier_error.is_some());
     assert!(follower.held().await.unwrap().contains(&written));
+
+    // What was in the way is gone, as when a full disk has space again.
+    let delete = "DELETE FROM cotton.marker WHERE epoch = 5";
+    run(&mut other.local().await, &[free, no_binlog, delete]).await;
+    follower.apply_received(soon()).await.unwrap();
+    assert!(follower.executed().await.unwrap().contains(&written));
 }
 
 /// Goal: a change of master does not wait for the rest of a transaction that will not come. Method: stop the

@@ -86,6 +86,34 @@ fn a_small_history_is_replayed() {
     );
 }
 
+/// Goal: that replaying was cheaper once says nothing about the next time, when there may be no binlogs to replay.
+#[test]
+fn a_member_that_was_replayed_once_copies_the_next_time() {
+    let (mut story, goal) = copying();
+    story.done(Outcome::ReplayIsCheaper);
+    for _ in ["apply", "follow", "admit"] {
+        story.done(Outcome::Finished);
+    }
+    let mut next = opened(elected(3, OTHER, 1, "0-2-5"));
+    next.voters = goal.voters;
+    story.goal(next);
+    assert_eq!(story.done(held("0-2-6", "0-2-6")), "halt 3 refuse=true");
+    assert_eq!(story.done(Outcome::Finished), "KILL 1");
+    assert_eq!(story.exited(1), "make data for 1");
+    assert!(
+        story
+            .done(Outcome::DataMade(data(6)))
+            .contains("first start on 6")
+    );
+    story.done(Outcome::Started(process(2)));
+    story.event(Event::Promised {
+        epoch: Epoch(3),
+        data: Some(data(6)),
+    });
+    assert_eq!(story.done(held("", "")), "", "a donor is awaited");
+    assert_eq!(wanted(&story), Some(WantsDonor { failed: 0 }));
+}
+
 #[test]
 fn a_failed_copy_asks_for_another_donor_and_three_of_them_for_none() {
     let (mut story, _) = copying();
@@ -278,9 +306,11 @@ fn a_master_without_all_of_its_binlogs_is_copied_after_all() {
         process: process(1),
         seen: Ok(Box::new(refused)),
     };
-    assert_eq!(story.event(observed), "", "the marker is waited for");
-    assert_eq!(story.failed(), "");
-    assert_eq!(story.after(1), "hold 2");
+    assert_eq!(
+        story.event(observed),
+        "abandon; hold 2",
+        "the marker will never come"
+    );
     assert_eq!(story.done(held("", "")), "copy 2 from 2");
 }
 
