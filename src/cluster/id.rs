@@ -127,8 +127,7 @@ pub struct TaskId(String);
 impl TaskId {
     /// The id of a member's `launch`-th task.
     pub fn new(cluster: &ClusterName, uuid: Uuid, member: MemberId, launch: u32) -> Self {
-        let digits = uuid.simple().to_string();
-        Self(format!("{cluster}.{}.{member}.{launch}", &digits[..8]))
+        Self(format!("{cluster}.{}.{member}.{launch}", incarnation(uuid)))
     }
 
     /// Takes over an id that Mesos or ZooKeeper named; it may be of a foreign form.
@@ -138,15 +137,54 @@ impl TaskId {
 
     /// The cluster's name in the id, if the id has the form that Cotton gives.
     pub fn cluster(&self) -> Option<ClusterName> {
-        let mut parts = self.0.split('.');
-        let name = parts.next()?.parse().ok()?;
-        (parts.count() == 3).then_some(name)
+        Some(self.parts()?.cluster)
+    }
+
+    /// What the id says, if it has the form that Cotton gives.
+    pub fn parts(&self) -> Option<TaskParts> {
+        let parts: Vec<&str> = self.0.split('.').collect();
+        let [cluster, incarnation, member, launch] = parts[..] else {
+            return None;
+        };
+        Some(TaskParts {
+            cluster: cluster.parse().ok()?,
+            incarnation: incarnation.to_owned(),
+            member: MemberId(member.parse().ok()?),
+            launch: launch.parse().ok()?,
+        })
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// What a [`TaskId`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskParts {
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// The first digits of its incarnation.
+    incarnation: String,
+    /// The member.
+    pub member: MemberId,
+    /// Which launch of the member it is, counted from 1.
+    pub launch: u32,
+}
+
+impl TaskParts {
+    /// Whether the task belongs to the incarnation of this uuid.
+    pub fn is_of(&self, uuid: Uuid) -> bool {
+        self.incarnation == incarnation(uuid)
+    }
+}
+
+/// The first digits of a cluster's uuid. They tell the incarnations of one name apart, of which there are few.
+fn incarnation(uuid: Uuid) -> String {
+    let mut digits = uuid.simple().to_string();
+    digits.truncate(8);
+    digits
 }
 
 impl fmt::Display for TaskId {
@@ -247,6 +285,16 @@ mod tests {
         let task = TaskId::new(&name, Uuid::nil(), MemberId(2), 7);
         assert_eq!(task.as_str(), "a-b_c.00000000.2.7");
         assert_eq!(task.cluster(), Some(name));
-        assert_eq!(TaskId::from_wire("never-existed").cluster(), None);
+        let parts = task.parts().unwrap();
+        assert_eq!((parts.member, parts.launch), (MemberId(2), 7));
+        assert!(parts.is_of(Uuid::nil()) && !parts.is_of(Uuid::max()));
+        for foreign in [
+            "never-existed",
+            "a.b.c",
+            "a.00000000.x.1",
+            "a.00000000.1.2.3",
+        ] {
+            assert_eq!(TaskId::from_wire(foreign).cluster(), None, "{foreign}");
+        }
     }
 }

@@ -13,5 +13,6 @@ pub mod service_instance;
 pub mod size;
 pub mod spec;
 pub mod timings;
+pub mod unknown_task;
 pub mod view;
 pub mod voters;

@@ -41,6 +41,8 @@ pub struct Metrics {
     pub framework_registered: Gauge,
     /// 1 while this scheduler leads, 0 while it follows another one.
     pub leading: Gauge,
+    /// Tasks that run and that no record explains.
+    pub unknown_tasks: Gauge,
     /// Tasks that Mesos lost.
     pub tasks_lost: Counter,
     /// Tasks that ended well.
@@ -81,6 +83,7 @@ impl Metrics {
             total_requested_disk_mb: Gauge::default(),
             framework_registered: Gauge::default(),
             leading: Gauge::default(),
+            unknown_tasks: Gauge::default(),
             tasks_lost: Counter::default(),
             tasks_finished: Counter::default(),
             tasks_failed: Counter::default(),
@@ -128,6 +131,11 @@ impl Metrics {
         );
         let leading = self.leading.clone();
         to.register("leading", "Whether this scheduler leads", leading);
+        to.register(
+            "unknown_tasks",
+            "Tasks that no record explains",
+            self.unknown_tasks.clone(),
+        );
         to.register(
             "tasks_lost",
             "Tasks that Mesos lost",
@@ -261,6 +269,7 @@ mod tests {
             "scheduler.total_requested_cpus",
             "scheduler.total_requested_disk_mb",
             "scheduler.total_requested_mem_mb",
+            "scheduler.unknown_tasks",
             "scheduler.uptime",
         ];
         expected.sort_unstable();

@@ -17,6 +17,7 @@ use crate::{
         explanation::Explanation,
         id::ClusterName,
         spec::{Change, Changed, ClusterSpec, Rules},
+        unknown_task::UnknownTask,
         view::ClusterView,
     },
     secret::Secret,
@@ -148,6 +149,8 @@ pub struct Views {
     pub clusters: RedBlackTreeMapSync<ClusterName, Arc<ClusterView>>,
     /// Why each of them is as it is.
     pub explanations: RedBlackTreeMapSync<ClusterName, Arc<Explanation>>,
+    /// Tasks that no record explains.
+    pub unknown_tasks: Arc<Vec<UnknownTask>>,
 }
 
 impl SchedulerPort {

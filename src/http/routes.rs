@@ -11,7 +11,7 @@ use axum::{
 
 use super::{
     changes, clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
-    port::SchedulerPort,
+    port::SchedulerPort, unknown_tasks,
 };
 
 /// All that the scheduler serves.
@@ -29,6 +29,7 @@ pub fn router(port: SchedulerPort) -> Router {
         .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))
         .route("/clusters/{name}/failovers", get(explain::failovers))
+        .route("/unknown-tasks", get(unknown_tasks::list))
         .route("/executor/{name}", get(executor_binary::serve))
         .route("/vars.json", get(metrics::vars))
         .route("/metrics", get(metrics::prometheus))

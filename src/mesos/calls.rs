@@ -184,12 +184,15 @@ pub fn message(executor: impl Into<String>, agent: impl Into<String>, data: Vec<
     }
 }
 
-/// ACCEPT_INVERSE_OFFERS: the agents may be taken away at the announced time.
+/// ACCEPT_INVERSE_OFFERS: the agents may be taken away at the announced time; asked again after `refuse`.
 #[must_use]
-pub fn accept_inverse(offers: impl IntoIterator<Item = impl Into<String>>) -> Call {
+pub fn accept_inverse(
+    offers: impl IntoIterator<Item = impl Into<String>>,
+    refuse: Duration,
+) -> Call {
     let accept = call::AcceptInverseOffers {
         inverse_offer_ids: offer_ids(offers),
-        filters: None,
+        filters: Some(filters(refuse)),
     };
     Call {
         accept_inverse_offers: Some(accept),

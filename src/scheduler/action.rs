@@ -112,8 +112,20 @@ pub enum Action {
     },
     /// Ask the master for the states of tasks.
     Reconcile {
-        /// The tasks with their agents; all that the master knows if empty.
+        /// The tasks with their agents. At least one.
         tasks: Vec<(TaskId, String)>,
+    },
+    /// Ask the master for the states of all tasks that it knows.
+    ReconcileAll,
+    /// Say that agents may be taken away as planned.
+    AcceptInverse {
+        /// The inverse offers.
+        offers: Vec<String>,
+    },
+    /// Say that agents are still needed.
+    DeclineInverse {
+        /// The inverse offers.
+        offers: Vec<String>,
     },
     /// Answer a request.
     Reply(RequestToken, Reply),

@@ -4,7 +4,7 @@ use super::{
     election::{self, Missing},
     explain,
     observed::{Observed, Presence},
-    state::Cluster,
+    state::{Cluster, State},
 };
 use crate::{
     cluster::{
@@ -20,7 +20,8 @@ use crate::{
 };
 
 /// Why the cluster is as `view` shows it.
-pub fn explanation(cluster: &Cluster, view: &ClusterView, rules: Rules) -> Explanation {
+pub fn explanation(state: &State, cluster: &Cluster, view: &ClusterView) -> Explanation {
+    let rules = state.policy.rules;
     let record = &cluster.record;
     let ends_when = ends_when(cluster, rules);
     let idle = view.state == ClusterState::Running && cluster.awaited.reason.is_empty();
@@ -45,9 +46,19 @@ pub fn explanation(cluster: &Cluster, view: &ClusterView, rules: Rules) -> Expla
         waiting,
         voters: voters(cluster),
         set_aside: set_aside(cluster),
+        maintenance: maintenance(state, record),
         standing: view.standing.clone(),
         failovers: failovers(cluster, rules).map(Into::into).collect(),
     }
+}
+
+/// What is planned for the agents of members.
+fn maintenance(state: &State, record: &ClusterRecord) -> Vec<String> {
+    let tasks = record.members.iter().filter_map(|(member, known)| {
+        let planned = state.maintenance.of(&known.task.as_ref()?.agent_id)?;
+        Some(format!("{planned}; member {member} runs there"))
+    });
+    tasks.collect()
 }
 
 /// The data directories that were set aside, and where what they hold beyond the history can be read.

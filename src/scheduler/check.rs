@@ -77,6 +77,9 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
             | Action::Revive
             | Action::Kill { .. }
             | Action::Reconcile { .. }
+            | Action::ReconcileAll
+            | Action::AcceptInverse { .. }
+            | Action::DeclineInverse { .. }
             | Action::Reply(..) => {}
         }
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{
     action::{Action, Plan},
@@ -21,6 +21,7 @@ use crate::{
         explanation::Explanation,
         failover_record::Stage,
         id::{ClusterName, Epoch},
+        unknown_task::{UnknownTask, WHAT_TO_DO},
         view::ClusterView,
     },
     http::{
@@ -50,6 +51,8 @@ pub struct Driver {
     pub inputs: mpsc::Receiver<Input>,
     /// Where the API reads.
     pub views: watch::Sender<Views>,
+    /// Which version of the list of unknown tasks is shown; 0 before the first.
+    pub unknown_shown: u64,
     /// What the clusters in `views` ask for.
     pub requested: Requested,
     /// The counters.
@@ -159,6 +162,10 @@ impl Driver {
         let violations = check::check(&self.state, &plan);
         refuse_violations(&mut plan, &violations);
         self.state.begin(&plan, now);
+        for task in self.state.unknown.take_untold() {
+            let (task_id, agent) = (&task.task_id, task.agent_id.as_deref().unwrap_or("-"));
+            warn!(%task_id, agent, reason = task.reason, "a task runs that no record explains; {WHAT_TO_DO}");
+        }
         for look in &plan.looks {
             for note in &look.notes {
                 info!(cluster = %look.cluster, "{note}");
@@ -181,15 +188,33 @@ impl Driver {
         }
         self.requested.tell(&self.metrics);
         self.metrics.framework_registered.set(i64::from(connected));
+        let unknown = self.unknown_to_show();
         self.views.send_if_modified(|views| {
-            let same = views.loaded && views.connected == connected && changes.is_empty();
+            let same = views.loaded
+                && views.connected == connected
+                && changes.is_empty()
+                && unknown.is_none();
             views.loaded = true;
+            if let Some(unknown) = unknown {
+                views.unknown_tasks = unknown;
+            }
             views.connected = connected;
             for change in changes {
                 change.enter_in(views);
             }
             !same
         });
+    }
+
+    /// The tasks that no record explains, if they are others than those that are shown.
+    fn unknown_to_show(&mut self) -> Option<Arc<Vec<UnknownTask>>> {
+        let version = self.state.unknown.version();
+        if std::mem::replace(&mut self.unknown_shown, version) == version {
+            return None;
+        }
+        let tasks: Vec<UnknownTask> = self.state.unknown.list().cloned().collect();
+        self.metrics.unknown_tasks.set(tasks.len() as i64);
+        Some(Arc::new(tasks))
     }
 
     /// How what is to be seen of a cluster differs from what is shown, if it does. A cluster that is being
@@ -199,7 +224,7 @@ impl Driver {
         let stored = cluster.filter(|cluster| cluster.version.is_some());
         let after = stored.map(|cluster| {
             let view = report::view(cluster, &self.discovery_root);
-            let explanation = awaiting::explanation(cluster, &view, self.state.policy.rules);
+            let explanation = awaiting::explanation(&self.state, cluster, &view);
             (view, explanation)
         });
         let shown = self.views.borrow();
@@ -278,6 +303,9 @@ fn refuse_violations(plan: &mut Plan, violations: &[Violation]) {
         | Action::Revive
         | Action::Kill { .. }
         | Action::Reconcile { .. }
+        | Action::ReconcileAll
+        | Action::AcceptInverse { .. }
+        | Action::DeclineInverse { .. }
         | Action::Reply(..) => true,
     });
 }

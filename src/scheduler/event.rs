@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::placement::Offer;
+use super::{maintenance::InverseOffer, placement::Offer};
 use crate::{
     cluster::{
         control::{Authentication, Report},
@@ -36,6 +36,10 @@ pub enum Event {
     Offers(Vec<Offer>),
     /// An offer is withdrawn.
     Rescinded(String),
+    /// An agent is wanted back for a while.
+    Inverse(InverseOffer),
+    /// An inverse offer is withdrawn.
+    InverseWithdrawn(String),
     /// A task's state, from its agent or from reconciliation.
     Task(TaskUpdate),
     /// The store holds the framework id now.
@@ -197,6 +201,26 @@ pub enum TaskState {
 }
 
 impl TaskState {
+    /// The name that Mesos has for it.
+    pub const fn mesos_name(self) -> &'static str {
+        match self {
+            Self::Staging => "TASK_STAGING",
+            Self::Starting => "TASK_STARTING",
+            Self::Running => "TASK_RUNNING",
+            Self::Killing => "TASK_KILLING",
+            Self::Finished => "TASK_FINISHED",
+            Self::Failed => "TASK_FAILED",
+            Self::Killed => "TASK_KILLED",
+            Self::Error => "TASK_ERROR",
+            Self::Dropped => "TASK_DROPPED",
+            Self::Gone => "TASK_GONE",
+            Self::GoneByOperator => "TASK_GONE_BY_OPERATOR",
+            Self::Unreachable => "TASK_UNREACHABLE",
+            Self::Unknown => "TASK_UNKNOWN",
+            Self::Lost => "TASK_LOST",
+        }
+    }
+
     /// Whether the task certainly does not run and never will.
     pub fn is_terminal(self) -> bool {
         match self {

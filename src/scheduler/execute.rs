@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::{
     action::{Action, Refusal, Reply},
     event::{Event, RequestToken, Version},
+    maintenance::ASKED_AGAIN,
     members::KILL_GRACE_PERIOD,
     placement::Launch,
     state::State,
@@ -169,13 +170,20 @@ impl Hands {
                 self.call(calls::kill(task_id.to_string(), agent_id.as_deref(), grace));
             }
             Action::Reconcile { tasks } => {
-                // The tasks that are known, each by name; and, once, all that the master knows.
+                // Without a task it would be the question for all.
                 if !tasks.is_empty() {
                     let named = tasks
                         .into_iter()
                         .map(|(task, agent)| (task.to_string(), Some(agent)));
                     self.call(calls::reconcile(named));
                 }
+            }
+            Action::ReconcileAll => self.call(calls::reconcile([])),
+            Action::AcceptInverse { offers } => {
+                self.call(calls::accept_inverse(offers, ASKED_AGAIN));
+            }
+            Action::DeclineInverse { offers } => {
+                self.call(calls::decline_inverse(offers, ASKED_AGAIN));
             }
             Action::Reply(token, reply) => self.reply(token, reply),
         }

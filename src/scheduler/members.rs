@@ -9,7 +9,8 @@ use std::{collections::BTreeSet, time::Duration};
 use super::{
     action::{Action, Look},
     event::TaskState,
-    observed::Observed,
+    failover::View,
+    observed::{self, Observed, TaskObservation},
     placement::{self, Launch, Offer, Placement},
 };
 use crate::{
@@ -40,11 +41,12 @@ const FIRST_RELAUNCH_DELAY: Duration = Duration::from_secs(1);
 const LONGEST_RELAUNCH_DELAY: Duration = Duration::from_secs(60);
 
 /// Forgets the tasks that have ended. Returns why, a sentence each.
-pub fn forget_ended(next: &mut ClusterRecord, observed: &Observed, now: Timestamp) -> Vec<String> {
+pub fn forget_ended(next: &mut ClusterRecord, view: View<'_>) -> Vec<String> {
+    let (observed, now) = (view.observed, view.now);
     let mut ended = Vec::new();
     for (id, member) in &mut next.members {
         let Some(task) = &member.task else { continue };
-        let Some(why) = ending(task, observed, now) else {
+        let Some(why) = ending(task, view) else {
             continue;
         };
         ended.push(format!(
@@ -105,7 +107,8 @@ pub fn forgive_serving(next: &mut ClusterRecord) {
 }
 
 /// Why a task is certainly over, if it is.
-fn ending(task: &TaskRecord, observed: &Observed, now: Timestamp) -> Option<String> {
+fn ending(task: &TaskRecord, view: View<'_>) -> Option<String> {
+    let (observed, now) = (view.observed, view.now);
     let mesos = observed.tasks.get(&task.task_id)?;
     if mesos.state.is_terminal() {
         return Some(mesos.message.clone());
@@ -115,7 +118,11 @@ fn ending(task: &TaskRecord, observed: &Observed, now: Timestamp) -> Option<Stri
     let never_seen = !observed.reports.contains_key(&task.task_id);
     let unknown = matches!(mesos.state, TaskState::Unknown | TaskState::Lost);
     let overdue = now >= task.launched_at.plus(LAUNCH_DEADLINE);
-    (never_seen && unknown && overdue).then(|| "its launch never reached Mesos".to_owned())
+    // That there is no report says something only once every executor had the time to be heard. A scheduler that has
+    // just started hears Mesos first, and a master that has lost its registry knows no task at all.
+    let timeout = view.policy.session_timeout;
+    let heard = now >= observed::silence_counts_from(view.listening_since, timeout);
+    (never_seen && heard && unknown && overdue).then(|| "its launch never reached Mesos".to_owned())
 }
 
 /// The tasks whose launch nobody has confirmed for so long that the master must be asked, each
@@ -228,6 +235,28 @@ pub fn kill_all(
     let tasks = record.members.values().filter_map(|m| m.task.as_ref());
     tasks
         .filter_map(|task| kill(&task.task_id, Some(&task.agent_id), observed, now, look))
+        .collect()
+}
+
+/// The tasks that members had before and that may still run.
+pub fn former<'a>(
+    record: &'a ClusterRecord,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a TaskId, &'a TaskObservation)> {
+    let tasks = observed.tasks.iter();
+    tasks.filter(|(id, task)| record.member_of(id).is_none() && !task.state.is_terminal())
+}
+
+/// Asks for the kill of the tasks that members had before, again and again until each has ended: such as one whose
+/// launch was given up and arrived after all. Two servers of one member must not run for long.
+pub fn kill_former(
+    record: &ClusterRecord,
+    observed: &Observed,
+    now: Timestamp,
+    look: &mut Look,
+) -> Vec<Action> {
+    former(record, observed)
+        .filter_map(|(id, task)| kill(id, task.agent_id.as_ref(), observed, now, look))
         .collect()
 }
 

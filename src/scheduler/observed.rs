@@ -31,6 +31,8 @@ pub struct TaskObservation {
     pub state: TaskState,
     /// Mesos' message with it.
     pub message: String,
+    /// Its agent, where Mesos has named it.
+    pub agent_id: Option<String>,
     /// When a kill was last asked for.
     pub kill_asked: Option<Timestamp>,
     /// When the master was last asked for its state.

@@ -33,7 +33,7 @@ const REFUSE_UNWANTED_SECONDS: f64 = 600.0;
 /// Plans what must be done now for `due`, the clusters that something has happened to.
 pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    plan_framework(state, &mut plan);
+    plan_framework(state, now, &mut plan);
     plan.actions.extend(
         state
             .answers
@@ -68,7 +68,7 @@ fn written_cluster(action: &Action) -> Option<ClusterName> {
 }
 
 /// What concerns the framework as a whole.
-fn plan_framework(state: &State, plan: &mut Plan) {
+fn plan_framework(state: &State, now: Timestamp, plan: &mut Plan) {
     let Some(framework_id) = &state.mesos.framework_id else {
         return;
     };
@@ -77,16 +77,11 @@ fn plan_framework(state: &State, plan: &mut Plan) {
             framework_id: framework_id.clone(),
         });
     }
-    if state.mesos.connected && state.mesos.reconcile {
-        let tasks = state
-            .clusters
-            .values()
-            .flat_map(|cluster| cluster.record.members.values());
-        let tasks = tasks
-            .filter_map(|member| member.task.as_ref())
-            .map(|task| (task.task_id.clone(), task.agent_id.clone()))
-            .collect();
-        plan.actions.push(Action::Reconcile { tasks });
+    if state.mesos.connected {
+        plan.actions
+            .extend(state.mesos.reconciliation.questions(now));
+        let in_use = |agent: &str| state.uses_agent(agent);
+        plan.actions.extend(state.maintenance.answers(in_use));
     }
 }
 
@@ -121,13 +116,19 @@ fn plan_cluster<'a>(
         if !tasks.is_empty() {
             plan.actions.push(Action::Reconcile { tasks });
         }
+        plan.actions.extend(members::kill_former(
+            &cluster.record,
+            &cluster.observed,
+            now,
+            &mut look,
+        ));
     }
     let mut next = cluster.record.clone();
-    look.notes = members::forget_ended(&mut next, &cluster.observed, now);
+    let view = state.view(cluster, now);
+    look.notes = members::forget_ended(&mut next, view);
     if next.deleting {
         plan_deletion(cluster, &next, now, &mut look, plan);
     } else {
-        let view = state.view(cluster, now);
         if state.mesos.connected {
             plan.actions
                 .extend(lossy::kill_missing(&cluster.record, view, &mut look));
@@ -175,7 +176,8 @@ fn plan_deletion(
     look: &mut Look,
     plan: &mut Plan,
 ) {
-    if next.members.values().any(|member| member.task.is_some()) {
+    let former = members::former(next, &cluster.observed).next().is_some();
+    if former || next.members.values().any(|member| member.task.is_some()) {
         plan.actions
             .extend(members::kill_all(next, &cluster.observed, now, look));
         return;
@@ -198,6 +200,11 @@ fn place<'a>(
     look: &mut Look,
 ) -> Vec<Launch> {
     if next.deleting || !state.mesos.connected {
+        return Vec::new();
+    }
+    // A record that is older than the world must not come to the numbers of tasks that run: they would then be taken
+    // for former ones, and killed.
+    if state.unknown.outdates(next.name()).is_some() {
         return Vec::new();
     }
     let launches = members::place_missing(

@@ -131,6 +131,7 @@ pub(super) async fn lead(
         ),
         inputs: receiver,
         views: views.clone(),
+        unknown_shown: 0,
         requested: Requested::default(),
         metrics: metrics.clone(),
         door: door(key.clone()),
@@ -168,6 +169,7 @@ fn policy(settings: &Settings) -> Policy {
             Spread::Require => None,
         },
         rules: Rules::LAW,
+        chance: rand::random(),
     }
 }
 
@@ -275,11 +277,18 @@ async fn feed_mesos(
     metrics: Arc<Metrics>,
 ) {
     while let Some(event) = events.recv().await {
-        let Some(input) = mesos_input(event, &role, &metrics) else {
-            continue;
+        let told: Vec<Input> = match event {
+            SchedulerEvent::InverseOffers(offers) => {
+                let offers = offers.iter().filter_map(wire::inverse_offer);
+                let event = |offer| Input::Event(Event::Inverse(offer));
+                offers.map(event).collect()
+            }
+            event => mesos_input(event, &role, &metrics).into_iter().collect(),
         };
-        if inputs.send(input).await.is_err() {
-            return;
+        for input in told {
+            if inputs.send(input).await.is_err() {
+                return;
+            }
         }
     }
 }
@@ -310,6 +319,7 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
             Event::Offers(usable)
         }
         SchedulerEvent::Rescind(offer) => Event::Rescinded(offer),
+        SchedulerEvent::RescindInverse(offer) => Event::InverseWithdrawn(offer),
         SchedulerEvent::Update(status) => return Some(Input::Status(Box::new(status))),
         SchedulerEvent::FailedOver { message } => {
             return Some(Input::End(Ending::TermOver(message)));
@@ -328,11 +338,11 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
             );
             return None;
         }
-        // Executors report through ZooKeeper. Operations and maintenance are not used.
+        // Executors report through ZooKeeper. Operations are not used.
         SchedulerEvent::Message { .. }
-        | SchedulerEvent::InverseOffers(_)
-        | SchedulerEvent::RescindInverse(_)
-        | SchedulerEvent::OperationStatus(_) => return None,
+        | SchedulerEvent::OperationStatus(_)
+        // Taken apart by the caller.
+        | SchedulerEvent::InverseOffers(_) => return None,
     };
     Some(Input::Event(event))
 }

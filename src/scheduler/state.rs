@@ -17,9 +17,12 @@ use super::{
     explain,
     failover::{Awaited, View},
     fitness::Unfit,
+    maintenance::Maintenance,
     members,
     observed::Observed,
     placement::{Launch, Offer},
+    reconcile::Reconciliation,
+    unknown::UnknownTasks,
 };
 use crate::{
     cluster::{
@@ -54,6 +57,8 @@ pub struct Policy {
     pub failover_window: Duration,
     /// The rules, all of which hold.
     pub rules: Rules,
+    /// A number from 0 to 1, drawn for this scheduler: what several of them do now and then is not done in step.
+    pub chance: f64,
 }
 
 /// Everything the scheduler knows.
@@ -63,6 +68,10 @@ pub struct State {
     pub policy: Policy,
     /// What is known of Mesos.
     pub mesos: MesosState,
+    /// Tasks that no record explains.
+    pub unknown: UnknownTasks,
+    /// Agents that are to be taken away.
+    pub maintenance: Maintenance,
     /// Offers that can be used.
     pub offers: BTreeMap<String, Offer>,
     /// The clusters.
@@ -86,7 +95,7 @@ pub struct State {
 }
 
 /// What is known of Mesos.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct MesosState {
     /// The framework id, once known.
     pub framework_id: Option<String>,
@@ -94,8 +103,8 @@ pub struct MesosState {
     pub stored: FrameworkStored,
     /// Whether the master has taken the framework in and the connection stands.
     pub connected: bool,
-    /// Whether the master must be asked for the states of all tasks.
-    pub reconcile: bool,
+    /// What the master must be asked about tasks.
+    pub reconciliation: Reconciliation,
     /// Whether offers are suppressed.
     pub suppressed: bool,
 }
@@ -197,7 +206,9 @@ impl State {
                 FrameworkStored::No
             },
             framework_id,
-            ..MesosState::default()
+            connected: false,
+            reconciliation: Reconciliation::new(policy.chance),
+            suppressed: false,
         };
         let clusters: BTreeMap<_, _> = stored
             .into_iter()
@@ -211,6 +222,8 @@ impl State {
         let mut state = Self {
             policy,
             mesos,
+            unknown: UnknownTasks::default(),
+            maintenance: Maintenance::default(),
             offers: BTreeMap::new(),
             requests: Vec::new(),
             answers: Vec::new(),
@@ -231,9 +244,11 @@ impl State {
     /// Folds a fact in.
     pub fn apply(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Subscribed { framework_id } => self.subscribed(framework_id),
+            Event::Subscribed { framework_id } => self.subscribed(framework_id, now),
             Event::MesosLost => {
                 self.mesos.connected = false;
+                self.mesos.reconciliation.lost();
+                self.maintenance.lost();
                 // The offers of a lost connection are void.
                 self.offers.clear();
             }
@@ -246,7 +261,16 @@ impl State {
             Event::Rescinded(offer) => {
                 self.offers.remove(&offer);
             }
-            Event::Task(update) => self.task_updated(update),
+            Event::Inverse(offer) => {
+                self.touch_agent(&offer.agent_id);
+                self.maintenance.asked(offer, now);
+            }
+            Event::InverseWithdrawn(id) => {
+                if let Some(agent) = self.maintenance.withdrawn(&id) {
+                    self.touch_agent(&agent);
+                }
+            }
+            Event::Task(update) => self.task_updated(update, now),
             Event::Create(request) => self.requests.push(Request::Create(request)),
             Event::Delete {
                 token,
@@ -278,17 +302,19 @@ impl State {
         }
     }
 
-    fn subscribed(&mut self, framework_id: String) {
+    fn subscribed(&mut self, framework_id: String, now: Timestamp) {
         if self.mesos.framework_id.as_ref() != Some(&framework_id) {
             self.mesos.stored = FrameworkStored::No;
             self.mesos.framework_id = Some(framework_id);
         }
         self.mesos.connected = true;
-        self.mesos.reconcile = true;
+        let tasks = self.known_tasks();
+        self.mesos.reconciliation.subscribed(tasks, now);
         // A master starts out sending offers to whoever subscribes.
         self.mesos.suppressed = false;
         self.offers.clear();
         self.launched.clear();
+        self.maintenance.lost();
     }
 
     fn stored(&mut self, name: ClusterName, version: Version, now: Timestamp) {
@@ -324,6 +350,9 @@ impl State {
                 cluster.offer.clone_from(&look.offer);
             }
         }
+        if self.mesos.connected {
+            self.mesos.reconciliation.asked(now);
+        }
         for action in &plan.actions {
             match action {
                 Action::StoreFramework { .. } => self.mesos.stored = FrameworkStored::Underway,
@@ -353,8 +382,11 @@ impl State {
                 Action::Kill { task_id, .. } => {
                     self.note_task(task_id, |task| task.kill_asked = Some(now));
                 }
+                Action::ReconcileAll => {}
+                Action::AcceptInverse { offers } | Action::DeclineInverse { offers } => {
+                    self.maintenance.answered(offers);
+                }
                 Action::Reconcile { tasks } => {
-                    self.mesos.reconcile = false;
                     for (task_id, _) in tasks {
                         self.note_task(task_id, |task| task.asked = Some(now));
                     }
@@ -397,6 +429,9 @@ impl State {
     /// The clusters to plan now, in the order in which they were asked for. They are taken out.
     pub fn take_due(&mut self, now: Timestamp) -> Vec<ClusterName> {
         self.touched.extend(self.due.take_due(now));
+        for agent in self.maintenance.forget_past(now) {
+            self.touch_agent(&agent);
+        }
         let mut names: Vec<ClusterName> = std::mem::take(&mut self.touched).into_iter().collect();
         names.sort_by_key(|name| self.clusters.get(name).map(|c| c.record.created_at));
         names
@@ -415,7 +450,12 @@ impl State {
 
     /// When the next look is due.
     pub fn next_due(&self) -> Option<Timestamp> {
-        self.due.first()
+        let asking = Some(self.mesos.reconciliation.due());
+        let asking = asking.filter(|_| self.mesos.connected);
+        [self.due.first(), asking, self.maintenance.due()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether any cluster has a member to place.

@@ -4,11 +4,14 @@
 //! acknowledged, and reconciliation tells what was told before. So each is a fact of its own, and the end of a
 //! task is final, whatever arrives late.
 
+use std::collections::BTreeMap;
+
 use super::{
     event::{TaskState, TaskUpdate},
     observed::TaskObservation,
     placement::Launch,
     state::{Cluster, State},
+    unknown::Owner,
 };
 use crate::{
     cluster::{
@@ -19,10 +22,29 @@ use crate::{
 };
 
 impl State {
-    pub(super) fn task_updated(&mut self, update: TaskUpdate) {
-        let Some(name) = update.task_id.cluster() else {
-            return;
-        };
+    pub(super) fn task_updated(&mut self, update: TaskUpdate, now: Timestamp) {
+        self.mesos.reconciliation.answered(&update.task_id);
+        match self.owner(&update.task_id) {
+            Owner::Current(name) => self.current_updated(name, update),
+            Owner::Former(name) => self.former_updated(name, update),
+            Owner::Unknown(why) => self.unknown_heard(update, why, now),
+        }
+    }
+
+    /// A task that was a member's and is not any more. Only as long as it may run there is something to do about it.
+    fn former_updated(&mut self, name: ClusterName, update: TaskUpdate) {
+        let nobody_knows = matches!(update.state, TaskState::Unknown | TaskState::Lost);
+        if update.state.is_terminal() || nobody_knows {
+            if let Some(cluster) = self.clusters.get_mut(&name) {
+                cluster.observed.tasks.remove(&update.task_id);
+            }
+            self.touched.insert(name);
+        } else {
+            self.current_updated(name, update);
+        }
+    }
+
+    fn current_updated(&mut self, name: ClusterName, update: TaskUpdate) {
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
         };
@@ -34,9 +56,11 @@ impl State {
         let known = known.or_insert_with(|| TaskObservation {
             state: update.state,
             message: String::new(),
+            agent_id: None,
             kill_asked: None,
             asked: None,
         });
+        known.agent_id = update.agent_id.or(known.agent_id.take());
         // The end of a task is final, whatever arrives late.
         if !known.state.is_terminal() {
             known.state = update.state;
@@ -67,6 +91,35 @@ impl State {
         }
     }
 
+    /// The tasks of all records, and those that no record explains, with their agents: all that a master is to be asked
+    /// for. The latter because what ended while it was out of touch it tells of only if asked by name.
+    pub(super) fn known_tasks(&self) -> BTreeMap<TaskId, String> {
+        let members = self
+            .clusters
+            .values()
+            .flat_map(|cluster| cluster.record.members.values());
+        let tasks = members.filter_map(|member| member.task.as_ref());
+        let tasks = tasks.map(|task| (task.task_id.clone(), task.agent_id.clone()));
+        let unknown = self.unknown.list();
+        let unknown =
+            unknown.filter_map(|task| Some((task.task_id.clone(), task.agent_id.clone()?)));
+        tasks.chain(unknown).collect()
+    }
+
+    /// Whether a member of any cluster has its task on this agent.
+    pub(super) fn uses_agent(&self, agent_id: &str) -> bool {
+        self.clusters.values().any(|one| one.uses_agent(agent_id))
+    }
+
+    /// Something is to be told of the clusters with a member on this agent.
+    pub(super) fn touch_agent(&mut self, agent_id: &str) {
+        let on_it = self
+            .clusters
+            .iter()
+            .filter(|(_, cluster)| cluster.uses_agent(agent_id));
+        self.touched.extend(on_it.map(|(name, _)| name.clone()));
+    }
+
     pub(super) fn begin_launch(&mut self, launches: &[Launch]) {
         for launch in launches {
             let name = launch.task.task_id.cluster();
@@ -93,6 +146,7 @@ impl State {
                 .or_insert(TaskObservation {
                     state: TaskState::Staging,
                     message: String::new(),
+                    agent_id: None,
                     kill_asked: None,
                     asked: None,
                 }),
@@ -109,6 +163,12 @@ impl State {
 }
 
 impl Cluster {
+    fn uses_agent(&self, agent_id: &str) -> bool {
+        let members = self.record.members.values();
+        let mut tasks = members.filter_map(|member| member.task.as_ref());
+        tasks.any(|task| task.agent_id == agent_id)
+    }
+
     /// Drops what was observed of tasks that are no longer in the record and have ended.
     pub(super) fn forget_past_tasks(&mut self) {
         let record = &self.record;

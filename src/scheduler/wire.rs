@@ -1,7 +1,10 @@
 //! Between Mesos' messages and the scheduler's words. Pure: no message is sent or received here.
 
+use std::time::Duration;
+
 use super::{
     event::{TaskState, TaskUpdate},
+    maintenance::InverseOffer,
     members::KILL_GRACE_PERIOD,
     placement::{Launch, Offer},
 };
@@ -14,6 +17,7 @@ use crate::{
         timings::Timings,
     },
     mesos::v1,
+    time::Timestamp,
 };
 
 /// What all of Cotton's tasks have in common.
@@ -82,6 +86,19 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
         }
     }
     any.then_some(offer)
+}
+
+/// An inverse offer in the scheduler's words, or `None` if it names no agent: then there is nothing to say about it.
+pub fn inverse_offer(message: &v1::InverseOffer) -> Option<InverseOffer> {
+    let millis = |nanoseconds: i64| u64::try_from(nanoseconds / 1_000_000).unwrap_or(0);
+    let unavailability = &message.unavailability;
+    let lasts = unavailability.duration.as_ref();
+    Some(InverseOffer {
+        id: message.id.value.clone(),
+        agent_id: message.agent_id.as_ref()?.value.clone(),
+        from: Timestamp::from_millis(millis(unavailability.start.nanoseconds)),
+        lasts: lasts.map(|lasts| Duration::from_millis(millis(lasts.nanoseconds))),
+    })
 }
 
 /// Whether a resource is free for whichever role it is allocated to. Reservations stand in

@@ -417,14 +417,17 @@ impl World {
     }
 
     /// The master is asked for the states of tasks; of all that it knows if none is named.
-    pub fn reconcile(&mut self, scheduler: usize, tasks: Vec<(TaskId, String)>) {
+    /// Tells of these tasks, or of all that the master knows.
+    pub fn reconcile(&mut self, scheduler: usize, tasks: Option<Vec<(TaskId, String)>>) {
         let delay = self.network() * 2;
         self.after(delay, move |world| {
             if !world.gets_to_mesos(scheduler) {
                 return;
             }
-            let named = tasks.into_iter().map(|(task, _)| task);
-            let tasks: Vec<TaskId> = named.chain(world.mesos.tasks.keys().cloned()).collect();
+            let tasks: Vec<TaskId> = match tasks {
+                Some(tasks) => tasks.into_iter().map(|(task, _)| task).collect(),
+                None => world.mesos.tasks.keys().cloned().collect(),
+            };
             for task in tasks {
                 let state = match world.mesos.tasks.get(&task) {
                     Some(known) if known.state.is_terminal() => known.state,

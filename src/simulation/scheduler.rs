@@ -78,6 +78,7 @@ impl World {
             failover_limit: 100,
             failover_window: std::time::Duration::from_secs(60),
             rules: self.bend.rules(),
+            chance: 0.5,
         };
         let stored = self
             .zookeeper
@@ -295,7 +296,10 @@ impl World {
                 self.check_kill(&task_id);
                 self.kill_task(scheduler, &task_id);
             }
-            Action::Reconcile { tasks } => self.reconcile(scheduler, tasks),
+            Action::Reconcile { tasks } => self.reconcile(scheduler, Some(tasks)),
+            Action::ReconcileAll => self.reconcile(scheduler, None),
+            // Nobody plans maintenance here.
+            Action::AcceptInverse { .. } | Action::DeclineInverse { .. } => {}
             Action::Reply(..) => {}
         }
     }

@@ -414,3 +414,28 @@ async fn a_loss_has_to_be_accepted_and_a_change_is_told() {
         Some(2)
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_no_record_explains_are_told_of() {
+    let server = Server::start().await;
+    let quiet = texts(&admin(&server, &["list"], "").await);
+    assert_eq!((quiet.0, quiet.2), (Some(0), String::new()));
+    let none = texts(&admin(&server, &["unknown-tasks"], "").await);
+    assert_eq!((none.0, none.1), (Some(0), String::new()));
+    server.show_unknown_task(crate::http::pages::unknown_task());
+    let (status, _, told) = texts(&admin(&server, &["list"], "").await);
+    let sentence =
+        "cotton: one task runs that no record explains; see cotton admin unknown-tasks\n";
+    assert_eq!((status, told.as_str()), (Some(0), sentence));
+    let (status, listed, told) = texts(&admin(&server, &["unknown-tasks"], "").await);
+    assert_eq!(status, Some(0));
+    assert!(
+        listed.contains("orders.0123abcd.2.5  TASK_RUNNING  agent-<1>"),
+        "{listed}"
+    );
+    assert!(
+        listed.contains("the state knows no cluster orders"),
+        "{listed}"
+    );
+    assert!(told.starts_with("they are left running"), "{told}");
+}

@@ -69,6 +69,9 @@ fn text(answer: &ExplainAnswer) -> String {
     if !explained.set_aside.is_empty() {
         parts.push(explained.set_aside.join("\n"));
     }
+    if !explained.maintenance.is_empty() {
+        parts.push(explained.maintenance.join("\n"));
+    }
     parts.extend(standing.failover_offer.as_ref().map(offered));
     parts.extend(
         standing

@@ -20,6 +20,7 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
             .collect();
         output::answer(output::table(&rows))?;
     }
+    super::unknown_tasks::complain(context).await;
     Ok(Exit::Ok)
 }
 

@@ -10,6 +10,7 @@ mod failover;
 mod list;
 mod password;
 mod show;
+mod unknown_tasks;
 mod wait;
 
 use std::time::Duration;
@@ -52,6 +53,8 @@ enum Verb {
     Change(change::ChangeArgs),
     /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
     Failover(failover::FailoverArgs),
+    /// List tasks that run and that the scheduler's state does not explain.
+    UnknownTasks,
     /// Wait until a cluster is in a state.
     Wait(wait::WaitArgs),
 }
@@ -96,6 +99,7 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::Explain(arguments) => explain::run(&context, arguments).await,
             Verb::Change(arguments) => change::run(&context, arguments).await,
             Verb::Failover(arguments) => failover::run(&context, arguments).await,
+            Verb::UnknownTasks => unknown_tasks::run(&context).await,
             Verb::Wait(arguments) => wait::run(&context, arguments).await,
         }
     })

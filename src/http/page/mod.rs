@@ -13,6 +13,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::port::{SchedulerPort, Views};
 use crate::cluster::{
     explanation::{Explanation, FailoverView},
+    unknown_task::{UnknownTask, WHAT_TO_DO},
     view::{ClusterView, MemberView, Standing},
 };
 
@@ -61,6 +62,7 @@ pub fn render(views: &Views) -> Markup {
                             "new ones can be asked for as soon as it is."
                         }
                     }
+                    @if !views.unknown_tasks.is_empty() { (unknown_tasks(&views.unknown_tasks)) }
                     @if !views.loaded {
                         p.notice role="status" {
                             "The scheduler has not read its state from ZooKeeper yet; the clusters are shown as soon as it has."
@@ -72,6 +74,26 @@ pub fn render(views: &Views) -> Markup {
                         (section(cluster, views.explanations.get(name).map(Arc::as_ref)))
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Tasks that wait for an operator's decision.
+fn unknown_tasks(tasks: &[UnknownTask]) -> Markup {
+    html! {
+        section.notice id="unknown-tasks" role="status" {
+            h2 { "Tasks that no record explains" }
+            p { "An operator has to decide about them: " (WHAT_TO_DO) "." }
+            table {
+                thead { tr { th { "Task" } th { "State" } th { "Agent" } th { "Since" } th { "Why" } } }
+                tbody { @for task in tasks { tr {
+                    td { code { (task.task_id) } }
+                    td { (task.state) }
+                    td { (task.agent_id.as_deref().unwrap_or("")) }
+                    td.when { (task.since) }
+                    td { (task.reason) }
+                } } }
             }
         }
     }
@@ -145,6 +167,7 @@ fn standing(standing: &Standing) -> Markup {
 fn why(explanation: &Explanation) -> Markup {
     let failovers = &explanation.failovers;
     html! {
+        @for planned in &explanation.maintenance { p.notice { (planned) } }
         @if let Some(waiting) = &explanation.waiting {
             h3 { @if waiting.blocked { "No writes until" } @else { "Waiting until" } }
             ul { @for end in &waiting.ends_when { li { (end) } } }

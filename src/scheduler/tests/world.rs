@@ -78,6 +78,12 @@ pub struct World {
     pub declined: Vec<String>,
     /// How often offers were asked for, or not to come any more.
     pub offers_asked_for: u32,
+    /// The tasks that the master was asked for by name, each time that it was.
+    pub asked_for: Vec<TaskId>,
+    /// How often it was asked for all.
+    pub asked_for_all: u32,
+    /// The answers to inverse offers, and whether each was accepted.
+    pub inverse_answers: Vec<(String, bool)>,
     /// Tasks whose agents do not answer: a kill does not reach them.
     pub unreachable: BTreeSet<TaskId>,
     agents: u32,
@@ -99,6 +105,7 @@ fn policy() -> Policy {
         failover_limit: 5,
         failover_window: Duration::from_secs(300),
         rules: Rules::LAW,
+        chance: 0.5,
     }
 }
 
@@ -132,6 +139,9 @@ impl World {
             lost_offers: Vec::new(),
             declined: Vec::new(),
             offers_asked_for: 0,
+            asked_for: Vec::new(),
+            asked_for_all: 0,
+            inverse_answers: Vec::new(),
             unreachable: BTreeSet::new(),
             agents,
             offers_made: 0,
@@ -148,7 +158,8 @@ impl World {
 
     pub fn id(&mut self) -> Uuid {
         self.ids += 1;
-        Uuid::from_u128(self.ids)
+        // The first digits tell incarnations of one name apart.
+        Uuid::from_u128(self.ids << 96 | self.ids)
     }
 
     pub fn now(&self) -> Timestamp {
@@ -261,7 +272,19 @@ impl World {
             }
             Action::Decline { offers, .. } => self.declined.extend(offers),
             Action::Suppress => self.offers_asked_for += 1,
-            Action::Reconcile { .. } => {}
+            Action::Reconcile { tasks } => {
+                self.asked_for
+                    .extend(tasks.into_iter().map(|(task, _)| task));
+            }
+            Action::ReconcileAll => self.asked_for_all += 1,
+            Action::AcceptInverse { offers } => {
+                self.inverse_answers
+                    .extend(offers.into_iter().map(|offer| (offer, true)));
+            }
+            Action::DeclineInverse { offers } => {
+                self.inverse_answers
+                    .extend(offers.into_iter().map(|offer| (offer, false)));
+            }
             Action::Reply(_, reply) => self.replies.push(reply),
         }
     }
@@ -288,12 +311,25 @@ impl World {
     pub fn task(&mut self, task_id: &TaskId, state: TaskState) {
         let update = TaskUpdate {
             task_id: task_id.clone(),
-            agent_id: None,
+            agent_id: Some("an-agent".into()),
             state,
             message: "as told".into(),
             uuid: None,
         };
         self.state.apply(Event::Task(update), self.now);
+    }
+
+    /// Mesos tells of a task, and what follows from it is done.
+    pub fn update(&mut self, task_id: &TaskId, state: TaskState) {
+        self.task(task_id, state);
+        self.settle();
+    }
+
+    /// A scheduler that has found nothing stored takes over.
+    pub fn lose_state(&mut self) {
+        self.records.clear();
+        self.replace_scheduler();
+        self.settle();
     }
 
     pub fn replace_scheduler(&mut self) {
@@ -527,7 +563,7 @@ impl World {
     pub fn explanation(&self) -> Explanation {
         let cluster = &self.state.clusters[&name()];
         let view = view(cluster, "zk://h/discover");
-        awaiting::explanation(cluster, &view, Rules::LAW)
+        awaiting::explanation(&self.state, cluster, &view)
     }
 
     /// The identity of a data directory that is made now.

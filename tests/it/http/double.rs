@@ -13,6 +13,7 @@ use cotton::{
         explanation::Explanation,
         id::ClusterName,
         spec::{ClusterSpec, Rules},
+        unknown_task::UnknownTask,
         view::ClusterView,
     },
     http::{
@@ -136,8 +137,15 @@ impl Server {
             loaded: true,
             connected,
             clusters: clusters.collect(),
-            explanations: Default::default(),
+            ..Views::default()
         });
+    }
+
+    /// Shows a task that no record explains, beside what is shown already.
+    pub fn show_unknown_task(&self, task: UnknownTask) {
+        let mut views = Views::clone(&self.views.borrow());
+        views.unknown_tasks = Arc::new(vec![task]);
+        self.views.send_replace(views);
     }
 
     /// Shows why, beside what is shown already.

@@ -5,11 +5,14 @@ use cotton::{
         data_loss::Offer,
         explanation::{Explanation, FailoverView, Waiting},
         failover_record::FailoverRecord,
+        id::TaskId,
         size::Size,
+        unknown_task::UnknownTask,
         view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState, Standing},
         voters::Durability,
     },
     http::executor_binary::ExecutorBinary,
+    time::Timestamp,
 };
 use http::{Method, StatusCode};
 
@@ -126,6 +129,7 @@ pub fn explanation(name: &str) -> Explanation {
         quorum: serde_json::from_value(quorum.clone()).unwrap(),
         voters: Vec::new(),
         set_aside: Vec::new(),
+        maintenance: Vec::new(),
         waiting: Some(Waiting {
             blocked: true,
             until: None,
@@ -399,4 +403,41 @@ async fn before_the_state_was_read_nothing_is_said_of_clusters() {
     assert_eq!(deleted.status, StatusCode::SERVICE_UNAVAILABLE);
     let page = server.get("/").await;
     assert!(page.text().contains("has not read its state") && !page.text().contains("No clusters"));
+}
+
+/// A task that waits for an operator's decision.
+pub fn unknown_task() -> UnknownTask {
+    UnknownTask {
+        task_id: TaskId::from_wire("orders.0123abcd.2.5"),
+        agent_id: Some("agent-<1>".to_owned()),
+        state: "TASK_RUNNING".to_owned(),
+        reason: "the state knows no cluster orders".to_owned(),
+        since: Timestamp::from_millis(1_769_947_200_123),
+    }
+}
+
+#[tokio::test]
+async fn tasks_that_no_record_explains_are_listed() {
+    let server = Server::start().await;
+    server.show(true, vec![view("stock")]);
+    assert!(!server.get("/").await.text().contains("no record explains"));
+    let none = server.get("/unknown-tasks").await.json();
+    assert_eq!(none, serde_json::json!({"unknown_tasks": []}));
+    server.show_unknown_task(unknown_task());
+    let listed = server.get("/unknown-tasks").await.json();
+    let task = &listed["unknown_tasks"][0];
+    assert_eq!(task["task_id"], "orders.0123abcd.2.5");
+    assert_eq!(task["reason"], "the state knows no cluster orders");
+    let page = server.get("/").await;
+    for text in [
+        "Tasks that no record explains",
+        "orders.0123abcd.2.5",
+        "agent-&lt;1&gt;",
+        "2026-02-01 12:00:00.123 UTC",
+        "SIGTERM to its executor",
+    ] {
+        assert!(page.text().contains(text), "{text}");
+    }
+    let clusters = server.get("/clusters").await.json();
+    assert_eq!(clusters["clusters"].as_array().unwrap().len(), 1);
 }
