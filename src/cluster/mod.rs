@@ -11,6 +11,7 @@ pub mod id;
 pub mod record;
 pub mod service_instance;
 pub mod size;
+pub mod slot;
 pub mod spec;
 pub mod timings;
 pub mod unknown_task;

@@ -21,6 +21,7 @@ use super::{
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     service_instance::ServiceInstance,
+    slot::Slot,
     spec::ClusterSpec,
     voters::{Durability, Terms, VoterChange, Voters},
 };
@@ -177,6 +178,12 @@ pub struct MemberRecord {
     pub launches: u32,
     /// Its task, from before the launch until its end is known.
     pub task: Option<TaskRecord>,
+    /// Its slot, if it has one: its tasks run there and nowhere else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
+    /// Slots whose only launch was lost, so that they may not exist. No task on them was ever heard of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub given_up: Vec<Slot>,
     /// The data that it serves clients from, or last did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataId>,

@@ -9,15 +9,21 @@
 //! ├── export.log             what the binlog tool prints
 //! ├── birth.sql               only while a new data directory is started for the first time
 //! ├── run/            0700    mysqld.sock, mysqld.pid
-//! ├── tmp/            0700    the server's temporary files
 //! ├── package/                the unpacked package, when agents cannot share one
-//! └── state/          0700    what must outlive the server process
+//! └── state/                  what must outlive the server process: the member's volume, if it has one
+//!     ├── lock                held by the executor that uses it
+//!     ├── run                 a link to run/ of the sandbox that uses it
+//!     ├── tmp/        0700    the server's temporary files; emptied at each start of an executor
 //!     ├── promise.json        the highest epoch promised, and which data directory is in use
-//!     ├── data/<data id>/     the data directory in use
-//!     └── quarantine/             data directories that were set aside
+//!     ├── data/<data id>/     0700; the data directory in use
+//!     └── quarantine/ 0700        data directories that were set aside
 //!         ├── <data id>/          kept until it is exported, and a while longer
 //!         └── <data id>.sql.gz    what it holds beyond the cluster's history
 //! ```
+//!
+//! `state` is the place of a persistent volume (see [`crate::cluster::slot`]): then it is a link to a folder of the agent or a
+//! mount, and the next task of the member finds all of it again. Without a volume it is a folder, and goes with the
+//! sandbox.
 //!
 //! A data directory's name is its incarnation, so that no crash can leave a directory under the
 //! identity of another one: `promise.json` names the one in use, and a name without a directory
@@ -25,13 +31,16 @@
 //!
 //! The path of a sandbox on a real agent is longer than the 107 bytes that a Unix socket's address
 //! can have (`unix(7)`). The server therefore gets the socket's path relative to its data directory,
-//! which is its working directory, and the executor reaches it through a descriptor of `run/`
+//! which is its working directory, by way of the link `state/run`, and the executor reaches it through a descriptor of `run/`
 //! ([`Sandbox::socket`]).
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io,
-    os::{fd::AsRawFd, unix::fs::DirBuilderExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{DirBuilderExt, OpenOptionsExt, symlink},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -43,45 +52,65 @@ use crate::cluster::id::DataId;
 pub struct Sandbox {
     root: PathBuf,
     run: Arc<File>,
+    /// Locked for as long as any clone of this value lives.
+    _lock: Arc<File>,
 }
 
-/// A folder of the sandbox cannot be made or opened.
+/// The sandbox cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("the folder {path} of the sandbox cannot be made or opened")]
-pub struct SandboxError {
-    /// The folder.
-    pub path: PathBuf,
-    /// What the system says.
-    #[source]
-    pub source: io::Error,
+pub enum SandboxError {
+    /// A folder cannot be made or opened.
+    #[error("the folder {path} of the sandbox cannot be made or opened")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// Another executor uses the volume.
+    #[error(
+        "another executor holds {path}: two servers must not use one data directory; see which process of this agent has it open"
+    )]
+    InUse {
+        /// The lock's file.
+        path: PathBuf,
+    },
 }
 
 impl Sandbox {
     /// The folder of data directories that were set aside, from the sandbox on.
     pub const QUARANTINE: &str = "state/quarantine";
 
-    /// Makes the folders in `root` that are not there yet.
+    /// Makes the folders in `root` that are not there yet, and takes what outlives the sandbox into use.
     ///
     /// # Errors
-    /// When one of them cannot be made.
+    /// When a folder cannot be made, or when another executor uses the same volume.
     pub fn open(root: &Path) -> Result<Self, SandboxError> {
-        let root = fs::canonicalize(root).map_err(|source| SandboxError {
-            path: root.to_owned(),
-            source,
-        })?;
-        for folder in ["run", "tmp", "state", "state/data", "state/quarantine"] {
-            let path = root.join(folder);
-            DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&path)
-                .map_err(|source| SandboxError { path, source })?;
+        let root = fs::canonicalize(root).map_err(failed(root))?;
+        for folder in ["run", "state"] {
+            make_folder(&root.join(folder))?;
+        }
+        // Nothing in the volume is touched before it is certain that nobody else uses it.
+        let lock = lock(root.join("state/lock"))?;
+        let tmp = root.join("state/tmp");
+        // What the server of an earlier task has left there is of no use to anybody.
+        match fs::remove_dir_all(&tmp) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed(&tmp)(error));
+            }
+            _ => {}
+        }
+        for folder in ["state/tmp", "state/data", "state/quarantine"] {
+            make_folder(&root.join(folder))?;
         }
         let path = root.join("run");
-        let run = File::open(&path).map_err(|source| SandboxError { path, source })?;
+        link(&path, &root.join("state/run"))?;
+        let run = File::open(&path).map_err(failed(&path))?;
         Ok(Self {
             root,
             run: Arc::new(run),
+            _lock: Arc::new(lock),
         })
     }
 
@@ -117,7 +146,7 @@ impl Sandbox {
 
     /// The server's temporary files.
     pub fn tmp(&self) -> PathBuf {
-        self.root.join("tmp")
+        self.root.join("state/tmp")
     }
 
     /// Where a package is unpacked when agents cannot share one.
@@ -163,7 +192,7 @@ impl Sandbox {
 
     /// The socket's path for the server's settings, relative to any [`Sandbox::data`] directory.
     pub fn socket_for_server(&self) -> PathBuf {
-        PathBuf::from("../../../run/mysqld.sock")
+        PathBuf::from("../../run/mysqld.sock")
     }
 
     /// The socket's path for this process, short enough for a socket's address. It is good as long
@@ -179,6 +208,38 @@ impl Sandbox {
     pub fn pid_file(&self) -> PathBuf {
         self.root.join("run/mysqld.pid")
     }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> SandboxError {
+    let path = path.to_owned();
+    move |source| SandboxError::Folder { path, source }
+}
+
+fn make_folder(path: &Path) -> Result<(), SandboxError> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(path);
+    made.map_err(failed(path))
+}
+
+/// The lock goes with the process that holds it, however that ends.
+fn lock(path: PathBuf) -> Result<File, SandboxError> {
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).mode(0o600);
+    let file = file.open(&path).map_err(failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(SandboxError::InUse { path }),
+        Err(TryLockError::Error(source)) => Err(SandboxError::Folder { path, source }),
+    }
+}
+
+/// Makes a link that an earlier sandbox may have left behind for itself.
+fn link(target: &Path, link: &Path) -> Result<(), SandboxError> {
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(link)(error)),
+        _ => {}
+    }
+    symlink(target, link).map_err(failed(link))
 }
 
 #[cfg(test)]
@@ -207,7 +268,33 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let sandbox = Sandbox::open(temp.path()).unwrap();
         fs::write(sandbox.promise(), "kept").unwrap();
-        Sandbox::open(temp.path()).unwrap();
+        drop(sandbox);
+        let sandbox = Sandbox::open(temp.path()).unwrap();
         assert_eq!(fs::read_to_string(sandbox.promise()).unwrap(), "kept");
+    }
+
+    /// Goal: the next task finds what the last one has left on its volume, and a server on it is reached. Method: two
+    /// sandboxes one after the other with one volume, as Mesos links it.
+    #[test]
+    fn a_volume_goes_from_one_sandbox_to_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let volume = temp.path().join("volume");
+        fs::create_dir(&volume).unwrap();
+        for number in 0..2 {
+            let root = temp.path().join(number.to_string());
+            fs::create_dir(&root).unwrap();
+            symlink(&volume, root.join("state")).unwrap();
+            let sandbox = Sandbox::open(&root).unwrap();
+            assert_eq!(sandbox.promise().exists(), number == 1);
+            assert!(!sandbox.tmp().join("left").exists());
+            fs::write(sandbox.promise(), "kept").unwrap();
+            fs::write(sandbox.tmp().join("left"), "").unwrap();
+            let data = sandbox.data(DataId(uuid::Uuid::from_u128(1)));
+            fs::create_dir_all(&data).unwrap();
+            let _listener = UnixListener::bind(data.join(sandbox.socket_for_server())).unwrap();
+            UnixStream::connect(sandbox.socket()).unwrap();
+            let second = Sandbox::open(&root);
+            assert!(matches!(second, Err(SandboxError::InUse { .. })));
+        }
     }
 }

@@ -200,18 +200,18 @@ impl Hands {
         for launch in launches {
             let name = launch.task.task_id.cluster();
             let cluster = name.as_ref().and_then(|name| state.clusters.get(name));
-            let task = cluster.and_then(|c| wire::task_info(&self.template, &c.record, &launch));
-            let Some(task) = task else {
+            let operations =
+                cluster.and_then(|c| wire::operations(&self.template, &c.record, &launch));
+            let Some(operations) = operations else {
                 debug!(task_id = %launch.task.task_id, "launch dropped: the task is no longer wanted");
                 self.call(calls::decline([launch.offer.id], Duration::ZERO));
                 continue;
             };
             info!(task_id = %launch.task.task_id, agent = %launch.task.agent_id, host = %launch.task.host, port = launch.task.port, "task launched");
             self.metrics.tasks_launched.inc();
-            let operation = calls::launch(vec![task]);
             self.call(calls::accept(
                 [launch.offer.id],
-                vec![operation],
+                operations,
                 Duration::ZERO,
             ));
         }

@@ -11,7 +11,9 @@ use super::{
     event::TaskState,
     failover::View,
     observed::{self, Observed, TaskObservation},
-    placement::{self, Launch, Offer, Placement},
+    placement::{self, Ground, Launch, Offer, Placement},
+    slots,
+    state::Policy,
 };
 use crate::{
     cluster::{
@@ -55,6 +57,7 @@ pub fn forget_ended(next: &mut ClusterRecord, view: View<'_>) -> Vec<String> {
         ));
         let task_id = task.task_id.clone();
         member.task = None;
+        slots::task_ended(member, now);
         let served = next.published.slaves.remove(id) | (next.published.master == Some(*id));
         if next.published.master == Some(*id) {
             next.published.master = None;
@@ -164,12 +167,12 @@ pub fn wants_offers(record: &ClusterRecord) -> bool {
     !record.deleting && record.members.values().any(|m| m.task.is_none())
 }
 
-/// Places the members that have no task. The offers used are returned with their launches; the
-/// caller takes them out of the pool.
+/// Places the members that have no task: on their slots, those without one where there is room. The offers used are
+/// returned with their launches; the caller takes them out of the pool.
 pub fn place_missing<'a>(
     next: &mut ClusterRecord,
     offers: impl Iterator<Item = &'a Offer> + Clone,
-    spread_patience: Option<Duration>,
+    policy: &Policy,
     now: Timestamp,
     look: &mut Look,
 ) -> Vec<Launch> {
@@ -185,43 +188,86 @@ pub fn place_missing<'a>(
             look.wake_by(retry_at);
             continue;
         }
-        let occupied: BTreeSet<&str> = next
-            .members
-            .values()
-            .filter_map(|m| m.task.as_ref())
-            .map(|task| task.agent_id.as_str())
-            .collect();
         let free = offers
             .clone()
             .filter(|o| launches.iter().all(|l| l.offer.id != o.id));
-        let launch = next.members[&id].launches + 1;
-        let task_id = TaskId::new(next.name(), next.uuid, id, launch);
-        let since = next.created_at.max(next.epoch_since);
-        let shares_at = spread_patience.map(|patience| since.plus(patience));
-        match placement::place(free, &next.spec.size, &occupied, &task_id, shares_at, now) {
-            Placement::Use { offer, port } => {
-                let task = TaskRecord {
-                    task_id,
-                    agent_id: offer.agent_id.clone(),
-                    host: offer.host.clone(),
-                    port,
-                    launched_at: now,
-                };
-                launches.push(Launch {
-                    offer: offer.clone(),
-                    task: task.clone(),
-                    size: next.spec.size,
-                });
-                if let Some(member) = next.members.get_mut(&id) {
-                    member.launches = launch;
-                    member.task = Some(task);
-                }
+        if let Some(launch) = place_one(next, id, free, policy, now, look) {
+            if let Some(member) = next.members.get_mut(&id) {
+                member.launches += 1;
+                member.task = Some(launch.task.clone());
             }
-            Placement::WaitForSpread { until: Some(until) } => look.wake_by(until),
-            Placement::WaitForSpread { until: None } | Placement::NoRoom => {}
+            launches.push(launch);
         }
     }
     launches
+}
+
+/// Places one member, and gives it a slot if it is to have one.
+fn place_one<'a>(
+    next: &mut ClusterRecord,
+    id: MemberId,
+    offers: impl Iterator<Item = &'a Offer> + Clone,
+    policy: &Policy,
+    now: Timestamp,
+    look: &mut Look,
+) -> Option<Launch> {
+    let number = next.members.get(&id)?.launches + 1;
+    let task_id = TaskId::new(next.name(), next.uuid, id, number);
+    let member = next.members.get_mut(&id)?;
+    if let Some(slot) = &mut member.slot
+        && let Some(launch) = slots::relaunch(slot, task_id.clone(), offers.clone(), now)
+    {
+        return Some(launch);
+    }
+    if slots::awaits_slot(member, now, look) {
+        return None;
+    }
+    let occupied = occupied(next, id);
+    let since = next.created_at.max(next.epoch_since);
+    let shares_at = policy.spread_patience.map(|patience| since.plus(patience));
+    match placement::place(offers, &next.spec.size, &occupied, &task_id, shares_at, now) {
+        Placement::Use { offer, port } => {
+            let task = TaskRecord {
+                task_id,
+                agent_id: offer.agent_id.clone(),
+                host: offer.host.clone(),
+                port,
+                launched_at: now,
+            };
+            let slot = policy
+                .volumes
+                .then(|| slots::new_slot(next, id, number, &task));
+            let ground = match &slot {
+                Some(slot) => Ground::New(slot.id.clone()),
+                None => Ground::Sandbox,
+            };
+            next.members.get_mut(&id)?.slot = slot;
+            Some(Launch {
+                offer: offer.clone(),
+                task,
+                size: next.spec.size,
+                ground,
+            })
+        }
+        Placement::WaitForSpread { until } => {
+            if let Some(until) = until {
+                look.wake_by(until);
+            }
+            None
+        }
+        Placement::NoRoom => None,
+    }
+}
+
+/// The agents that other members run on, or will when their slots are offered again.
+fn occupied(record: &ClusterRecord, except: MemberId) -> BTreeSet<&str> {
+    let others = record.members.iter().filter(|(id, _)| **id != except);
+    others
+        .filter_map(|(_, member)| {
+            let task = member.task.as_ref().map(|task| task.agent_id.as_str());
+            task.or(member.slot.as_ref().map(|slot| slot.agent_id.as_str()))
+        })
+        .collect()
 }
 
 /// Asks for the kill of every task of a cluster that is being deleted, again and again until each

@@ -8,7 +8,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    cluster::{id::TaskId, record::TaskRecord, size::Size},
+    cluster::{
+        id::TaskId,
+        record::TaskRecord,
+        size::Size,
+        slot::{self, Slot, SlotId, SlotOwner},
+    },
+    mesos::v1,
     time::Timestamp,
 };
 
@@ -17,8 +23,11 @@ use crate::{
 /// room several times.
 pub const SPREAD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Mesos computes with three decimals; a hair less than asked for is not less.
+const ROUNDING: f64 = 0.0005;
+
 /// Resources of one agent that are offered to the framework. Only unreserved resources that are
-/// allocated to the framework's role are counted in.
+/// allocated to the framework's role are counted in its amounts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
     /// Mesos' id of the offer.
@@ -37,13 +46,67 @@ pub struct Offer {
     pub disk_mib: f64,
     /// Ranges of TCP ports, both ends included.
     pub ports: Vec<(u16, u16)>,
+    /// What is reserved for members of clusters, by the labels of the reservations.
+    pub slots: Vec<OfferedSlot>,
+}
+
+/// What an offer holds of a slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OfferedSlot {
+    /// The slot.
+    pub id: SlotId,
+    /// Whose it is.
+    pub owner: SlotOwner,
+    /// Cpus.
+    pub cpus: f64,
+    /// Memory, in MiB.
+    pub mem_mib: f64,
+    /// Disk, in MiB, without the volume.
+    pub disk_mib: f64,
+    /// The volume's size in MiB, if it is there.
+    pub volume_mib: Option<f64>,
+    /// Ranges of TCP ports, both ends included.
+    pub ports: Vec<(u16, u16)>,
+    /// All of it in Mesos' words, which operations on it have to repeat.
+    pub resources: Vec<v1::Resource>,
+}
+
+/// How much of a slot an offer holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Too little to launch anything on it.
+    Part,
+    /// All that is reserved; the volume was never made.
+    Reservation,
+    /// All of it.
+    Volume,
+}
+
+impl OfferedSlot {
+    /// How much of `slot` this is.
+    pub fn holds(&self, slot: &Slot) -> Holds {
+        let volume = slot::volume_mib(&slot.size);
+        let whole = self.cpus + ROUNDING >= slot.size.cpus()
+            && self.mem_mib + ROUNDING >= slot.size.mem_mib() as f64
+            && (self.ports.iter()).any(|(begin, end)| (*begin..=*end).contains(&slot.port));
+        let disk = slot.size.disk_mib() as f64;
+        match self.volume_mib {
+            _ if !whole => Holds::Part,
+            Some(_) if self.disk_mib + ROUNDING >= disk - volume as f64 => Holds::Volume,
+            None if self.disk_mib + ROUNDING >= disk => Holds::Reservation,
+            Some(_) | None => Holds::Part,
+        }
+    }
 }
 
 impl Offer {
+    /// What it holds of a slot.
+    pub fn slot(&self, id: &SlotId) -> Option<&OfferedSlot> {
+        self.slots.iter().find(|slot| slot.id == *id)
+    }
+
     /// Whether a member of `size` fits in.
     fn has_room_for(&self, size: &Size) -> bool {
-        // Mesos computes with three decimals; a hair less than asked for is not less.
-        const ROUNDING: f64 = 0.0005;
         self.cpus + ROUNDING >= size.cpus()
             && self.mem_mib + ROUNDING >= size.mem_mib() as f64
             && self.disk_mib + ROUNDING >= size.disk_mib() as f64
@@ -79,6 +142,31 @@ pub struct Launch {
     pub task: TaskRecord,
     /// The resources.
     pub size: Size,
+    /// Where its data lies.
+    pub ground: Ground,
+}
+
+/// Where a task's data lies, and what has to be made for that in the same message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ground {
+    /// In the sandbox, with which it goes. Nothing is reserved.
+    Sandbox,
+    /// In a slot that is reserved, and whose volume is made, with the launch.
+    New(SlotId),
+    /// In a slot that the offer holds without its volume, which is made with the launch.
+    Reserved(SlotId),
+    /// In a slot that the offer holds with its volume.
+    Volume(SlotId),
+}
+
+impl Ground {
+    /// The slot, if there is one.
+    pub fn slot(&self) -> Option<&SlotId> {
+        match self {
+            Self::Sandbox => None,
+            Self::New(id) | Self::Reserved(id) | Self::Volume(id) => Some(id),
+        }
+    }
 }
 
 /// How good an offer is for a member; the smallest is the best. The order of the fields is the
@@ -164,6 +252,7 @@ mod tests {
             mem_mib: mem,
             disk_mib: 10_000.0,
             ports: vec![(31000, 31009), (32000, 32000)],
+            slots: Vec::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
     failover::{self, View},
     lossy, members,
     placement::{Launch, Offer},
-    publish, rebuild, requests,
+    publish, rebuild, requests, slots,
     state::{Cluster, FrameworkStored, State},
     voting,
 };
@@ -125,6 +125,7 @@ fn plan_cluster<'a>(
     }
     let mut next = cluster.record.clone();
     let view = state.view(cluster, now);
+    slots::note_used(&mut next, &cluster.observed);
     look.notes = members::forget_ended(&mut next, view);
     if next.deleting {
         plan_deletion(cluster, &next, now, &mut look, plan);
@@ -210,7 +211,7 @@ fn place<'a>(
     let launches = members::place_missing(
         next,
         pool.values().copied(),
-        state.policy.spread_patience,
+        &state.policy,
         now,
         look,
     );

@@ -160,6 +160,7 @@ fn policy(settings: &Settings) -> Policy {
         election_timeout: settings.election_timeout,
         session_timeout: SESSION_TIMEOUT,
         timings: settings.timings,
+        volumes: settings.volumes,
         voter_patience: settings.voter_patience,
         voter_lag: settings.voter_lag,
         failover_limit: settings.failover_limit,
@@ -479,6 +480,10 @@ fn task_template(settings: &Settings, executor: Option<&ExecutorBinary>) -> Task
     });
     TaskTemplate {
         role: settings.framework_role.clone(),
+        principal: settings
+            .framework_authentication
+            .as_ref()
+            .map(|credential| credential.principal.clone()),
         executor_uri: uri,
         executor_command: command,
         executor_environment: settings

@@ -45,6 +45,8 @@ pub struct Policy {
     pub session_timeout: Duration,
     /// How long a member waits for an agent of its own before it shares one; `None`: for ever.
     pub spread_patience: Option<Duration>,
+    /// Whether members get slots. Those that have one keep it.
+    pub volumes: bool,
     /// How long a voter may be out of its place before it leaves the voters.
     pub voter_patience: Duration,
     /// How far a voter may be behind in applying what it receives before it is out of its place.

@@ -1,12 +1,15 @@
 //! Between Mesos' messages and the scheduler's words. Pure: no message is sent or received here.
 
+mod reserved;
+
 use std::time::Duration;
 
+use self::reserved::Parts;
 use super::{
     event::{TaskState, TaskUpdate},
     maintenance::InverseOffer,
     members::KILL_GRACE_PERIOD,
-    placement::{Launch, Offer},
+    placement::{Ground, Launch, Offer},
 };
 use crate::{
     cluster::{
@@ -14,17 +17,20 @@ use crate::{
         id::TaskId,
         record::ClusterRecord,
         size::Size,
+        slot,
         timings::Timings,
     },
-    mesos::v1,
+    mesos::{calls, v1},
     time::Timestamp,
 };
 
 /// What all of Cotton's tasks have in common.
 #[derive(Debug, Clone)]
 pub struct TaskTemplate {
-    /// The role that resources are allocated to.
+    /// The role that resources are allocated to, and reserved for.
     pub role: String,
+    /// Who the framework is for Mesos, which reservations and volumes have to repeat.
+    pub principal: Option<String>,
     /// Where agents fetch the executor from; `None` if the command needs nothing.
     pub executor_uri: Option<String>,
     /// The command that starts the executor, run by the shell in the sandbox.
@@ -59,10 +65,6 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
     if allocated.is_some_and(|allocated| allocated != role) {
         return None;
     }
-    let usable = message
-        .resources
-        .iter()
-        .filter(|resource| is_unreserved(resource));
     let mut offer = Offer {
         id: message.id.value.clone(),
         agent_id: message.agent_id.value.clone(),
@@ -72,9 +74,14 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
         mem_mib: 0.0,
         disk_mib: 0.0,
         ports: Vec::new(),
+        slots: Vec::new(),
     };
     let mut any = false;
-    for resource in usable {
+    for resource in &message.resources {
+        if !is_unreserved(resource) {
+            reserved::add_to_slots(&mut offer.slots, resource, role);
+            continue;
+        }
         any = true;
         let amount = resource.scalar.as_ref().map_or(0.0, |scalar| scalar.value);
         match resource.name.as_str() {
@@ -85,7 +92,7 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
             _ => {}
         }
     }
-    any.then_some(offer)
+    (any || !offer.slots.is_empty()).then_some(offer)
 }
 
 /// An inverse offer in the scheduler's words, or `None` if it names no agent: then there is nothing to say about it.
@@ -159,12 +166,76 @@ fn task_state(state: v1::TaskState) -> TaskState {
     }
 }
 
-/// The task of a launch as Mesos is told it, or `None` if the task is not in the record. Nothing
-/// secret goes in: Mesos shows it to anybody.
-pub fn task_info(
+/// What Mesos is asked for with the offer of a launch, in this order; `None` if the task is not in the record, or the offer
+/// does not hold what the launch is to stand on. Nothing secret goes in: Mesos shows it to anybody.
+pub fn operations(
     template: &TaskTemplate,
     record: &ClusterRecord,
     launch: &Launch,
+) -> Option<Vec<v1::offer::Operation>> {
+    let member = record.member_of(&launch.task.task_id)?;
+    let port = launch.task.port;
+    let (mut operations, resources) = match &launch.ground {
+        Ground::Sandbox => (Vec::new(), unreserved(template, &launch.size, port)),
+        Ground::New(id) => {
+            let size = &launch.size;
+            let whole = reserved::reservation(template, record, member, id, size, port);
+            let volume = Parts::of(&whole).new_volume(template, id, size)?;
+            let resources = of_slot(&Parts::of(&whole), volume.clone(), launch)?;
+            let operations = vec![reserved::reserve(whole), reserved::create(volume)];
+            (operations, resources)
+        }
+        Ground::Reserved(id) => {
+            let parts = Parts::of(&launch.offer.slot(id)?.resources);
+            let volume = parts.new_volume(template, id, &launch.size)?;
+            let resources = of_slot(&parts, volume.clone(), launch)?;
+            (vec![reserved::create(volume)], resources)
+        }
+        Ground::Volume(id) => {
+            let parts = Parts::of(&launch.offer.slot(id)?.resources);
+            (Vec::new(), of_slot(&parts, parts.volume()?, launch)?)
+        }
+    };
+    let task = task_info(template, record, launch, resources)?;
+    operations.push(calls::launch(vec![task]));
+    Some(operations)
+}
+
+/// What a task and its executor use.
+struct Shares {
+    task: Vec<v1::Resource>,
+    executor: Vec<v1::Resource>,
+}
+
+fn unreserved(template: &TaskTemplate, size: &Size, port: u16) -> Shares {
+    let mut task = scalars(&size.server_share(), &template.role);
+    task.push(ports(port, &template.role));
+    Shares {
+        task,
+        executor: scalars(&Size::EXECUTOR, &template.role),
+    }
+}
+
+fn of_slot(parts: &Parts<'_>, volume: v1::Resource, launch: &Launch) -> Option<Shares> {
+    let executors_disk = Size::EXECUTOR.disk_mib();
+    let mut task = parts.scalars(
+        &launch.size.server_share(),
+        slot::SANDBOX_DISK_MIB - executors_disk,
+    )?;
+    task.push(parts.port(launch.task.port)?);
+    task.push(volume);
+    Some(Shares {
+        task,
+        executor: parts.scalars(&Size::EXECUTOR, executors_disk)?,
+    })
+}
+
+/// The task of a launch as Mesos is told it, or `None` if the task is not in the record.
+fn task_info(
+    template: &TaskTemplate,
+    record: &ClusterRecord,
+    launch: &Launch,
+    resources: Shares,
 ) -> Option<v1::TaskInfo> {
     let member = record.member_of(&launch.task.task_id)?;
     let data = TaskData {
@@ -194,16 +265,14 @@ pub fn task_info(
         record.name(),
         member.server_id()
     );
-    let mut resources = scalars(&launch.size.server_share(), &template.role);
-    resources.push(ports(launch.task.port, &template.role));
     Some(v1::TaskInfo {
         name: format!("mysql {} {member}", record.name()),
         task_id: v1::TaskId { value: id.clone() },
         agent_id: v1::AgentId {
             value: launch.task.agent_id.clone(),
         },
-        resources,
-        executor: Some(executor_info(template, id, source)),
+        resources: resources.task,
+        executor: Some(executor_info(template, id, source, resources.executor)),
         // Serialising a struct of strings and numbers into memory cannot fail; an empty text would
         // be refused by the executor with a sentence.
         data: Some(serde_json::to_vec(&data).unwrap_or_default()),
@@ -214,7 +283,12 @@ pub fn task_info(
     })
 }
 
-fn executor_info(template: &TaskTemplate, id: String, source: String) -> v1::ExecutorInfo {
+fn executor_info(
+    template: &TaskTemplate,
+    id: String,
+    source: String,
+    resources: Vec<v1::Resource>,
+) -> v1::ExecutorInfo {
     let variable = |(name, value): &(String, String)| v1::environment::Variable {
         name: name.clone(),
         value: Some(value.clone()),
@@ -240,7 +314,7 @@ fn executor_info(template: &TaskTemplate, id: String, source: String) -> v1::Exe
             }),
             ..Default::default()
         }),
-        resources: scalars(&Size::EXECUTOR, &template.role),
+        resources,
         shutdown_grace_period: Some(grace_period()),
         ..Default::default()
     }

@@ -193,6 +193,7 @@ impl World {
                 mem_mib: 1024.0,
                 disk_mib: 10_000.0,
                 ports: vec![(31_000, 31_999)],
+                slots: Vec::new(),
             });
         }
         if withheld {

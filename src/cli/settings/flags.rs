@@ -255,8 +255,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "volumes",
         "volumes",
         "on|off",
-        Some("off"),
-        "Whether data is kept on persistent volumes. This version keeps it in sandboxes, so that `on` is refused",
+        None,
+        "Whether data is kept on persistent volumes, where a task that is launched again finds it, or in sandboxes, with which it goes [default: on, unless the role is *]",
     ),
     flag(
         "spread",

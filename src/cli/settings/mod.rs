@@ -79,6 +79,8 @@ pub struct Settings {
     pub failover_window: Duration,
     /// How MySQL gets onto agents.
     pub installer: Installer,
+    /// Whether data is kept on persistent volumes. Never with the role `*`.
+    pub volumes: bool,
     /// Whether members of a cluster may share an agent.
     pub spread: Spread,
     /// Log more.
@@ -213,7 +215,7 @@ impl Door {
         let verbose = self.required("verbose", parse::boolean);
         let log_format = self.required("log-format", parse::log_format);
         let warnings = self.warnings();
-        let ((), ()) = (backups?, volumes?);
+        let () = backups?;
         let (admin_keypath, admin) = admin?;
         Some(Settings {
             port: port?,
@@ -243,6 +245,7 @@ impl Door {
             failover_limit: failover_limit?,
             failover_window: failover_window?,
             installer: installer?,
+            volumes: volumes?,
             spread: spread?,
             verbose: verbose?,
             log_format: log_format?,
@@ -264,13 +267,15 @@ impl Door {
         })
     }
 
-    fn volumes(&mut self, role: Option<&str>) -> Option<()> {
-        self.required("volumes", |text| match (text, role) {
-            ("off", _) => Ok(()),
+    /// The role `*` cannot hold reservations, which volumes need. Who did not ask for them is warned; who did is refused.
+    fn volumes(&mut self, role: Option<&str>) -> Option<bool> {
+        self.optional("volumes", |text| match (text, role) {
+            ("off", _) => Ok(false),
             ("on", Some("*")) => Err("the role * cannot hold reservations, which persistent volumes need; give --framework-role another role".to_owned()),
-            ("on", _) => Err("this version keeps data in sandboxes and has no persistent volumes; leave it at off".to_owned()),
+            ("on", _) => Ok(true),
             _ => Err(format!("{text:?} is neither on nor off")),
         })
+        .map(|given| given.unwrap_or(role != Some("*")))
     }
 
     /// What must hold between times, and between ZooKeeper's identities.

@@ -99,6 +99,7 @@ fn policy() -> Policy {
         election_timeout: Duration::from_secs(60),
         session_timeout: Duration::from_secs(10),
         spread_patience: Some(Duration::from_secs(30)),
+        volumes: false,
         voter_patience: Duration::from_secs(600),
         voter_lag: Duration::from_secs(60),
         timings: Timings::default(),
@@ -302,6 +303,7 @@ impl World {
                 mem_mib: 4096.0,
                 disk_mib: 20_000.0,
                 ports: vec![(31000, 31999)],
+                slots: Vec::new(),
             }
         });
         let offers = offers.collect();
