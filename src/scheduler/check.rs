@@ -4,6 +4,8 @@
 //! and after by the invariants alone. A violation is a bug of Cotton. The driver then carries
 //! nothing of that plan out for that cluster, and says so loudly: standing still loses no data.
 
+mod slots;
+
 use super::{
     action::{Action, Plan},
     state::State,
@@ -29,13 +31,17 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
     for action in &plan.actions {
         match action {
             Action::Persist {
-                record, expected, ..
+                record,
+                expected,
+                launches,
+                ..
             } => {
                 let before = state.clusters.get(record.name());
-                let rules = match before {
+                let mut rules = match before {
                     Some(before) => broken_by_change(&before.record, record),
                     None => broken_by_birth(record, expected.is_some()),
                 };
+                rules.extend(slots::broken(before.map(|it| &it.record), record, launches));
                 let broken = rules.into_iter().filter(|(_, broken)| *broken);
                 violations.extend(broken.map(|(rule, _)| Violation {
                     cluster: record.name().clone(),
@@ -65,8 +71,16 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                     let stored = name.as_ref().and_then(|name| state.clusters.get(name));
                     let stored =
                         stored.is_some_and(|c| c.record.member_of(&launch.task.task_id).is_some());
-                    if let (Some(cluster), false) = (name, stored) {
+                    let Some(cluster) = name else { continue };
+                    if !stored {
                         let rule = "only a task that is in the stored record is launched";
+                        violations.push(Violation { cluster, rule });
+                    } else if !state
+                        .clusters
+                        .get(&cluster)
+                        .is_some_and(|c| slots::is_members_own(&c.record, launch))
+                    {
+                        let rule = "a member is launched on its own slot alone";
                         violations.push(Violation { cluster, rule });
                     }
                 }

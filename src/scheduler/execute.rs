@@ -209,11 +209,7 @@ impl Hands {
             };
             info!(task_id = %launch.task.task_id, agent = %launch.task.agent_id, host = %launch.task.host, port = launch.task.port, "task launched");
             self.metrics.tasks_launched.inc();
-            self.call(calls::accept(
-                [launch.offer.id],
-                operations,
-                Duration::ZERO,
-            ));
+            self.call(calls::accept([launch.offer.id], operations, Duration::ZERO));
         }
     }
 

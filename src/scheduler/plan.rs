@@ -208,13 +208,7 @@ fn place<'a>(
     if state.unknown.outdates(next.name()).is_some() {
         return Vec::new();
     }
-    let launches = members::place_missing(
-        next,
-        pool.values().copied(),
-        &state.policy,
-        now,
-        look,
-    );
+    let launches = members::place_missing(next, pool.values().copied(), &state.policy, now, look);
     for launch in &launches {
         pool.remove(launch.offer.id.as_str());
     }

@@ -45,23 +45,26 @@ pub fn note_used(next: &mut ClusterRecord, observed: &Observed) {
     }
 }
 
-/// Whether a task certainly was, or may have been, on its agent.
+/// Whether a task was heard of from its agent, or from its executor.
 fn was_heard_of(task: &TaskId, observed: &Observed) -> bool {
-    let told = observed.tasks.get(task).is_some_and(|task| match task.state {
-        TaskState::Starting
-        | TaskState::Running
-        | TaskState::Killing
-        | TaskState::Finished
-        | TaskState::Failed
-        | TaskState::Killed
-        // The master has known it, or does not say whether it has.
-        | TaskState::Gone
-        | TaskState::GoneByOperator
-        | TaskState::Unreachable => true,
-        // A master or an agent has refused the launch; an executor of Cotton never says so of its task.
-        TaskState::Error | TaskState::Dropped => false,
-        TaskState::Staging | TaskState::Unknown | TaskState::Lost => false,
-    });
+    let told = observed
+        .tasks
+        .get(task)
+        .is_some_and(|task| match task.state {
+            TaskState::Starting
+            | TaskState::Running
+            | TaskState::Killing
+            | TaskState::Finished
+            | TaskState::Failed
+            | TaskState::Killed
+            | TaskState::Unreachable => true,
+            // A master or an agent has refused the launch; an executor of Cotton never says so of its task.
+            TaskState::Error | TaskState::Dropped => false,
+            // The same words for a task that nobody has ever sent, and for one that is over. What was on its slot counts for
+            // nothing if the record does not say yet that the slot is used: see [`note_used`].
+            TaskState::Gone | TaskState::GoneByOperator => false,
+            TaskState::Staging | TaskState::Unknown | TaskState::Lost => false,
+        });
     told || observed.reports.contains_key(task)
 }
 

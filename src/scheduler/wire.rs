@@ -360,3 +360,6 @@ fn ports(port: u16, role: &str) -> v1::Resource {
         ..Default::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ mod memory;
 mod requests;
 mod restarts;
 mod schedulers;
+mod slots;
 mod soak;
 
 /// Tells each story for both flavours.

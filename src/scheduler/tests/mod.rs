@@ -19,6 +19,7 @@ mod members;
 mod rebuild;
 mod reconcile;
 mod requests;
+mod slots;
 mod succession;
 mod voters;
 mod world;

@@ -16,6 +16,7 @@ use crate::{
         id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
         record::ClusterRecord,
         size::Size,
+        slot::{self, SlotId, SlotOwner},
         spec::ClusterSpec,
         timings::Timings,
         view::ClusterState,
@@ -30,7 +31,7 @@ use crate::{
             Ask, CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState,
             TaskUpdate, Version, Wish,
         },
-        placement::Offer,
+        placement::{Ground, Launch, Offer, OfferedSlot},
         plan,
         report::view,
         state::{Policy, State},
@@ -41,9 +42,22 @@ use crate::{
 
 pub const PASSWORD: &str = "w9gMCkecsMh6sWsRdxNTa";
 
+/// A slot as Mesos has it.
+#[derive(Clone)]
+pub struct PlacedSlot {
+    agent: u32,
+    owner: SlotOwner,
+    port: u16,
+    /// Whether its volume is there.
+    pub has_volume: bool,
+    /// What is on the volume: the data directory, what it holds and what was promised.
+    contents: Option<(DataId, String, Epoch)>,
+}
+
 /// An instance as the world has it, whatever the scheduler thinks.
 pub struct Instance {
     member: MemberId,
+    slot: Option<SlotId>,
     pub data: DataId,
     pub process: Option<ProcessId>,
     pub position: String,
@@ -70,6 +84,15 @@ pub struct World {
     flavour: Flavour,
     /// How many voters there were in each record that was stored, and how many acknowledgements elections counted with.
     pub voters_stored: Vec<(usize, u32)>,
+    /// Whether members get slots.
+    pub volumes: bool,
+    /// The slots on the agents.
+    pub slots: BTreeMap<SlotId, PlacedSlot>,
+    /// Agents that make no offers.
+    pub away: BTreeSet<u32>,
+    /// Once, Mesos carries out what stands before a launch, reserves only (`false`) or makes the volume too, and loses the
+    /// rest. Its agent makes no offers after that.
+    pub lose_after: Option<bool>,
     /// Mesos never hears of launches.
     pub lose_launches: bool,
     /// The offers of those.
@@ -136,6 +159,10 @@ impl World {
             replies: Vec::new(),
             flavour: Flavour::Mariadb,
             voters_stored: Vec::new(),
+            volumes: false,
+            slots: BTreeMap::new(),
+            away: BTreeSet::new(),
+            lose_after: None,
             lose_launches: false,
             lost_offers: Vec::new(),
             declined: Vec::new(),
@@ -242,23 +269,7 @@ impl World {
             }
             Action::Launch(launches) => {
                 for launch in launches {
-                    let record = &self.records[&name()].0;
-                    let member = record.member_of(&launch.task.task_id).unwrap();
-                    let (data, process) = (DataId(self.id()), ProcessId(self.id()));
-                    let instance = Instance {
-                        member,
-                        data,
-                        process: Some(process),
-                        position: String::new(),
-                        promised: Epoch(0),
-                        silent: false,
-                        broken: false,
-                        lag_seconds: 0,
-                        quarantined: false,
-                        unheard_in: None,
-                    };
-                    self.instances.insert(launch.task.task_id.clone(), instance);
-                    self.task(&launch.task.task_id, TaskState::Running);
+                    self.launch(launch);
                 }
             }
             Action::Kill { task_id, .. } if self.unreachable.contains(&task_id) => {}
@@ -290,9 +301,109 @@ impl World {
         }
     }
 
+    fn launch(&mut self, launch: Launch) {
+        let lost_after = self.lose_after.take();
+        let record = &self.records[&name()].0;
+        let uuid = record.uuid;
+        let member = record.member_of(&launch.task.task_id).unwrap();
+        let task = launch.task;
+        let placed = |has_volume| PlacedSlot {
+            agent: task.agent_id[1..].parse().unwrap(),
+            owner: SlotOwner {
+                cluster: name(),
+                incarnation: uuid,
+                member,
+            },
+            port: task.port,
+            has_volume,
+            contents: None,
+        };
+        match &launch.ground {
+            Ground::Sandbox => {}
+            Ground::New(id) => {
+                let has_volume = lost_after != Some(false);
+                let before = self.slots.insert(id.clone(), placed(has_volume));
+                assert!(before.is_none(), "a slot is made once");
+            }
+            Ground::Reserved(id) => {
+                let slot = self.slots.get_mut(id).unwrap();
+                assert!(!slot.has_volume, "a volume is made once");
+                slot.has_volume = lost_after != Some(false);
+            }
+            Ground::Volume(id) => assert!(self.slots[id].has_volume),
+        }
+        if lost_after.is_some() {
+            self.away.insert(task.agent_id[1..].parse().unwrap());
+            self.task(&task.task_id, TaskState::Dropped);
+            return;
+        }
+        let slot = launch.ground.slot().cloned();
+        let kept = slot.as_ref().and_then(|id| self.slots[id].contents.clone());
+        let (data, position, promised) =
+            kept.unwrap_or_else(|| (DataId(self.id()), String::new(), Epoch(0)));
+        let instance = Instance {
+            member,
+            slot,
+            data,
+            process: Some(ProcessId(self.id())),
+            position,
+            promised,
+            silent: false,
+            broken: false,
+            lag_seconds: 0,
+            quarantined: false,
+            unheard_in: None,
+        };
+        self.instances.insert(task.task_id.clone(), instance);
+        self.task(&task.task_id, TaskState::Running);
+    }
+
+    /// A member's task ends. What is on its volume stays.
+    pub fn end(&mut self, member: u32, state: TaskState) {
+        let task = self.task_of(member);
+        if let Some(instance) = self.instances.remove(&task)
+            && let Some(slot) = instance.slot
+        {
+            let contents = (instance.data, instance.position, instance.promised);
+            self.slots.get_mut(&slot).unwrap().contents = Some(contents);
+        }
+        self.task(&task, state);
+        self.settle();
+    }
+
+    /// What an agent offers of slots that nothing runs on.
+    fn offered_slots(&self, agent: u32) -> Vec<OfferedSlot> {
+        let runs = |id: &SlotId| {
+            let mut instances = self.instances.values();
+            instances.any(|instance| instance.slot.as_ref() == Some(id))
+        };
+        let free = self
+            .slots
+            .iter()
+            .filter(|(id, slot)| slot.agent == agent && !runs(id));
+        free.map(|(id, slot)| {
+            let size = Size::DEFAULT;
+            let volume = slot.has_volume.then(|| slot::volume_mib(&size) as f64);
+            OfferedSlot {
+                id: id.clone(),
+                owner: slot.owner.clone(),
+                cpus: size.cpus(),
+                mem_mib: size.mem_mib() as f64,
+                disk_mib: size.disk_mib() as f64 - volume.unwrap_or_default(),
+                volume_mib: volume,
+                ports: vec![(slot.port, slot.port)],
+                resources: Vec::new(),
+            }
+        })
+        .collect()
+    }
+
     /// One offer of every agent.
     pub fn offer(&mut self) {
-        let offers = (0..self.agents).map(|agent| {
+        let agents: Vec<u32> = (0..self.agents)
+            .filter(|agent| !self.away.contains(agent))
+            .collect();
+        let offers = agents.into_iter().map(|agent| {
             self.offers_made += 1;
             Offer {
                 id: format!("o{}", self.offers_made),
@@ -303,10 +414,10 @@ impl World {
                 mem_mib: 4096.0,
                 disk_mib: 20_000.0,
                 ports: vec![(31000, 31999)],
-                slots: Vec::new(),
+                slots: self.offered_slots(agent),
             }
         });
-        let offers = offers.collect();
+        let offers: Vec<Offer> = offers.collect();
         self.state.apply(Event::Offers(offers), self.now);
     }
 
@@ -349,6 +460,7 @@ impl World {
             stored.collect(),
             BTreeSet::new(),
         );
+        self.state.policy.volumes = self.volumes;
         self.state.apply(Event::ControlRestored, self.now);
         self.state.apply(
             Event::Subscribed {
@@ -575,6 +687,23 @@ impl World {
 
     pub fn state(&self) -> ClusterState {
         view(&self.state.clusters[&name()], "zk://h/discover").state
+    }
+
+    /// A world in which members get slots.
+    pub fn with_volumes(agents: u32) -> Self {
+        let mut world = Self::new(agents);
+        world.volumes = true;
+        world.state.policy.volumes = true;
+        world
+    }
+
+    /// A cluster that runs, on slots.
+    pub fn running_on_slots(num_nodes: u32, durability: Durability) -> Self {
+        let mut world = Self::with_volumes(num_nodes);
+        world.create(spec(num_nodes, durability));
+        world.converge();
+        assert_eq!(world.state(), ClusterState::Running);
+        world
     }
 
     pub fn running(num_nodes: u32, durability: Durability) -> Self {

@@ -69,7 +69,13 @@ fn reserved_for(resource: &v1::Resource, role: &str) -> Option<(SlotId, SlotOwne
         return None;
     }
     let labels = &reservation.labels.as_ref()?.labels;
-    let label = |key: &str| labels.iter().find(|label| label.key == key)?.value.as_deref();
+    let label = |key: &str| {
+        labels
+            .iter()
+            .find(|label| label.key == key)?
+            .value
+            .as_deref()
+    };
     let owner = SlotOwner {
         cluster: label(CLUSTER)?.parse().ok()?,
         incarnation: label(INCARNATION)?.parse().ok()?,
@@ -143,7 +149,12 @@ impl<'a> Parts<'a> {
     }
 
     /// The volume to be made of the reserved disk.
-    pub(super) fn new_volume(&self, template: &TaskTemplate, id: &SlotId, size: &Size) -> Option<v1::Resource> {
+    pub(super) fn new_volume(
+        &self,
+        template: &TaskTemplate,
+        id: &SlotId,
+        size: &Size,
+    ) -> Option<v1::Resource> {
         let disk = self.scalar("disk", slot::volume_mib(size) as f64)?;
         Some(v1::Resource {
             disk: Some(v1::resource::DiskInfo {
@@ -171,7 +182,10 @@ impl<'a> Parts<'a> {
 
     /// So much of a scalar resource, which is not that of the volume.
     pub(super) fn scalar(&self, name: &str, value: f64) -> Option<v1::Resource> {
-        let whole = self.all.iter().find(|it| it.name == name && it.disk.is_none())?;
+        let whole = self
+            .all
+            .iter()
+            .find(|it| it.name == name && it.disk.is_none())?;
         Some(v1::Resource {
             scalar: Some(v1::value::Scalar { value }),
             ..(**whole).clone()

@@ -372,14 +372,14 @@ impl System {
     pub fn mysqld(&self, member: &MemberView) -> Process {
         let task = member.task_id.as_ref().unwrap();
         let sandbox = self.sandbox(task);
-        let running = folders(&sandbox.join("state/data"))
-            .into_iter()
-            .filter_map(|data| {
-                let text = fs::read_to_string(data.join("mysqld.pid")).ok()?;
-                let process = Process::find(text.trim().parse().ok()?)?;
-                let works_in = fs::read_link(format!("/proc/{}/cwd", process.pid)).ok()?;
-                (works_in == data).then_some(process)
-            });
+        // The folder is a link to the member's volume, if there is one.
+        let state = sandbox.join("state").canonicalize().unwrap();
+        let running = folders(&state.join("data")).into_iter().filter_map(|data| {
+            let text = fs::read_to_string(data.join("mysqld.pid")).ok()?;
+            let process = Process::find(text.trim().parse().ok()?)?;
+            let works_in = fs::read_link(format!("/proc/{}/cwd", process.pid)).ok()?;
+            (works_in == data).then_some(process)
+        });
         let running: Vec<Process> = running.collect();
         assert_eq!(running.len(), 1, "servers in {}", sandbox.display());
         running[0]

@@ -165,13 +165,12 @@ fn what_is_left_out_has_its_default() {
 }
 
 #[test]
-fn volumes_need_a_role_and_another_version() {
-    let fault = Setup::new()
-        .with("volumes", "on")
-        .with("framework-role", "db")
-        .fault();
-    assert!(
-        fault.contains("this version keeps data in sandboxes"),
-        "{fault}"
-    );
+fn volumes_are_on_unless_the_role_cannot_have_them() {
+    assert!(!Setup::new().resolve().unwrap().volumes);
+    let db = || Setup::new().with("framework-role", "db");
+    let settings = db().resolve().unwrap();
+    assert!(settings.volumes);
+    assert_eq!(settings.warnings, Vec::<String>::new());
+    assert!(!db().with("volumes", "off").resolve().unwrap().volumes);
+    assert!(db().with("volumes", "on").resolve().unwrap().volumes);
 }

@@ -1,0 +1,85 @@
+//! What must never be asked of slots: that data which may count is left, made anew, or given to somebody else.
+
+use std::collections::BTreeSet;
+
+use super::Rules;
+use crate::{
+    cluster::{
+        record::ClusterRecord,
+        slot::{Slot, SlotId},
+    },
+    scheduler::placement::{Ground, Launch},
+};
+
+/// The rules that a change of a record, with the launches that follow it, breaks.
+pub(super) fn broken(
+    before: Option<&ClusterRecord>,
+    after: &ClusterRecord,
+    launches: &[Launch],
+) -> Rules {
+    vec![
+        (
+            "a slot that was used stays its member's",
+            before.is_some_and(|before| leaves_used_slot(before, after)),
+        ),
+        ("two members have two slots", shares_slot(after)),
+        (
+            "a member is launched on its own slot alone",
+            !launches.iter().all(|launch| is_members_own(after, launch)),
+        ),
+        (
+            "no volume is made in place of one that was used",
+            launches
+                .iter()
+                .any(|launch| makes_used_volume(before, launch)),
+        ),
+    ]
+}
+
+fn slots(record: &ClusterRecord) -> impl Iterator<Item = &Slot> {
+    record.members.values().filter_map(|it| it.slot.as_ref())
+}
+
+fn leaves_used_slot(before: &ClusterRecord, after: &ClusterRecord) -> bool {
+    let mut members = before.members.iter();
+    members.any(|(id, member)| {
+        let Some(slot) = member.slot.as_ref().filter(|slot| slot.used) else {
+            return false;
+        };
+        let kept = after
+            .members
+            .get(id)
+            .and_then(|member| member.slot.as_ref());
+        !kept.is_some_and(|kept| kept.id == slot.id && kept.used && kept.size == slot.size)
+    })
+}
+
+fn shares_slot(after: &ClusterRecord) -> bool {
+    let mut seen = BTreeSet::new();
+    !slots(after).all(|slot| seen.insert(&slot.id))
+}
+
+/// Whether a launch stands on the slot that the record has for its member, and the offer names that member for it.
+pub(super) fn is_members_own(record: &ClusterRecord, launch: &Launch) -> bool {
+    let Some(id) = record.member_of(&launch.task.task_id) else {
+        return false;
+    };
+    let own = record.members[&id].slot.as_ref().map(|slot| &slot.id);
+    let labelled = |slot: &SlotId| {
+        launch.offer.slot(slot).is_some_and(|offered| {
+            offered.owner.incarnation == record.uuid && offered.owner.member == id
+        })
+    };
+    match &launch.ground {
+        Ground::Sandbox => own.is_none(),
+        Ground::New(slot) => own == Some(slot),
+        Ground::Reserved(slot) | Ground::Volume(slot) => own == Some(slot) && labelled(slot),
+    }
+}
+
+fn makes_used_volume(before: Option<&ClusterRecord>, launch: &Launch) -> bool {
+    let (Ground::New(made) | Ground::Reserved(made)) = &launch.ground else {
+        return false;
+    };
+    before.is_some_and(|before| slots(before).any(|slot| slot.id == *made && slot.used))
+}

@@ -1,0 +1,193 @@
+//! Slots: made with the first launch, found again by the next, kept whatever happens to tasks.
+
+use std::time::Duration;
+
+use super::world::{World, name, spec};
+use crate::{
+    cluster::{
+        id::{Epoch, MemberId},
+        record::MemberRecord,
+        view::ClusterState,
+        voters::Durability,
+    },
+    scheduler::{event::TaskState, slots::SLOT_PATIENCE},
+};
+
+fn member(world: &World, id: u32) -> &MemberRecord {
+    &world.record().members[&MemberId(id)]
+}
+
+/// A cluster of one that was asked for and whose launch was lost with its slot half made.
+fn lost_after(reserving_and_making: bool) -> World {
+    let mut world = World::with_volumes(1);
+    world.lose_after = Some(reserving_and_making);
+    world.create(spec(1, Durability::Async));
+    world.away.clear();
+    world
+}
+
+#[test]
+fn a_task_is_launched_again_where_its_data_is() {
+    let mut world = World::running_on_slots(3, Durability::Majority);
+    let before = world.record().clone();
+    let old = world.instance(2).data;
+    world.end(2, TaskState::Failed);
+    let relaunched = world.task_of(2);
+    assert_ne!(
+        Some(&relaunched),
+        before.task(MemberId(2)).map(|it| &it.task_id)
+    );
+    assert_eq!(world.instance(2).data, old);
+    let (was, is) = (&before.members[&MemberId(2)], member(&world, 2));
+    assert_eq!(was.slot, is.slot);
+    let place = |member: &MemberRecord| {
+        let task = member.task.clone().unwrap();
+        (task.agent_id, task.host, task.port)
+    };
+    assert_eq!(place(was), place(is));
+    world.converge();
+    assert_eq!(world.state(), ClusterState::Running);
+    assert_eq!(
+        world.record().canary,
+        before.canary,
+        "its data counts as before"
+    );
+    assert_eq!(world.record().epoch, before.epoch);
+    assert_eq!(world.slots.len(), 3);
+}
+
+#[test]
+fn a_master_alone_opens_again_on_its_data() {
+    let mut world = World::running_on_slots(1, Durability::Async);
+    let old = world.instance(0).data;
+    world.end(0, TaskState::Killed);
+    world.converge();
+    assert_eq!(world.state(), ClusterState::Running);
+    assert_eq!(world.instance(0).data, old);
+    assert_eq!(
+        world.record().epoch,
+        Epoch(2),
+        "a restarted server needs a new epoch"
+    );
+}
+
+#[test]
+fn all_members_at_once_elect_again_with_what_they_have() {
+    let mut world = World::running_on_slots(3, Durability::Majority);
+    let data: Vec<_> = (0..3).map(|id| world.instance(id).data).collect();
+    world.away = (0..3).collect();
+    for id in 0..3 {
+        world.end(id, TaskState::Failed);
+    }
+    world.away.clear();
+    world.pass(Duration::from_secs(2));
+    world.offer();
+    world.settle();
+    world.converge();
+    assert_eq!(world.state(), ClusterState::Running);
+    for id in 0..3 {
+        assert_eq!(world.instance(id).data, data[id as usize]);
+    }
+    assert_eq!(world.record().lossy, None);
+    assert_eq!(world.record().canary, 0, "nobody has lost anything");
+}
+
+#[test]
+fn a_member_waits_for_its_agent_as_long_as_it_takes() {
+    let mut world = World::running_on_slots(3, Durability::Majority);
+    let slot = member(&world, 2).slot.clone();
+    let agent: u32 = slot.as_ref().unwrap().agent_id[1..].parse().unwrap();
+    world.away.insert(agent);
+    world.end(2, TaskState::Gone);
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(60));
+        world.offer();
+        world.settle();
+    }
+    assert_eq!(member(&world, 2).task, None);
+    assert_eq!(member(&world, 2).slot, slot);
+    world.away.clear();
+    world.offer();
+    world.settle();
+    assert!(member(&world, 2).task.is_some());
+}
+
+#[test]
+fn no_volume_is_made_in_place_of_one_that_was_used() {
+    let mut world = World::running_on_slots(1, Durability::Async);
+    let id = member(&world, 0).slot.clone().unwrap().id;
+    world.away.insert(0);
+    world.end(0, TaskState::Failed);
+    world.away.clear();
+    world.slots.get_mut(&id).unwrap().has_volume = false;
+    world.pass(Duration::from_secs(600));
+    world.offer();
+    world.settle();
+    assert_eq!(member(&world, 0).task, None);
+    assert_eq!(world.slots.len(), 1);
+}
+
+#[test]
+fn what_a_lost_launch_has_made_is_completed() {
+    for volume in [false, true] {
+        let mut world = lost_after(volume);
+        assert_eq!(member(&world, 0).task, None);
+        let slot = member(&world, 0).slot.clone().unwrap();
+        assert!(!slot.used);
+        world.offer();
+        world.settle();
+        world.converge();
+        assert_eq!(world.state(), ClusterState::Running);
+        assert_eq!(member(&world, 0).slot.as_ref().unwrap().id, slot.id);
+        assert_eq!(world.slots.len(), 1, "volume: {volume}");
+        assert!(world.slots[&slot.id].has_volume);
+    }
+}
+
+#[test]
+fn a_slot_that_never_came_to_be_is_given_up_and_remembered() {
+    let mut world = lost_after(false);
+    let lost = member(&world, 0).slot.clone().unwrap();
+    world.slots.clear();
+    world.pass(SLOT_PATIENCE - Duration::from_millis(1));
+    world.offer();
+    world.settle();
+    assert_eq!(member(&world, 0).task, None, "it may still turn up");
+    world.pass(Duration::from_millis(1));
+    world.offer();
+    world.settle();
+    world.converge();
+    assert_eq!(world.state(), ClusterState::Running);
+    assert_ne!(member(&world, 0).slot.as_ref().unwrap().id, lost.id);
+    assert_eq!(member(&world, 0).given_up[0].id, lost.id);
+}
+
+#[test]
+fn a_slot_counts_as_used_before_its_data_does() {
+    let mut world = World::with_volumes(1);
+    world.create(spec(1, Durability::Async));
+    assert!(member(&world, 0).slot.as_ref().unwrap().used);
+    assert_eq!(world.record().epoch, Epoch(0), "nobody has reported yet");
+}
+
+#[test]
+fn a_lost_scheduler_leaves_one_slot_for_each_member() {
+    for cut_after in 0..6 {
+        let mut world = World::with_volumes(3);
+        world.cut_after = Some(cut_after);
+        world.create(spec(3, Durability::Majority));
+        for _ in 0..10 {
+            world.offer();
+            world.settle();
+            world.pass(Duration::from_secs(10));
+        }
+        world.converge();
+        assert_eq!(
+            world.state(),
+            ClusterState::Running,
+            "cut after {cut_after}"
+        );
+        assert_eq!(world.slots.len(), 3);
+        assert_eq!(world.records[&name()].0.members.len(), 3);
+    }
+}
