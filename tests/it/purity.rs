@@ -44,6 +44,7 @@ const PURE: &[&str] = &[
     "src/scheduler/agenda.rs",
     "src/scheduler/awaiting.rs",
     "src/scheduler/check.rs",
+    "src/scheduler/check/slots.rs",
     "src/scheduler/election.rs",
     "src/scheduler/event.rs",
     "src/scheduler/explain.rs",
@@ -59,11 +60,13 @@ const PURE: &[&str] = &[
     "src/scheduler/reconcile.rs",
     "src/scheduler/report.rs",
     "src/scheduler/requests.rs",
+    "src/scheduler/slots.rs",
     "src/scheduler/state.rs",
     "src/scheduler/tasks.rs",
     "src/scheduler/unknown.rs",
     "src/scheduler/voting.rs",
     "src/scheduler/wire.rs",
+    "src/scheduler/wire/reserved.rs",
 ];
 
 /// What such a file must not name, and why.
