@@ -212,6 +212,7 @@ impl Mend<'_> {
                     let _ = filling.await;
                 }
                 self.fleet.disk(self.host).free();
+                self.fleet.look_after_agent(self.host);
             }
             Fault::AgentKilled(_) => self.fleet.restart_agent(self.host),
             Fault::ZooKeeperDown => self.fleet.restart_zookeeper().await,

@@ -166,6 +166,16 @@ impl Fleet {
         *agent = self.spawn_agent(host);
     }
 
+    /// Starts the agent of a host again if it has ended by itself, as a service manager does. An agent that cannot store what it
+    /// must, on a full disk, ends; so does Mesos'.
+    pub fn look_after_agent(&self, host: u8) {
+        let mut agents = self.agents();
+        let agent = &mut agents[usize::from(host) - 1];
+        if agent.try_wait().unwrap().is_some() {
+            *agent = self.spawn_agent(host);
+        }
+    }
+
     /// The disk of a host.
     pub fn disk(&self, host: u8) -> &Disk {
         let disk = self.disks.get(usize::from(host) - 1);
