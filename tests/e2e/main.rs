@@ -11,18 +11,21 @@ mod support;
 mod clusters;
 mod divergence;
 mod durability;
+mod ensemble;
 mod examples;
-
 mod failover;
 mod faults;
 mod given_up;
+mod hundred_restarts;
 mod leaving;
 mod memory;
+mod recovery;
 mod requests;
 mod restarts;
 mod schedulers;
 mod slots;
 mod soak;
+mod unknown_tasks;
 
 /// Tells each story for both flavours.
 macro_rules! for_both_flavours {

@@ -2,6 +2,7 @@
 
 mod admin;
 mod executor;
+mod formats;
 mod http;
 mod local;
 mod mesos;

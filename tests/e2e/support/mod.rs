@@ -9,6 +9,7 @@
 pub mod database;
 pub mod discovery;
 pub mod disks;
+pub mod ensemble;
 pub mod faults;
 pub mod fleet;
 pub mod hosts;

@@ -497,10 +497,20 @@ async fn a_thousand_clusters_are_loaded_at_once() {
             .into_iter()
             .for_each(|result| assert!(result.is_ok(), "{result:?}"));
     }
-    world.reopen().await;
-    let start = Instant::now();
-    let all = world.store().load_all().await.unwrap();
-    println!("1,000 clusters loaded in {:?}", start.elapsed());
+    // The best of a few: other tests take the machine as well.
+    let mut best = Duration::MAX;
+    let mut all = Vec::new();
+    for _ in 0..3 {
+        world.reopen().await;
+        let start = Instant::now();
+        all = world.store().load_all().await.unwrap();
+        best = best.min(start.elapsed());
+    }
+    println!("1,000 clusters loaded in {best:?}");
+    assert!(
+        best < Duration::from_secs(2),
+        "a takeover takes too long: {best:?}"
+    );
     assert_eq!(all.len(), 1000);
     assert!(
         all.iter()
