@@ -45,6 +45,10 @@ soak: setup ## Break things by chance under load, and compare: MINUTES=30, CLUST
 	MINUTES=$(or $(MINUTES),30) CLUSTERS=$(or $(CLUSTERS),2) $(if $(SEED),SEED=$(SEED)) \
 		$(CARGO) test --test e2e soak::soak -- --ignored --nocapture
 
+.PHONY: restarts
+restarts: setup ## Kill the scheduler a hundred times while clusters are created, fail over and are deleted: SEED=n
+	$(if $(SEED),SEED=$(SEED)) $(CARGO) test --test e2e hundred_restarts -- --ignored --nocapture
+
 SEEDS ?= 0..20000
 
 # The dependencies as the tests have them, and this crate with some optimisation: soon built, and four times as fast.

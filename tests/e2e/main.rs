@@ -26,6 +26,7 @@ mod schedulers;
 mod slots;
 mod soak;
 mod unknown_tasks;
+mod upgrades;
 
 /// Tells each story for both flavours.
 macro_rules! for_both_flavours {
