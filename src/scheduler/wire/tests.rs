@@ -276,3 +276,27 @@ fn what_is_reserved_for_others_is_never_counted() {
     let id = SlotId::from_wire("x");
     assert!(offer(&of_cotton, "cotton").unwrap().slot(&id).is_none());
 }
+
+/// As recorded in `07-maintenance-and-drain.txt`.
+#[test]
+fn inverse_offers_are_read() {
+    let offer = |agent: Option<&str>, lasts: Option<i64>| v1::InverseOffer {
+        id: v1::OfferId { value: "O5".into() },
+        agent_id: agent.map(|value| v1::AgentId {
+            value: value.into(),
+        }),
+        unavailability: v1::Unavailability {
+            start: v1::TimeInfo {
+                nanoseconds: 1_795_320_396_007_996_160,
+            },
+            duration: lasts.map(|nanoseconds| v1::DurationInfo { nanoseconds }),
+        },
+        ..Default::default()
+    };
+    let read = inverse_offer(&offer(Some("S1"), Some(3_600_000_000_000))).unwrap();
+    assert_eq!((read.id.as_str(), read.agent_id.as_str()), ("O5", "S1"));
+    assert_eq!(read.from.as_millis(), 1_795_320_396_007);
+    assert_eq!(read.lasts, Some(std::time::Duration::from_secs(3600)));
+    assert_eq!(inverse_offer(&offer(Some("S1"), None)).unwrap().lasts, None);
+    assert_eq!(inverse_offer(&offer(None, None)), None);
+}
