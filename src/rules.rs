@@ -53,6 +53,10 @@ pub enum Rule {
     LeaseEnds,
     /// A master that waits for no acknowledgement opens when a watchdog guards it.
     WatchdogGuards,
+    /// A deposed master stays alive only if it is read-only under a switchover and holds what it held then.
+    OnlyClosedYields,
+    /// A master that was closed for a switchover and has promised a later epoch does not open again.
+    ClosedStaysClosed,
 }
 
 /// Which rules hold.

@@ -18,6 +18,7 @@ use super::{
     flavour::{Flavour, ServerVersion},
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
+    switchover::{Answer, Handover},
     timings::Timings,
     voters::{Terms, Voters},
 };
@@ -115,6 +116,9 @@ pub struct Goal {
     /// Where members that hold nothing copy the cluster's data from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub donors: BTreeMap<MemberId, Donor>,
+    /// What the master is to do about a switchover, while one is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
 }
 
 /// Where a server listens.
@@ -245,6 +249,9 @@ pub struct Report {
     /// steps.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub lag_seconds: u64,
+    /// As master: what has become of the last switchover that it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Answer>,
 }
 
 /// The faults of a server that an executor tells apart, each of which has a remedy of its own.

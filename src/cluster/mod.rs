@@ -13,6 +13,7 @@ pub mod service_instance;
 pub mod size;
 pub mod slot;
 pub mod spec;
+pub mod switchover;
 pub mod timings;
 pub mod unknown_task;
 pub mod view;

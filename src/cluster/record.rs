@@ -23,6 +23,7 @@ use super::{
     service_instance::ServiceInstance,
     slot::Slot,
     spec::ClusterSpec,
+    switchover::{Handover, Switchover},
     voters::{Durability, Terms, VoterChange, Voters},
 };
 use crate::time::Timestamp;
@@ -92,6 +93,9 @@ pub struct ClusterRecord {
     /// The last failover that an operator asked for with the loss of data: pending until it has an outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lossy: Option<LossyFailover>,
+    /// The last switchover that was asked for: pending until it has an outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<Switchover>,
     /// What each voter was last known to hold: needed only to tell what is lost with one that is given up. It is written with
     /// each choice of a master, and when a voter has reported in an election that cannot be decided and goes out of sight.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -268,6 +272,7 @@ impl ClusterRecord {
             named: Vec::new(),
             failover_times: Vec::new(),
             lossy: None,
+            switchover: None,
             last_held: BTreeMap::new(),
             rejoining: BTreeMap::new(),
             lineage: Vec::new(),
@@ -310,7 +315,16 @@ impl ClusterRecord {
             user: self.user.clone(),
             addresses: self.addresses(),
             donors: self.donors(),
+            handover: self.handover(),
         }
+    }
+
+    /// What the opened master of this epoch is told of a pending switchover.
+    pub fn handover(&self) -> Option<Handover> {
+        let opened = self.elected().is_some_and(|elected| elected.opened);
+        let switchover = self.switchover.as_ref().filter(|_| opened)?;
+        let asked = switchover.is_pending() && switchover.epoch == self.epoch;
+        asked.then(|| switchover.handover())
     }
 
     fn addresses(&self) -> BTreeMap<MemberId, Address> {

@@ -7,6 +7,7 @@ use super::{
     flavour::Flavour,
     id::ClusterName,
     size::Size,
+    switchover::Switchover,
     voters::Durability,
 };
 
@@ -54,6 +55,9 @@ pub struct Standing {
     /// The last failover with the loss of data: under way as long as it has no outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lossy_failover: Option<LossyFailover>,
+    /// The last switchover: under way as long as it has no outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<Switchover>,
 }
 
 /// How a cluster does.

@@ -213,6 +213,42 @@ pub enum Step {
         /// Whether to acknowledge what is received.
         acknowledge: bool,
     },
+    /// As master, wait until another member has executed what the server has by now, while clients write on.
+    Approach {
+        /// In this epoch.
+        epoch: Epoch,
+        /// Which switchover it is for.
+        number: u64,
+        /// Where the other member's server listens.
+        target: Address,
+        /// How long that may take.
+        within: Duration,
+    },
+    /// As master, let nobody write any more, and wait until the other member has executed all that the server has. If that
+    /// fails the server may be closed or open.
+    Close {
+        /// In this epoch.
+        epoch: Epoch,
+        /// Where the other member's server listens.
+        target: Address,
+        /// How long all of it may take, and what comes after it, until the master is to open again.
+        closed_for: Duration,
+    },
+    /// As master that was closed, let clients write again.
+    Reopen {
+        /// In this epoch.
+        epoch: Epoch,
+        /// Why, as a part of a sentence about the master.
+        why: String,
+    },
+    /// As the closed master of an earlier epoch, see that the server is closed and holds what it held, wait for no
+    /// acknowledgements any more, and read what is held.
+    Yield {
+        /// For this epoch, which is promised.
+        epoch: Epoch,
+        /// What it executed when it was closed. Without it the server is killed.
+        position: Option<Position>,
+    },
     /// Wait until the epoch's marker is executed here, then let clients in to read.
     Admit {
         /// The epoch.
@@ -256,6 +292,10 @@ impl Step {
             | Self::Open { epoch, .. }
             | Self::Follow { epoch, .. }
             | Self::Admit { epoch, .. }
+            | Self::Approach { epoch, .. }
+            | Self::Close { epoch, .. }
+            | Self::Reopen { epoch, .. }
+            | Self::Yield { epoch, .. }
             | Self::Halt { epoch, .. } => Some(*epoch),
         }
     }
@@ -264,7 +304,12 @@ impl Step {
     /// never waited for when its epoch is over: the server is killed.
     pub fn is_masters(&self) -> bool {
         match self {
-            Self::Prepare { .. } | Self::Mark { .. } | Self::Open { .. } => true,
+            Self::Prepare { .. }
+            | Self::Mark { .. }
+            | Self::Open { .. }
+            | Self::Approach { .. }
+            | Self::Close { .. }
+            | Self::Reopen { .. } => true,
             Self::Install
             | Self::MakeData { .. }
             | Self::Start { .. }
@@ -273,6 +318,7 @@ impl Step {
             | Self::Apply { .. }
             | Self::Follow { .. }
             | Self::Admit { .. }
+            | Self::Yield { .. }
             | Self::Halt { .. } => false,
         }
     }
@@ -281,6 +327,9 @@ impl Step {
     /// a statement behind that still changes something: what `Admit` changes, who may read, is right
     /// in the next epoch too.
     pub fn is_a_wait(&self) -> bool {
-        matches!(self, Self::Apply { .. } | Self::Admit { .. })
+        matches!(
+            self,
+            Self::Apply { .. } | Self::Admit { .. } | Self::Approach { .. }
+        )
     }
 }

@@ -57,6 +57,11 @@ pub enum Event {
         /// Its number; or why it could not be written or read, as a sentence.
         number: Result<u64, String>,
     },
+    /// What a new master does when it is open already is done, or was given up: nothing of it meets a later step.
+    Tidied {
+        /// Which server.
+        process: ProcessId,
+    },
     /// Terms are in force.
     TermsSet {
         /// Which server.
@@ -150,6 +155,13 @@ pub enum Outcome {
         position: Position,
         /// Executed.
         executed: Position,
+    },
+    /// Nobody writes on the server any more, and the other member has all that it has.
+    Closed {
+        /// All that it has executed.
+        position: Position,
+        /// How long it has been closed.
+        took: Duration,
     },
     /// A copy of the cluster's data is complete, in this new data directory.
     Copied(DataId),

@@ -129,6 +129,7 @@ impl Hands {
             }
             Brought::Running(running) => self.watch(running),
             Brought::Watchdog(process, watchdog) => self.keep_watchdog(process, watchdog),
+            Brought::Unguarded => self.guard = None,
         }
     }
 
@@ -206,12 +207,13 @@ impl Hands {
                     _ => None,
                 };
                 let cluster = self.context.task.uuid;
-                let server = self.running.as_ref().map(|alive| Arc::clone(&alive.server));
+                let server = self.running.as_ref();
+                let server = server.map(|alive| (alive.id, Arc::clone(&alive.server)));
                 let work = steps::perform(
                     step,
                     Arc::clone(&self.context),
                     self.installed.clone(),
-                    server.clone(),
+                    server.as_ref().map(|(_, server)| Arc::clone(server)),
                 );
                 let events = self.events.clone();
                 let task = task::spawn(async move {
@@ -226,8 +228,11 @@ impl Hands {
                     let event = Event::Done { number, outcome };
                     // The queue is gone only when the executor ends.
                     let _ = events.send(Happened { event, brought }).await;
-                    if let (Some(server), Some(epoch)) = (server, opened) {
-                        task::spawn(tidy_up(server, cluster, epoch));
+                    if let (Some((process, server)), Some(epoch)) = (server, opened) {
+                        task::spawn(async move {
+                            tidy_up(server, cluster, epoch).await;
+                            send(&events, Event::Tidied { process }).await;
+                        });
                     }
                 });
                 self.step = Some((number, task.abort_handle()));
@@ -452,7 +457,8 @@ async fn tidy_up(server: Arc<Server>, cluster: Uuid, epoch: Epoch) {
 /// A master forgets whom it followed when it is open already: on a busy disk it takes as long as the rest of the promotion,
 /// and only keeps those from wondering who look at its replication status.
 ///
-/// No step meets this: a process that was master is killed before anything else is made of it. A server that ends before it
+/// No step meets this: a process that was master is killed before anything else is made of it, unless it has handed its place
+/// over, which is not begun before this has ended. A server that ends before it
 /// is done starts with its replication stopped and with relay logs of which everything is executed, like any
 /// other that followed. What it does next, in a later epoch, is to follow, which throws them away, or to be
 /// master again and come here. So it is not tried again either.

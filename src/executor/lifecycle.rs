@@ -8,6 +8,7 @@
 //! install -> make a data directory -> start, closed -> promise the data -> TASK_RUNNING
 //!
 //!                       goal of a higher epoch: promise it, then
+//!        was master, and is closed for a switchover (`handover`) ---> Yield --> held
 //!        was master ----------------------------------------> SIGKILL -> start, closed --+
 //!        anything else ------------------------------------------------------------------+
 //!                                                                                        v
@@ -25,6 +26,7 @@
 
 mod apply;
 mod aside;
+mod handover;
 mod health;
 mod lag;
 mod lease;
@@ -38,7 +40,7 @@ mod terms;
 
 use std::time::Duration;
 
-use self::{health::Health, lag::Lag, lease::Lease};
+use self::{handover::Handing, health::Health, lag::Lag, lease::Lease};
 use super::action::{Action, Step, TaskUpdate};
 use crate::{
     cluster::{
@@ -92,6 +94,10 @@ pub struct State {
     /// What the server was killed for, until it has been started again.
     trouble: Option<Trouble>,
     terms: InForce,
+    /// What is done about a switchover.
+    handing: Handing,
+    /// Whether what the server has left to do of its opening is done.
+    tidied: bool,
     /// Whether the running server may be acknowledging what it receives.
     acknowledges: bool,
     ending: Option<Ending>,
@@ -298,6 +304,8 @@ impl State {
             lease: Lease::default(),
             trouble: None,
             terms: InForce::default(),
+            handing: Handing::default(),
+            tidied: false,
             acknowledges: false,
             ending: None,
             reported: None,
@@ -335,6 +343,7 @@ impl State {
                 {
                     self.acknowledges = true;
                 }
+                self.handing.begun(step, now);
                 self.lane = Some(Lane {
                     number: *number,
                     step: step.clone(),

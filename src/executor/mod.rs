@@ -23,6 +23,7 @@ pub mod donor;
 pub mod driver;
 pub mod event;
 pub mod execute;
+pub mod handover;
 pub mod install;
 pub mod lifecycle;
 pub mod mysqld;

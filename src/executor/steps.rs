@@ -25,6 +25,7 @@ use super::{
     chain,
     datadir::{self, DataDirError, Part},
     event::Outcome,
+    handover::{self, HandoverError},
     install::{self, InstallError, Installed},
     mysqld::{Process, Program, SpawnError, Spawner},
     rebuild::{self, RebuildError},
@@ -106,6 +107,8 @@ pub enum Brought {
     Running(Running),
     /// The watchdog of a server.
     Watchdog(ProcessId, Watchdog),
+    /// The server needs no watchdog any more.
+    Unguarded,
 }
 
 /// A step that has failed.
@@ -129,6 +132,9 @@ pub enum StepError {
     /// Copying another member's data.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
+    /// Handing the place of master over.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
     /// Rendering the settings.
     #[error("the server's settings cannot be made")]
     Settings(#[from] MyCnfError),
@@ -182,6 +188,13 @@ pub async fn perform(
                     .map_err(StepError::from)
             }
             _ => Err(StepError::NoServer),
+        },
+        Step::Yield { position, .. } => match server {
+            Some(server) => handover::yield_place(&server, position)
+                .await
+                .map(|outcome| (outcome, Brought::Unguarded))
+                .map_err(StepError::from),
+            None => Err(StepError::NoServer),
         },
         step => match server {
             Some(server) => on_server(step, &context, &server)
@@ -443,6 +456,13 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
             };
             server.follow_from(&source, acknowledge, marker).await?;
         }
+        Step::Approach { target, within, .. } => {
+            handover::approach(server, &target, &context.admin, within).await?;
+        }
+        Step::Close {
+            target, closed_for, ..
+        } => return Ok(handover::close(server, &target, &context.admin, closed_for).await?),
+        Step::Reopen { .. } => handover::reopen(server).await?,
         Step::Admit { marker, .. } => admit(server, &marker).await?,
         Step::Halt { refuse_clients, .. } => {
             if refuse_clients {
@@ -453,7 +473,11 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
             }
         }
         // Those are in `perform` and `raise`.
-        Step::Install | Step::MakeData { .. } | Step::Start { .. } | Step::Copy { .. } => {
+        Step::Install
+        | Step::MakeData { .. }
+        | Step::Start { .. }
+        | Step::Copy { .. }
+        | Step::Yield { .. } => {
             return Err(StepError::NoServer);
         }
     }

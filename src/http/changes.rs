@@ -1,4 +1,4 @@
-//! What is asked of a cluster that is there: other settings, and a failover with the loss of data.
+//! What is asked of a cluster that is there: other settings, another master, and a failover with the loss of data.
 
 use axum::{
     Json,
@@ -14,11 +14,16 @@ use super::{
 };
 use crate::cluster::{
     data_loss::Prospect,
+    id::MemberId,
     spec::{Change, ChangeRequest, Changed, Fault},
+    switchover::Switchover,
 };
 
 /// The form fields of a change.
 const CHANGE_FIELDS: &[&str] = &["password", "durability"];
+
+/// The form fields of a switchover.
+const SWITCHOVER_FIELDS: &[&str] = &["password", "to"];
 
 /// The form fields of a failover.
 const FAILOVER_FIELDS: &[&str] = &["password", "accept_data_loss"];
@@ -30,6 +35,19 @@ pub struct ChangeAnswer {
     pub cluster_url: String,
     /// What differs from before; nothing if it was so already.
     pub changed: Vec<Changed>,
+}
+
+/// The answer to a switchover.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SwitchoverAnswer {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// Who is to be master.
+    pub to: MemberId,
+    /// The switchover. Its outcome is in `switchover` of `GET /clusters/<name>`, under the same number. It is missing if that
+    /// member is the master already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switchover: Option<Switchover>,
 }
 
 /// The answer to a failover with the loss of data.
@@ -74,6 +92,45 @@ pub(super) async fn change(
         cluster_url: changing.cluster_url,
         changed: changing.changed,
     }))
+}
+
+/// `POST /clusters/<name>/switchover`
+pub(super) async fn switchover(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<SwitchoverAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let target = read_member(form.take("to").as_deref());
+    let mut faults = form.into_faults(SWITCHOVER_FIELDS);
+    let to = match target {
+        Ok(to) if faults.is_empty() => to,
+        target => {
+            faults.extend(target.err());
+            return Err(ApiError::Invalid(faults));
+        }
+    };
+    let switching_over = port
+        .ask(|reply| ApiRequest::Switchover {
+            name,
+            password,
+            to,
+            reply,
+        })
+        .await?;
+    Ok(Json(SwitchoverAnswer {
+        cluster_url: switching_over.cluster_url,
+        to: switching_over.to,
+        switchover: switching_over.switchover,
+    }))
+}
+
+fn read_member(text: Option<&str>) -> Result<Option<MemberId>, Fault> {
+    let Some(text) = text else { return Ok(None) };
+    let number = text.parse().map(|number| Some(MemberId(number)));
+    number.map_err(|_| Fault::new("to", "to must be the number of a member, such as 1"))
 }
 
 /// `POST /clusters/<name>/failover`

@@ -15,8 +15,9 @@ use crate::{
     cluster::{
         data_loss::Prospect,
         explanation::Explanation,
-        id::ClusterName,
+        id::{ClusterName, MemberId},
         spec::{Change, Changed, ClusterSpec, Rules},
+        switchover::Switchover,
         unknown_task::UnknownTask,
         view::ClusterView,
     },
@@ -86,6 +87,17 @@ pub enum ApiRequest {
         /// Where the answer goes, once the request is durable.
         reply: Reply<Changing>,
     },
+    /// Make another member the master.
+    Switchover {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// Who is to be master; the best voter if nobody is named.
+        to: Option<MemberId>,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<SwitchingOver>,
+    },
     /// Elect a master without the voters that are missing.
     Failover {
         /// The cluster's name.
@@ -125,6 +137,17 @@ pub struct Changing {
     pub cluster_url: String,
     /// What differs from before.
     pub changed: Vec<Changed>,
+}
+
+/// A switchover that was accepted.
+#[derive(Debug, Clone)]
+pub struct SwitchingOver {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// Who is to be master.
+    pub to: MemberId,
+    /// The switchover; `None` if that member is the master already.
+    pub switchover: Option<Switchover>,
 }
 
 /// A failover with the loss of data that was accepted.

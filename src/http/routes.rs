@@ -26,6 +26,7 @@ pub fn router(port: SchedulerPort) -> Router {
                 .patch(changes::change)
                 .delete(clusters::delete),
         )
+        .route("/clusters/{name}/switchover", post(changes::switchover))
         .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))
         .route("/clusters/{name}/failovers", get(explain::failovers))

@@ -110,6 +110,29 @@ pub enum Error {
         /// The epoch whose marker was to be written.
         wanted: Epoch,
     },
+    /// A server that is to be closed for writes is open.
+    #[error("the server is not closed for writes")]
+    Writable,
+    /// Commits wait on a server that is closed for writes.
+    #[error("{sessions} commits wait for acknowledgements")]
+    Waiting {
+        /// How many.
+        sessions: u32,
+    },
+    /// A server that was closed for writes has executed something else since.
+    #[error("the server has executed {found}, and had executed {expected} when it was closed")]
+    Moved {
+        /// What it had executed.
+        expected: Position,
+        /// What it has executed.
+        found: Position,
+    },
+    /// Another member has not executed in time what it was waited for.
+    #[error("it has not executed {position}")]
+    NotThere {
+        /// What.
+        position: Position,
+    },
     /// A barred account's connections did not end.
     #[error("the connections of the barred account {user:?} did not end within {waited:?}")]
     NotBarred {

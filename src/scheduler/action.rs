@@ -9,9 +9,10 @@ use super::{
 use crate::{
     cluster::{
         data_loss::{self, Prospect},
-        id::{ClusterName, TaskId},
+        id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
         spec::Changed,
+        switchover::Switchover,
     },
     secret::Secret,
     time::Timestamp,
@@ -152,6 +153,15 @@ pub enum Reply {
         name: ClusterName,
         /// What it comes to, as things stand.
         prospect: Box<Prospect>,
+    },
+    /// The switchover is recorded, or there is nothing to do.
+    SwitchingOver {
+        /// The cluster's name.
+        name: ClusterName,
+        /// Who is to be master.
+        to: MemberId,
+        /// The switchover; `None` if that member is the master already.
+        switchover: Option<Box<Switchover>>,
     },
     /// The change is recorded.
     Changed {

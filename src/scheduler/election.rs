@@ -3,13 +3,13 @@
 //! An election is decided by the reports of `q = |V| - k` voters that count. A report counts if it
 //! was read after the promise of this epoch, from the data that the voter had when it acknowledged.
 //! Voters that are about to report are waited for a moment.
-//! The winner holds the highest marker, then the most; among equals the one with the least left to
-//! apply. `durability=async` has no quorum to speak of: its voters are all asked, and the most
+//! The winner holds the highest marker, then the most; among equals the one for whose sake the election is held, if
+//! it is one, and then the one with the least left to apply. `durability=async` has no quorum to speak of: its voters are all asked, and the most
 //! advanced of those that answer before the election timeout wins.
 
 use std::{cmp::Ordering, time::Duration};
 
-use super::{observed::Observed, state::Policy};
+use super::{observed::Observed, state::Policy, switchover};
 use crate::{
     cluster::{
         control::{Held, Report},
@@ -104,14 +104,17 @@ pub fn decide<'a>(
     let (enough, until) = match record.rule() {
         Durability::Majority => {
             let patience = record.epoch_since.plus(patience_of(record));
-            let reads = missing.iter().any(|(_, why)| is_waited_for(record, *why));
+            let reads = missing
+                .iter()
+                .any(|(member, why)| is_waited_for(record, *member, *why));
             let enough = votes(&counted, &missing, policy.rules) >= quorum;
-            let in_time = !reads || now >= patience;
+            let in_time = !reads || now >= patience || all_is_in(record, &counted);
             (enough && in_time, enough.then_some(patience))
         }
         Durability::Async => {
             let all_in = missing.iter().all(|(_, why)| *why == Missing::DataLost);
-            (all_in || now >= deadline, Some(deadline))
+            let enough = all_in || now >= deadline || all_is_in(record, &counted);
+            (enough, Some(deadline))
         }
     };
     match counted
@@ -128,6 +131,21 @@ pub fn decide<'a>(
     }
 }
 
+/// Whether nobody can hold more than is known: in a switchover, when the target holds all that the old master had when
+/// that closed itself, and the old master has said in this epoch that it has no more.
+fn all_is_in(record: &ClusterRecord, counted: &[Candidate<'_>]) -> bool {
+    let Some(closed) = switchover::handed_over(record) else {
+        return false;
+    };
+    let target = |c: &Candidate<'_>| {
+        switchover::is_asked_for(record, c.member) && c.held.position.contains(&closed.position)
+    };
+    let former = |c: &Candidate<'_>| {
+        switchover::is_former(record, c.member, c.process) && c.held.position == closed.position
+    };
+    counted.iter().any(target) && counted.iter().any(former)
+}
+
 /// How long an election with enough reports waits for more.
 fn patience_of(record: &ClusterRecord) -> Duration {
     match record.unopened {
@@ -136,12 +154,14 @@ fn patience_of(record: &ClusterRecord) -> Duration {
     }
 }
 
-/// Whether a missing report is waited for though there are enough of them.
-fn is_waited_for(record: &ClusterRecord, why: Missing) -> bool {
+/// Whether a missing report is waited for though there are enough of them. That of a switchover's target is, though nothing is
+/// heard of it: a scheduler that has just taken over hears of one after the other.
+fn is_waited_for(record: &ClusterRecord, member: MemberId, why: Missing) -> bool {
     match why {
         Missing::NotRead => true,
         Missing::NoServer => record.unopened > 0,
-        Missing::NoTask | Missing::Silent | Missing::DataLost => false,
+        Missing::Silent => switchover::is_asked_for(record, member),
+        Missing::NoTask | Missing::DataLost => false,
     }
 }
 
@@ -222,7 +242,9 @@ pub fn compare(
     } else {
         a_held.length().cmp(&b_held.length())
     };
+    let asked_for = |c: &Candidate<'_>| switchover::is_asked_for(record, c.member);
     more_complete
+        .then_with(|| asked_for(a).cmp(&asked_for(b)))
         .then_with(|| unapplied(b).cmp(&unapplied(a)))
         // The lower number wins, only so that ties are decided the same way every time.
         .then_with(|| b.member.cmp(&a.member))

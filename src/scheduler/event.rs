@@ -9,7 +9,7 @@ use super::{maintenance::InverseOffer, placement::Offer};
 use crate::{
     cluster::{
         control::{Authentication, Report},
-        id::{ClusterName, TaskId},
+        id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
         spec::{Change, ClusterSpec},
     },
@@ -109,6 +109,11 @@ pub enum Wish {
     Failover {
         /// Whether it is accepted that acknowledged writes may be lost by it. Without that nothing is done.
         accept_data_loss: bool,
+    },
+    /// Another master, while there is one.
+    Switchover {
+        /// Who is to be it; the best voter if nobody is named.
+        to: Option<MemberId>,
     },
     /// Other settings.
     Change(Change),

@@ -23,7 +23,7 @@ use crate::{
     http::{
         errors::ApiError,
         metrics::Metrics,
-        port::{Changing, Created, Deleted, FailingOver},
+        port::{Changing, Created, Deleted, FailingOver, SwitchingOver},
     },
     mesos::{
         calls,
@@ -69,6 +69,8 @@ pub enum Waiting {
     Delete(oneshot::Sender<Result<Deleted, ApiError>>),
     /// A change.
     Change(oneshot::Sender<Result<Changing, ApiError>>),
+    /// A switchover.
+    Switchover(oneshot::Sender<Result<SwitchingOver, ApiError>>),
     /// A failover with the loss of data.
     Failover(oneshot::Sender<Result<FailingOver, ApiError>>),
 }
@@ -80,6 +82,7 @@ impl Waiting {
             Self::Create(sender) => drop(sender.send(Err(error))),
             Self::Delete(sender) => drop(sender.send(Err(error))),
             Self::Change(sender) => drop(sender.send(Err(error))),
+            Self::Switchover(sender) => drop(sender.send(Err(error))),
             Self::Failover(sender) => drop(sender.send(Err(error))),
         }
     }
@@ -277,6 +280,20 @@ impl Hands {
                     changed,
                 }));
             }
+            (
+                Waiting::Switchover(sender),
+                Reply::SwitchingOver {
+                    name,
+                    to,
+                    switchover,
+                },
+            ) => {
+                let _ = sender.send(Ok(SwitchingOver {
+                    cluster_url: url(&name),
+                    to,
+                    switchover: switchover.map(|switchover| *switchover),
+                }));
+            }
             (Waiting::Failover(sender), Reply::FailingOver { name, prospect }) => {
                 let _ = sender.send(Ok(FailingOver {
                     cluster_url: url(&name),
@@ -285,10 +302,15 @@ impl Hands {
             }
             (waiting, Reply::Refused(refusal)) => waiting.refuse(api_error(refusal)),
             (
-                Waiting::Create(_) | Waiting::Delete(_) | Waiting::Change(_) | Waiting::Failover(_),
+                Waiting::Create(_)
+                | Waiting::Delete(_)
+                | Waiting::Change(_)
+                | Waiting::Switchover(_)
+                | Waiting::Failover(_),
                 Reply::Created { .. }
                 | Reply::Deleting { .. }
                 | Reply::Changed { .. }
+                | Reply::SwitchingOver { .. }
                 | Reply::FailingOver { .. },
             ) => {
                 warn!("a request was answered with the answer to another one");

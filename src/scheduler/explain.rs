@@ -11,13 +11,14 @@ use super::{
     failover::View,
     observed::Observed,
     state::Cluster,
+    switchover,
 };
 use crate::{
     cluster::{
         data_loss::{LossOutcome, LossyFailover},
         failover_record::{
-            AcceptedLoss, Ending, FORMAT, FailoverRecord, HeldAccount, Master, Quorum, Stage,
-            Times, VoterAccount, Winner, WonBy, bounded,
+            AcceptedLoss, Cause, Ending, FORMAT, FailoverRecord, HeldAccount, Master, Quorum,
+            Stage, SwitchoverAccount, Times, VoterAccount, Winner, WonBy, bounded,
         },
         gtid::Position,
         id::{Epoch, MemberId},
@@ -38,6 +39,14 @@ pub fn begins(next: &mut ClusterRecord, ending: Ending, view: View<'_>) {
     // A master that never opened was the fruit of an attempt that failed.
     let tried = next.failovers.last();
     let tried = tried.filter(|failover| failover.epoch == next.epoch && !opened);
+    let asked = next.switchover.as_ref();
+    let asked = asked.filter(|s| ending.cause == Cause::Switchover && s.is_pending());
+    let switchover = asked.map(|s| SwitchoverAccount {
+        number: s.number,
+        asked_at: s.asked_at,
+        to: s.to,
+        closed_millis: s.closed.as_ref().map_or(0, |closed| closed.millis),
+    });
     let failover = FailoverRecord {
         format: FORMAT,
         epoch: next.epoch.next(),
@@ -49,6 +58,7 @@ pub fn begins(next: &mut ClusterRecord, ending: Ending, view: View<'_>) {
         voters: Vec::new(),
         winner: None,
         data_loss: None,
+        switchover,
         times: Times {
             noticed,
             decided: view.now,
@@ -220,6 +230,9 @@ fn advantage(record: &ClusterRecord, winner: &Candidate<'_>, other: &Candidate<'
     let order = Position::more_complete(ours, theirs, record.uuid);
     if order.is_some_and(|order| order.is_ne()) {
         return WonBy::HeldMost;
+    }
+    if switchover::is_asked_for(record, winner.member) {
+        return WonBy::AskedFor;
     }
     if election::unapplied(winner) != election::unapplied(other) {
         return WonBy::LeastToApply;

@@ -17,7 +17,7 @@ use super::{
     lossy,
     observed::Observed,
     state::Policy,
-    transitions,
+    switchover, transitions,
 };
 use crate::{
     cluster::{
@@ -314,7 +314,7 @@ fn watch_master(next: &mut ClusterRecord, elected: &Elected, view: View<'_>) -> 
                     let chosen = chosen.clone();
                     watch_opening(next, &chosen, view)
                 }
-                _ => Awaited::default(),
+                _ => switchover::advance(next, view),
             }
         }
     }
@@ -366,6 +366,7 @@ fn watch_opening(next: &mut ClusterRecord, chosen: &Elected, view: View<'_>) -> 
 
 /// Starts the next epoch on that evidence: the old master leaves discovery in the same transaction.
 pub fn begin_election(next: &mut ClusterRecord, ending: Ending, view: View<'_>) {
+    let cause = ending.cause;
     explain::begins(next, ending, view);
     let opened = next.elected().is_none_or(|elected| elected.opened);
     next.unopened = if opened {
@@ -375,7 +376,10 @@ pub fn begin_election(next: &mut ClusterRecord, ending: Ending, view: View<'_>) 
     };
     next.epoch = next.epoch.next();
     next.epoch_since = view.now;
-    flapping::note(next, view.now);
+    // Nothing has failed in a switchover.
+    if cause != Cause::Switchover {
+        flapping::note(next, view.now);
+    }
     next.mastership = Mastership::Electing;
     transitions::begin_epoch(next);
     next.published.master = None;

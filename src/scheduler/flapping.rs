@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::state::Policy;
+use super::{state::Policy, switchover};
 use crate::{cluster::record::ClusterRecord, time::Timestamp};
 
 /// The first wait. Shorter than most restarts of whatever is behind it.
@@ -33,6 +33,10 @@ pub fn backs_off(
     policy: &Policy,
     now: Timestamp,
 ) -> Option<(Timestamp, String)> {
+    if switchover::handed_over(record).is_some() {
+        // Nothing has failed, and clients wait.
+        return None;
+    }
     let window = policy.failover_window;
     let recent = record
         .failover_times

@@ -36,6 +36,7 @@ pub mod requests;
 pub mod slots;
 pub mod start;
 pub mod state;
+pub mod switchover;
 mod tasks;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ use super::{
     placement::{Launch, Offer},
     publish, rebuild, requests, slots,
     state::{Cluster, FrameworkStored, State},
-    voting,
+    switchover, voting,
 };
 use crate::{
     cluster::{id::ClusterName, record::ClusterRecord},
@@ -158,6 +158,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
         look.notes.push(explain::beginning(next));
     }
     explain::note(next, view);
+    switchover::conclude(next, view.now);
     voting::advance(next, view, look);
     publish::advance(next, view);
     rebuild::advance(next, view.observed);

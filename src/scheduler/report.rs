@@ -41,6 +41,7 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
             changing: durability::changing(record, &cluster.observed).filter(|_| !record.deleting),
             failover_offer: cluster.offer.clone().filter(|_| !record.deleting),
             lossy_failover: record.lossy.clone(),
+            switchover: record.switchover.clone(),
         },
         members,
     }

@@ -393,6 +393,15 @@ fn door(key: Key) -> Door {
             let wish = Wish::Change(change);
             (ask(token, name, password, wish), Waiting::Change(reply))
         }
+        ApiRequest::Switchover {
+            name,
+            password,
+            to,
+            reply,
+        } => {
+            let wish = Wish::Switchover { to };
+            (ask(token, name, password, wish), Waiting::Switchover(reply))
+        }
         ApiRequest::Failover {
             name,
             password,

@@ -35,6 +35,10 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
         // No change during an election: its quorum is counted by the stored voters.
         return;
     }
+    if next.handover().is_some() {
+        // One thing at a time: a master that is closed for writes writes no canary.
+        return;
+    }
     note_known_voters(next, view);
     take_back(next, view);
     let_in(next, view);

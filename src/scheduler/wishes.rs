@@ -1,4 +1,4 @@
-//! What is asked of a cluster that is there: a failover with the loss of data, a change of its settings.
+//! What is asked of a cluster that is there: a switchover, a failover with the loss of data, a change of its settings.
 //!
 //! Each needs the password of the cluster's user and is answered when it is recorded. None needs Mesos at that moment: what is
 //! recorded is carried out as soon as Mesos is there. A wish that changes nothing is answered at once.
@@ -10,12 +10,15 @@ use super::{
     lossy,
     requests::{owner, refuse},
     state::{Cluster, State},
+    switchover::{self, Course},
 };
 use crate::{
     cluster::{
         data_loss::LossyFailover,
+        id::MemberId,
         record::{ClusterRecord, Mastership},
         spec::{Change, Changed},
+        switchover::Switchover,
     },
     time::Timestamp,
 };
@@ -33,6 +36,10 @@ pub fn decide(state: &State, ask: &Ask, now: Timestamp) -> Action {
         Wish::Failover { accept_data_loss } => {
             let view = state.view(cluster, now);
             fail_over(cluster, ask.token, *accept_data_loss, view)
+        }
+        Wish::Switchover { to } => {
+            let view = state.view(cluster, now);
+            switch_over(cluster, ask.token, *to, view)
         }
         Wish::Change(change) => self::change(cluster, ask.token, change),
     }
@@ -69,6 +76,35 @@ fn fail_over(
     let mut next = record.clone();
     next.lossy = Some(lossy);
     persist(cluster, next, token, reply)
+}
+
+/// The same request again, while it is carried out, gets the same answer.
+fn switch_over(
+    cluster: &Cluster,
+    token: RequestToken,
+    to: Option<MemberId>,
+    view: View<'_>,
+) -> Action {
+    let record = &cluster.record;
+    let name = record.name().clone();
+    let reply = |to, switchover: Option<Switchover>| Reply::SwitchingOver {
+        name,
+        to,
+        switchover: switchover.map(Box::new),
+    };
+    match switchover::ask(record, to, view) {
+        Err(sentence) => {
+            let sentence = format!("a switchover is not possible: {sentence}");
+            refuse(token, Refusal::NotPossible(sentence))
+        }
+        Ok(Course::IsMaster(member)) => Action::Reply(token, reply(member, None)),
+        Ok(Course::Pending(pending)) => Action::Reply(token, reply(pending.to, Some(pending))),
+        Ok(Course::Store(switchover)) => {
+            let mut next = record.clone();
+            next.switchover = Some(switchover.clone());
+            persist(cluster, next, token, reply(switchover.to, Some(switchover)))
+        }
+    }
 }
 
 /// The record says what is wanted; the voters follow it by safe steps, each stored for itself. A scheduler that dies after this

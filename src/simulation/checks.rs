@@ -33,7 +33,9 @@ impl World {
     /// Whether nothing fails that a server may notice. An `async` master that misses a voter fences while it is out of
     /// touch with ZooKeeper.
     fn nothing_may_be_noticed(&self) -> bool {
-        self.setup.weather == Weather::Control && self.promises_durability()
+        self.setup.weather == Weather::Control
+            && self.promises_durability()
+            && self.setup.switchover_every.is_none()
     }
 
     /// Where discovery says that the master is.
@@ -339,6 +341,9 @@ impl World {
         let Some((record, _)) = &self.zookeeper.record else {
             return Some("there is no record".to_owned());
         };
+        if record.switchover.as_ref().is_some_and(|s| s.is_pending()) {
+            return Some("a switchover has no outcome".to_owned());
+        }
         let Some(elected) = record.elected().filter(|elected| elected.opened) else {
             let awaited = self.leader().map(|leader| {
                 let clusters = &self.schedulers[leader].state.clusters;

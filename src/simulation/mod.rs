@@ -23,6 +23,7 @@ mod scenes;
 mod scheduler;
 mod setup;
 mod steps;
+mod switchovers;
 mod world;
 mod zookeeper;
 

@@ -58,6 +58,8 @@ pub struct Setup {
     pub deleted_at: Option<u64>,
     /// How many percent slower appliers are than the rest.
     pub lag: u64,
+    /// The mean time between two switchovers that an operator asks for, if one does.
+    pub switchover_every: Option<u64>,
 }
 
 impl Setup {
@@ -112,6 +114,9 @@ impl Setup {
                 .percent(6)
                 .then(|| chance.between(SECOND, 40 * SECOND)),
             election_timeout: chance.one_of(&[20 * SECOND, 2 * SECOND]),
+            switchover_every: chance
+                .percent(40)
+                .then(|| chance.between(2 * SECOND, 20 * SECOND)),
         }
     }
 }

@@ -135,6 +135,31 @@ impl World {
             } => self.statement(executor, number, move |world, process| {
                 world.follow(executor, number, process, &host, port, acknowledge);
             }),
+            Step::Approach { target, within, .. } => {
+                let deadline = self.now + micros(within);
+                self.approach(
+                    executor,
+                    number,
+                    (place(&target.host), target.port),
+                    deadline,
+                );
+            }
+            Step::Close {
+                target, closed_for, ..
+            } => {
+                let deadline = self.now + micros(closed_for);
+                self.close(
+                    executor,
+                    number,
+                    (place(&target.host), target.port),
+                    deadline,
+                );
+            }
+            Step::Reopen { .. } => self.statement(executor, number, move |world, process| {
+                world.processes[process].read_only = false;
+                world.step_ends(executor, number, Ok(Outcome::Finished));
+            }),
+            Step::Yield { position, .. } => self.yield_place(executor, number, position),
             Step::Admit { marker, .. } => {
                 let deadline = self.now + ADMIT_DEADLINE;
                 let position = marker;
@@ -155,12 +180,17 @@ impl World {
 
     // === how steps go on and end ===
 
-    fn is_under_way(&self, executor: usize, number: u64) -> bool {
+    pub(super) fn is_under_way(&self, executor: usize, number: u64) -> bool {
         let step = self.executors[executor].step.as_ref();
         step.is_some_and(|step| step.number == number)
     }
 
-    fn step_ends(&mut self, executor: usize, number: u64, outcome: Result<Outcome, String>) {
+    pub(super) fn step_ends(
+        &mut self,
+        executor: usize,
+        number: u64,
+        outcome: Result<Outcome, String>,
+    ) {
         self.on_executor(executor, move |world| {
             if world.is_under_way(executor, number) {
                 world.executors[executor].step = None;
@@ -175,7 +205,7 @@ impl World {
     }
 
     /// One statement of a step.
-    fn statement(
+    pub(super) fn statement(
         &mut self,
         executor: usize,
         number: u64,
@@ -440,6 +470,10 @@ impl World {
                     world.fill_markers(process, epoch);
                 }
                 world.step_ends(executor, number, Ok(Outcome::Finished));
+                let process = world.processes[process].id;
+                world.after(MILLISECOND, move |world| {
+                    world.tell(executor, Event::Tidied { process });
+                });
             }),
         }
     }

@@ -25,6 +25,7 @@ mod restarts;
 mod schedulers;
 mod slots;
 mod soak;
+mod switchover;
 mod unknown_tasks;
 mod upgrades;
 

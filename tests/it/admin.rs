@@ -439,3 +439,52 @@ async fn tasks_that_no_record_explains_are_told_of() {
     );
     assert!(told.starts_with("they are left running"), "{told}");
 }
+
+/// Goal: a switchover that does not come about is an error for whoever waits. Method: the view says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_of_a_switchover_is_told() {
+    let server = Server::start().await;
+    let create = ["create", "a", "--user", "app", "--password-file", "-"];
+    admin(&server, &create, "right").await;
+    let ask = ["switchover", "a", "--to", "2", "--password-file", "-"];
+    let told = "member 2 is to take over from member 0\n".to_owned();
+    let output = admin(&server, &ask, "right").await;
+    assert_eq!(texts(&output), (Some(0), told, String::new()));
+    let same = [
+        "switchover",
+        "a",
+        "--to",
+        "0",
+        "--wait",
+        "--password-file",
+        "-",
+    ];
+    let (status, stdout, _) = texts(&admin(&server, &same, "right").await);
+    assert_eq!(status, Some(0));
+    assert!(
+        stdout.contains("member 0 is the master already"),
+        "{stdout}"
+    );
+
+    for (done, status) in [(true, Some(0)), (false, Some(1))] {
+        let mut view = crate::http::pages::view("a");
+        let over = serde_json::json!({
+            "number": 3, "epoch": 2, "from": 0, "process": uuid::Uuid::from_u128(1), "to": 2, "asked_at": 1000,
+            "outcome": {"done": done, "epoch": 2, "at": 2000, "sentence": "this is how it is"},
+        });
+        view.standing.switchover = serde_json::from_value(over).unwrap();
+        server.show(true, vec![view]);
+        let wait = [
+            "switchover",
+            "a",
+            "--to",
+            "2",
+            "--wait",
+            "--password-file",
+            "-",
+        ];
+        let (found, _, stderr) = texts(&admin(&server, &wait, "right").await);
+        assert_eq!(found, status, "{stderr}");
+        assert!(stderr.contains("this is how it is"), "{stderr}");
+    }
+}

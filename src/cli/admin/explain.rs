@@ -9,6 +9,7 @@ use crate::{
         data_loss::{LossyFailover, Offer},
         explanation::{FailoverView, Waiting},
         failover_record::{Master, Quorum, VoterAccount},
+        switchover::Switchover,
         voters::Durability,
     },
     http::explain::ExplainAnswer,
@@ -79,6 +80,12 @@ fn text(answer: &ExplainAnswer) -> String {
             .as_ref()
             .map(|lossy| given_up(lossy, answer.now)),
     );
+    parts.extend(
+        standing
+            .switchover
+            .as_ref()
+            .map(|switchover| switched(switchover, answer.now)),
+    );
     if explained.failovers.is_empty() {
         parts.push("It has had no failover.".to_owned());
     }
@@ -113,6 +120,18 @@ fn given_up(lossy: &LossyFailover, now: Timestamp) -> String {
                 indented(&told)
             )
         }
+    }
+}
+
+/// The last switchover.
+fn switched(switchover: &Switchover, now: Timestamp) -> String {
+    let (from, to) = (switchover.from, switchover.to);
+    let when = moment(switchover.asked_at, now);
+    let asked = format!("A switchover from member {from} to member {to} was asked for {when}");
+    match &switchover.outcome {
+        None => format!("{asked}, and is under way."),
+        Some(outcome) if outcome.done => format!("{asked}: {}.", outcome.sentence),
+        Some(outcome) => format!("{asked}, and did not come about: {}.", outcome.sentence),
     }
 }
 
@@ -177,6 +196,16 @@ fn failover(failover: &FailoverView, now: Timestamp) -> String {
         "why",
         format!("{} ({})", ending.sentence, ending.cause.as_str()),
     );
+    if let Some(switchover) = &record.switchover {
+        let asked = moment(switchover.asked_at, now);
+        tell(
+            "asked",
+            format!(
+                "switchover {} to member {}, {asked}",
+                switchover.number, switchover.to
+            ),
+        );
+    }
     if record.attempt > 1 {
         let again = format!(
             "attempt {}: the master elected in epoch {} never opened",

@@ -10,6 +10,7 @@ mod failover;
 mod list;
 mod password;
 mod show;
+mod switchover;
 mod unknown_tasks;
 mod wait;
 
@@ -51,6 +52,8 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Change the settings of a cluster.
     Change(change::ChangeArgs),
+    /// Make another member the master.
+    Switchover(switchover::SwitchoverArgs),
     /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
     Failover(failover::FailoverArgs),
     /// List tasks that run and that the scheduler's state does not explain.
@@ -98,6 +101,7 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::Show(arguments) => show::run(&context, arguments).await,
             Verb::Explain(arguments) => explain::run(&context, arguments).await,
             Verb::Change(arguments) => change::run(&context, arguments).await,
+            Verb::Switchover(arguments) => switchover::run(&context, arguments).await,
             Verb::Failover(arguments) => failover::run(&context, arguments).await,
             Verb::UnknownTasks => unknown_tasks::run(&context).await,
             Verb::Wait(arguments) => wait::run(&context, arguments).await,

@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use super::{
     Canary, Data, Ending, InForce, Look, Process, Promised, Retry, Role, Serving, State,
-    TERMINATION, Why, applier_error, lag::Lag, lease::Guard,
+    TERMINATION, Why, applier_error,
+    handover::{Handing, REOPEN_RETRY},
+    lag::Lag,
+    lease::Guard,
 };
 use crate::{
     cluster::{
         control::{Goal, Held, Trouble},
+        gtid::Position,
         id::{DataId, Epoch, ProcessId},
         voters::Terms,
     },
@@ -68,6 +72,7 @@ impl State {
             Event::Exited { process, how } => self.server_exited(process, &how, now),
             Event::Observed { process, seen } => self.observed(process, seen, now),
             Event::Canary { process, number } => self.canary_seen(process, number, now),
+            Event::Tidied { process } => self.tidied |= self.running() == Some(process),
             Event::TermsSet { process, terms } => self.terms_set(process, terms, now),
             Event::Proved { process } => {
                 if self.running() == Some(process) {
@@ -179,6 +184,18 @@ impl State {
                 self.note_held(now);
                 self.acknowledges = false;
             }
+            (Step::Yield { epoch, .. }, Outcome::Held { position, executed }) => {
+                self.yielded(epoch, position, executed, now);
+            }
+            (Step::Approach { .. }, _) => self.handing.approached(Ok(()), now),
+            (Step::Close { .. }, Outcome::Closed { position, took }) => {
+                self.handing.closed(Ok((position, took)));
+            }
+            (Step::Reopen { .. }, _) => {
+                self.handing.reopened();
+                // What was seen before is over.
+                self.look.seen = None;
+            }
             (Step::Copy { .. }, Outcome::Copied(data)) => self.copy_is_complete(data),
             (Step::Copy { .. }, Outcome::ReplayIsCheaper) => self.replay_is_cheaper(),
             (Step::Apply { epoch, .. }, _) => self.role = Role::Applied(epoch),
@@ -190,7 +207,10 @@ impl State {
                 self.held = None;
             }
             (Step::Mark { epoch }, _) => self.role = Role::Marked(epoch),
-            (Step::Open { epoch, .. }, _) => self.role = Role::Master(epoch),
+            (Step::Open { epoch, .. }, _) => {
+                self.role = Role::Master(epoch);
+                self.tidied = false;
+            }
             (
                 Step::Follow {
                     epoch, acknowledge, ..
@@ -240,6 +260,8 @@ impl State {
                 | Step::MakeData { .. }
                 | Step::Start { .. }
                 | Step::Hold { .. }
+                | Step::Yield { .. }
+                | Step::Close { .. }
                 | Step::Copy { .. }),
                 _,
             ) => {
@@ -253,6 +275,16 @@ impl State {
     }
 
     fn step_failed(&mut self, step: &Step, problem: String, now: Timestamp) {
+        match step {
+            // It goes on as master, which is no problem; that it does is told as the answer.
+            Step::Approach { .. } => return self.handing.approached(Err(problem), now),
+            Step::Close { .. } => return self.handing.closed(Err(problem)),
+            Step::Reopen { .. } => {
+                self.problem = Some(problem);
+                return self.retry_after(REOPEN_RETRY, now);
+            }
+            _ => {}
+        }
         self.retry_after(RETRY_DELAY, now);
         self.problem = Some(problem.clone());
         match step {
@@ -275,17 +307,42 @@ impl State {
             }
             // It received while it was being stopped, or was not stopped.
             Step::Hold { .. } | Step::Halt { .. } => {}
+            // Those are above.
+            Step::Approach { .. } | Step::Close { .. } | Step::Reopen { .. } => {}
             Step::Apply { epoch, .. } => match self.my_mastership(*epoch) {
                 Some(_) => self.role = Role::Refused(*epoch),
                 None => self.retry_after(APPLIER_RETRY_DELAY, now),
             },
-            Step::Prepare { epoch, .. } | Step::Mark { epoch } | Step::Open { epoch, .. } => {
+            Step::Prepare { epoch, .. }
+            | Step::Mark { epoch }
+            | Step::Open { epoch, .. }
+            | Step::Yield { epoch, .. } => {
                 self.role = Role::Spoilt(*epoch);
             }
             // It may or may not follow: what is held has to be read again before the next try.
             Step::Follow { .. } => self.role = Role::Closed,
             Step::Admit { .. } => {}
         }
+    }
+
+    /// The deposed master is closed and has read what it holds: it is a voter like any other, and its process goes on.
+    fn yielded(&mut self, epoch: Epoch, position: Position, executed: Position, now: Timestamp) {
+        self.held = Some(Held {
+            epoch,
+            position,
+            executed,
+        });
+        self.role = Role::Held(epoch);
+        self.note_held(now);
+        self.acknowledges = false;
+        self.terms = InForce::default();
+        self.look = Look {
+            begun: self.look.begun,
+            ..Look::default()
+        };
+        self.health.is_no_master();
+        // With this it has no watchdog any more: nothing that it could kill it for may happen.
+        self.lease.forget_process();
     }
 
     /// The applier has stopped with an error: the receiver was stopped, and after a while all of it is
@@ -387,6 +444,8 @@ impl State {
         self.lag = Lag::default();
         self.lease.forget_process();
         self.terms = InForce::default();
+        self.handing = Handing::default();
+        self.tidied = false;
         self.acknowledges = false;
     }
 

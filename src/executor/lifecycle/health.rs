@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use super::{Process, Role, State, lease, plan::Plan, terms::acknowledgements};
+use super::{Process, Role, State, handover, lease, plan::Plan, terms::acknowledgements};
 use crate::{
     cluster::{control::Trouble, gtid::Position, id::ProcessId},
     executor::action::{Action, Step},
@@ -152,6 +152,17 @@ impl Health {
         if before.is_none_or(is_new) {
             self.received = Some(now);
         }
+    }
+
+    /// Whether a commit of our own is under way.
+    pub(super) fn is_committing(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// The server is no master any more, and commits nothing.
+    pub(super) fn is_no_master(&mut self) {
+        self.pending = None;
+        self.failing = None;
     }
 
     pub(super) fn overslept(&mut self, now: Timestamp) {
@@ -363,7 +374,7 @@ fn commits_itself(state: &State) -> bool {
     let is_master = matches!(state.role, Role::Master(_));
     // What clients commit may have been begun before the touch was lost.
     let proves = state.health.others_commit && state.lease.is_in_touch();
-    is_master && state.health.pending.is_none() && !proves
+    is_master && state.health.pending.is_none() && !proves && !handover::is_quiet(state)
 }
 
 /// Looks at the server from time to time.
@@ -402,7 +413,8 @@ pub(super) fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut
 pub(super) fn release(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     let Some(seen) = &state.look.seen else { return };
     let could_go_on = seen.clients >= acknowledgements(state) && state.mastership().is_some();
-    if state.look.stuck < PROVE_AFTER || state.look.proving || !could_go_on {
+    let may_commit = !state.look.proving && !handover::is_quiet(state);
+    if state.look.stuck < PROVE_AFTER || !may_commit || !could_go_on {
         return;
     }
     match state.look.proved_at.map(|last| last.plus(PROVE_EVERY)) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Data, Process, Role, State, TERMINATION, Why, aside, health, lease,
+    Data, Process, Role, State, TERMINATION, Why, aside, handover, health, lease,
     rebuild::{self, Next},
     report::report,
     roles::{ends_following, follow, lead},
@@ -281,13 +281,14 @@ fn fence(state: &State) -> Option<&'static str> {
         && state.rules.holds(Rule::DeposedIsKilled)
     {
         // The promise comes first; but a master is deposed whether its disk takes a promise or not.
+        let yields = goal.epoch == state.promised.epoch && handover::yields(state, goal);
         let may_act = goal.epoch == state.promised.epoch || state.promised.problem.is_some();
-        if epoch < goal.epoch && may_act {
+        if epoch < goal.epoch && may_act && !yields {
             return Some("another epoch has begun, and this process was master in an earlier one");
         }
     }
     if matches!(state.role, Role::Spoilt(_)) {
-        return Some("a step towards being master failed, and what it has left is not known");
+        return Some("a step of a master failed, and what it has left is not known");
     }
     if state.is_copied() {
         return Some("its data directory is empty, and a copy of the cluster's data is complete");
@@ -312,7 +313,8 @@ fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
     let Some(goal) = state.promised_goal() else {
         return;
     };
-    if state.canary.under_way || goal.canary <= state.canary.executed {
+    let may_commit = !state.canary.under_way && !handover::is_quiet(state);
+    if !may_commit || goal.canary <= state.canary.executed {
         return;
     }
     let again_at = state.canary.last.map(|last| last.plus(READ_CANARY_EVERY));
@@ -380,6 +382,13 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
     {
         plan.wake(retry.at);
         return plan.wait("a step has failed and is tried again later");
+    }
+    if handover::yields(state, goal) {
+        let step = handover::yield_step(state, goal.epoch);
+        return plan.begin(state, step, "it was closed for a switchover, and stays so");
+    }
+    if let Some(step) = handover::breaks_its_word(state, goal, now) {
+        return plan.begin(state, step, "it breaks its word");
     }
     if role_epoch(state) != Some(goal.epoch) {
         let hold = Step::Hold { epoch: goal.epoch };

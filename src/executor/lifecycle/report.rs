@@ -3,7 +3,7 @@
 use super::{
     Data, Process, Role, State, applier_error,
     aside::set_aside,
-    health, lease,
+    handover, health, lease,
     plan::{extras, lacks_history},
     rebuild::wants_donor,
 };
@@ -39,6 +39,7 @@ pub fn report(state: &State, now: Timestamp) -> Report {
         set_aside: set_aside(state),
         stream_port: state.stream_port,
         lag_seconds: state.lag.told(),
+        handover: handover::answer(state),
     }
 }
 
@@ -92,7 +93,7 @@ fn member_state(state: &State) -> MemberState {
         Role::Prepared(epoch) | Role::Marked(epoch) => becoming(epoch),
         Role::Master(epoch) => MemberState::Master {
             epoch,
-            writable: true,
+            writable: handover::is_open(state),
         },
         Role::Refused(epoch) | Role::Spoilt(epoch) => MemberState::Refused { epoch },
         Role::Following { epoch, .. } => MemberState::Following {

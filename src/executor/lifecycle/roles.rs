@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Plan, Role, State, applier_error, health, lease,
+    Plan, Role, State, applier_error, handover, health, lease,
     plan::{extras, lacks_history},
     rebuild,
     terms::terms,
@@ -64,7 +64,7 @@ pub(super) fn lead(state: &State, goal: &Goal, now: Timestamp, plan: &mut Plan) 
             };
             plan.begin(state, open, "the epoch's marker is acknowledged");
         }
-        Role::Master(_) => plan.wait("it is the master"),
+        Role::Master(_) => handover::hand_over(state, goal, now, plan),
         Role::Refused(_) => plan.wait("it could not become master; another epoch is needed"),
         Role::Closed | Role::Spoilt(_) | Role::Following { .. } | Role::Quarantined(_) => {
             plan.wait("it cannot become master from where it is");

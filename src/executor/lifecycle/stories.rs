@@ -7,6 +7,7 @@
 
 mod ending;
 mod following;
+mod handover;
 mod health;
 mod leading;
 mod rebuilding;
@@ -119,6 +120,7 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
             .map(|member| (member, address(member)))
             .into(),
         donors: BTreeMap::new(),
+        handover: None,
     }
 }
 
@@ -445,6 +447,18 @@ fn text(action: &Action) -> Option<String> {
                 epoch,
                 refuse_clients,
             } => format!("halt {epoch} refuse={refuse_clients}"),
+            Step::Approach {
+                epoch,
+                number,
+                target,
+                ..
+            } => format!("approach {} {epoch} number={number}", target.host),
+            Step::Close { epoch, target, .. } => format!("close {epoch} for {}", target.host),
+            Step::Reopen { epoch, .. } => format!("reopen {epoch}"),
+            Step::Yield { epoch, position } => match position {
+                Some(position) => format!("yield {epoch} at {position}"),
+                None => format!("yield {epoch}"),
+            },
         },
         Action::Abandon { .. } => "abandon".into(),
         Action::Kill { process } => format!("KILL {}", process.0.as_u128()),

@@ -1,6 +1,6 @@
 //! What the running master does about acknowledgements. Pure.
 
-use super::{Plan, Role, State};
+use super::{Plan, Role, State, handover};
 use crate::{
     cluster::{control::Goal, id::ProcessId, voters::Terms},
     executor::action::Action,
@@ -47,7 +47,11 @@ pub(super) fn set_terms(state: &State, process: ProcessId, now: Timestamp, plan:
         | Role::Quarantined(_) => false,
     };
     let wanted = terms(state, goal);
-    if !leads || state.terms.under_way || state.terms.terms.as_ref() == Some(&wanted) {
+    if !leads
+        || state.terms.under_way
+        || handover::is_quiet(state)
+        || state.terms.terms.as_ref() == Some(&wanted)
+    {
         return;
     }
     match state.terms.retry_at {

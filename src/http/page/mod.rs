@@ -147,6 +147,16 @@ fn standing(standing: &Standing) -> Markup {
             pre { (offer.command) }
             ul { @for told in offer.prospect.sentences() { li { (told) } } }
         }
+        @if let Some(switchover) = &standing.switchover {
+            h3 { "Switchover to member " (switchover.to) }
+            p {
+                "It was asked for at " (switchover.asked_at) ": "
+                @match &switchover.outcome {
+                    None => "it is under way.",
+                    Some(outcome) => { (outcome.sentence) "." }
+                }
+            }
+        }
         @if let Some(lossy) = &standing.lossy_failover {
             @match &lossy.outcome {
                 None => {

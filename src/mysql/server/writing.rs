@@ -1,5 +1,7 @@
 //! What only a master does: wait for acknowledgements, write markers and canaries, open and close.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -13,6 +15,10 @@ use crate::{
         error::Error,
     },
 };
+
+/// How long the server may take to say whether it is closed. It waits for a second for each of two locks; a statement that it
+/// does not answer at all is the hang check's to judge.
+const CLOSING_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Server {
     /// Makes commits wait for `k` acknowledgements, for as long as the server can (MySQL: 49.7 days), from the next commit
@@ -163,6 +169,58 @@ impl Server {
             self.connections
                 .execute("close for writes", *statement)
                 .await?;
+        }
+        Ok(())
+    }
+
+    /// The same for a switchover: it gives up soon, and returns only when the server has said what came of it. When it has
+    /// returned well nobody writes any more, and every commit that was under way is acknowledged and visible.
+    ///
+    /// Both flavours take the global read lock for it, which waits for statements that write and for commits. While it
+    /// waits nobody else writes either.
+    ///
+    /// # Errors
+    /// After some seconds at the most, each of two locks being waited for one second. The server is open then, as far as is
+    /// known.
+    pub async fn close_for_handover(&self) -> Result<(), Error> {
+        const OPERATION: &str = "close for a switchover";
+        let mut own = self.connections.own(OPERATION).await?;
+        let deadline = Instant::now() + CLOSING_DEADLINE;
+        own.execute_until(deadline, "SET SESSION lock_wait_timeout = 1")
+            .await?;
+        for statement in self.dialect.close {
+            own.execute_until(deadline, *statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether clients can read only.
+    pub async fn is_read_only(&self) -> Result<bool, Error> {
+        Ok(self.state().await?.read_only)
+    }
+
+    /// Sees that nobody writes, that no commit waits for acknowledgements, and that nothing else is executed than a position.
+    ///
+    /// # Errors
+    /// [`Error::Writable`], [`Error::Waiting`], [`Error::Moved`].
+    pub async fn stands_still_at(&self, position: &Position) -> Result<(), Error> {
+        let semi_sync = self.semi_sync_status().await?;
+        let sessions = semi_sync
+            .get(self.dialect.semi_sync.waiting_sessions)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(0);
+        let state = self.state().await?;
+        if !state.read_only {
+            return Err(Error::Writable);
+        }
+        if sessions > 0 {
+            return Err(Error::Waiting { sessions });
+        }
+        if state.executed != *position {
+            return Err(Error::Moved {
+                expected: position.clone(),
+                found: state.executed,
+            });
         }
         Ok(())
     }

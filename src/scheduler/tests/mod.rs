@@ -21,5 +21,6 @@ mod reconcile;
 mod requests;
 mod slots;
 mod succession;
+mod switchover;
 mod voters;
 mod world;

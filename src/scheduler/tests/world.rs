@@ -18,6 +18,7 @@ use crate::{
         size::Size,
         slot::{self, SlotId, SlotOwner},
         spec::ClusterSpec,
+        switchover::{Answer, AnswerState, Closed},
         timings::Timings,
         view::ClusterState,
         voters::Durability,
@@ -71,6 +72,16 @@ pub struct Instance {
     pub quarantined: bool,
     /// As master it gets no acknowledgement in this epoch, whoever follows.
     pub unheard_in: Option<Epoch>,
+    /// As master, what it does when it is to hand over.
+    pub answers: Answers,
+}
+
+/// What a master does when it is to hand over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    Closes,
+    Keeps,
+    Nothing,
 }
 
 pub struct World {
@@ -353,6 +364,7 @@ impl World {
             lag_seconds: 0,
             quarantined: false,
             unheard_in: None,
+            answers: Answers::Closes,
         };
         self.instances.insert(task.task_id.clone(), instance);
         self.task(&task.task_id, TaskState::Running);
@@ -666,6 +678,23 @@ impl World {
             set_aside: None,
             stream_port: None,
             lag_seconds: instance.lag_seconds,
+            handover: goal
+                .handover
+                .filter(|_| matches!(state, MemberState::Master { .. }))
+                .and_then(|handover| {
+                    let state = match instance.answers {
+                        Answers::Closes => AnswerState::Closed(Closed {
+                            position: position(&instance.position),
+                            millis: 7,
+                        }),
+                        Answers::Keeps => AnswerState::Kept {
+                            why: "it was not to be".to_owned(),
+                        },
+                        Answers::Nothing => return None,
+                    };
+                    let number = handover.number;
+                    Some(Answer { number, state })
+                }),
         };
         self.tell(Event::Reported {
             cluster: name(),

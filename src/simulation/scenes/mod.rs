@@ -7,6 +7,7 @@
 
 mod elections;
 mod masters;
+mod switchovers;
 mod voters;
 
 use std::rc::Rc;
@@ -53,6 +54,8 @@ pub enum Family {
     AsyncIsolated,
     /// The same, and its executor stands still.
     AsyncUnattended,
+    /// A switchover is asked for, and something fails in the middle of it.
+    Switchover,
 }
 
 impl Family {
@@ -71,12 +74,16 @@ impl Family {
         Self::Isolated,
         Self::AsyncIsolated,
         Self::AsyncUnattended,
+        Self::Switchover,
     ];
 
     /// Makes the setup of a seed that of a narrow history.
     pub fn narrow(self, mut setup: Setup) -> Setup {
         setup.weather = Weather::Scene(self);
+        let drawn = setup.durability;
         setup.durability = Durability::Majority;
+        // Other scenes are about something else.
+        setup.switchover_every = None;
         setup.nodes = 3;
         setup.clients += 2;
         setup.pause = setup.pause / 20 + MILLISECOND;
@@ -103,6 +110,10 @@ impl Family {
             Self::AsyncIsolated | Self::AsyncUnattended => {
                 setup.durability = Durability::Async;
                 setup.election_timeout = SECOND;
+            }
+            Self::Switchover => {
+                setup.durability = drawn;
+                setup.election_timeout = setup.election_timeout.min(2 * SECOND);
             }
             Self::LoneWitness
             | Self::LongTail
@@ -150,6 +161,7 @@ impl World {
             Family::VoterLeaves => self.voter_leaves(cast),
             Family::Isolated | Family::AsyncIsolated => self.isolated(cast, false),
             Family::AsyncUnattended => self.isolated(cast, true),
+            Family::Switchover => self.switchover(cast),
         };
         self.after(lasts, move |world| {
             if world.faults_go_on {

@@ -127,6 +127,7 @@ impl World {
             },
             addresses: BTreeMap::new(),
             donors: BTreeMap::new(),
+            handover: None,
         };
         let connection = session.connected(DEADLINE).await.unwrap();
         let acl = Acls::open().control;

@@ -11,8 +11,9 @@ use cotton::{
     cluster::{
         data_loss::Prospect,
         explanation::Explanation,
-        id::ClusterName,
+        id::{ClusterName, MemberId},
         spec::{ClusterSpec, Rules},
+        switchover::Switchover,
         unknown_task::UnknownTask,
         view::ClusterView,
     },
@@ -23,7 +24,7 @@ use cotton::{
         metrics::Metrics,
         port::{
             ApiRequest, Changing, Created, Deleted, FailingOver, MAX_PATIENT_READERS,
-            SchedulerPort, Views,
+            SchedulerPort, SwitchingOver, Views,
         },
     },
     secret::Secret,
@@ -293,6 +294,21 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                 });
                 reply.send(answer).unwrap();
             }
+            ApiRequest::Switchover {
+                name,
+                password,
+                to,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let to = to.unwrap_or(MemberId(1));
+                let answer = owned.map(|_| SwitchingOver {
+                    cluster_url: url(&name),
+                    to,
+                    switchover: (to != MemberId(0)).then(|| switchover(to)),
+                });
+                reply.send(answer).unwrap();
+            }
             ApiRequest::Failover {
                 name,
                 password,
@@ -328,6 +344,14 @@ fn owner<'a>(
         Some(given) if known.1 != given => Err(ApiError::PasswordWrong),
         Some(_) => Ok(known),
     }
+}
+
+/// The switchover of any cluster here.
+fn switchover(to: MemberId) -> Switchover {
+    serde_json::from_value(serde_json::json!({
+        "number": 3, "epoch": 2, "from": 0, "process": Uuid::from_u128(1), "to": to, "asked_at": 1000,
+    }))
+    .unwrap()
 }
 
 /// What a failover of any cluster comes to here.

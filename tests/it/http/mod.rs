@@ -658,6 +658,37 @@ async fn changes_and_failovers_take_the_password_and_known_fields() {
         assert_eq!(answer.status, status, "{method} {path} {body}");
         assert_eq!(answer.problem().detail, detail, "{method} {path} {body}");
     }
+    let switchover = "/clusters/a/switchover";
+    for (body, status, detail) in [
+        (
+            "to=1",
+            401,
+            "the form field password is missing: give the password of the cluster's user",
+        ),
+        (
+            "to=one&password=right",
+            400,
+            "to must be the number of a member, such as 1",
+        ),
+        (
+            "target=1&password=right",
+            400,
+            "there is no form field \"target\" here; the fields are password, to",
+        ),
+    ] {
+        let answer = server.form(Method::POST, switchover, body).await;
+        assert_eq!(answer.status, status, "{body}");
+        assert_eq!(answer.problem().detail, detail, "{body}");
+    }
+    let asked = server
+        .form(Method::POST, switchover, "to=2&password=right")
+        .await;
+    assert_eq!(asked.json()["switchover"]["to"], 2);
+    let asked = server
+        .form(Method::POST, switchover, "to=0&password=right")
+        .await;
+    assert_eq!(asked.json()["to"], 0);
+    assert!(asked.json().get("switchover").is_none());
     let unread = server.form(Method::POST, failover, "password=right").await;
     assert_eq!(unread.status, StatusCode::CONFLICT);
     let problem = unread.problem();

@@ -232,6 +232,11 @@ async fn what_an_operator_can_do_is_shown() {
             "known_lost": prospect.known_lost, "unfenced": prospect.given_up, "note": "more may be lost",
         },
     });
+    let switchover = serde_json::json!({
+        "number": 3, "epoch": 2, "from": 0, "process": uuid::Uuid::from_u128(1), "to": 1,
+        "asked_at": 1_769_947_200_000_u64,
+        "outcome": {"done": false, "epoch": 2, "at": 1_769_947_200_000_u64, "sentence": "member 0 is <still> the master"},
+    });
     let standing = Standing {
         changing: Some("changing from async to majority: <soon>".to_owned()),
         failover_offer: Some(Offer {
@@ -239,6 +244,7 @@ async fn what_an_operator_can_do_is_shown() {
             prospect,
         }),
         lossy_failover: serde_json::from_value(lossy).unwrap(),
+        switchover: serde_json::from_value(switchover).unwrap(),
     };
     let mut shown = view("orders");
     shown.standing = standing.clone();
@@ -254,6 +260,8 @@ async fn what_an_operator_can_do_is_shown() {
         "master becomes member 1, which holds 0-1-5",
         "member 1 was elected in epoch 3 with 0-1-5",
         "member 0 (task orders.1.0.1, at db0:31007)",
+        "Switchover to member 1",
+        "member 0 is &lt;still&gt; the master",
     ] {
         assert!(page.text().contains(text), "{text}: {}", page.text());
     }

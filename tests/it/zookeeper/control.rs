@@ -47,6 +47,7 @@ fn report(member: u32, promised: u64) -> Report {
         set_aside: None,
         stream_port: None,
         lag_seconds: 0,
+        handover: None,
     }
 }
 

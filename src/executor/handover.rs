@@ -1,0 +1,127 @@
+//! What the steps of a switchover do to the servers: [`Step::Approach`](super::action::Step::Approach) ...
+//! [`Step::Yield`](super::action::Step::Yield).
+//!
+//! The old master asks the target itself whether it has everything, over the network: the scheduler need not carry a
+//! position from one to the other while clients wait.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::event::Outcome;
+use crate::{
+    cluster::{control::Address, gtid::Position},
+    mysql::{self, Credentials, Server, remote::Onlooker},
+};
+
+/// What goes wrong with handing over. Each text is a part of a sentence about the master.
+#[derive(Debug, thiserror::Error)]
+pub enum HandoverError {
+    /// The target cannot be asked, or does not get there in time.
+    #[error("the target could not be seen to have all that the master has within {waited:?}")]
+    Target {
+        /// How long was waited.
+        waited: Duration,
+        /// Why.
+        #[source]
+        source: mysql::Error,
+    },
+    /// The server could not be closed.
+    #[error("it could not be closed for writes: a statement or a transaction holds it up")]
+    Close(#[source] mysql::Error),
+    /// A statement that was given up has closed it again.
+    #[error("it was closed for writes again when it was opened")]
+    StillClosed,
+    /// A deposed master that is to stay alive is not known to be closed.
+    #[error("it is not known to be closed for writes")]
+    NotClosed,
+    /// The server did not do what it was asked for.
+    #[error(transparent)]
+    Server(#[from] mysql::Error),
+}
+
+/// Waits until the target has executed all that the server has executed by now.
+pub async fn approach(
+    server: &Server,
+    target: &Address,
+    admin: &Credentials,
+    within: Duration,
+) -> Result<(), HandoverError> {
+    let deadline = Instant::now() + within;
+    let position = server.executed().await?;
+    let flavour = server.flavour();
+    let waited = async {
+        let mut onlooker = Onlooker::connect(target, flavour, admin, deadline).await?;
+        onlooker.wait_executed(&position, deadline).await
+    };
+    waited.await.map_err(|source| HandoverError::Target {
+        waited: within,
+        source,
+    })
+}
+
+/// Closes the server for writes and waits until the target has all that it has.
+///
+/// The target is asked before, so that one that does not answer costs no pause. All of it ends within `closed_for`, except
+/// that the statement that closes is waited for until the server says what came of it: one that was given up
+/// could close the server later.
+pub async fn close(
+    server: &Server,
+    target: &Address,
+    admin: &Credentials,
+    closed_for: Duration,
+) -> Result<Outcome, HandoverError> {
+    let deadline = Instant::now() + closed_for;
+    let failed = |source| HandoverError::Target {
+        waited: closed_for,
+        source,
+    };
+    let flavour = server.flavour();
+    let mut onlooker = Onlooker::connect(target, flavour, admin, deadline)
+        .await
+        .map_err(failed)?;
+    let near = server.executed().await?;
+    onlooker
+        .wait_executed(&near, deadline)
+        .await
+        .map_err(failed)?;
+    let begun = Instant::now();
+    server
+        .close_for_handover()
+        .await
+        .map_err(HandoverError::Close)?;
+    // Nobody writes any more, and no commit is under way: this is all that there is.
+    let position = server.executed().await?;
+    onlooker
+        .wait_executed(&position, deadline)
+        .await
+        .map_err(failed)?;
+    let took = begun.elapsed();
+    Ok(Outcome::Closed { position, took })
+}
+
+/// Lets clients write again, and looks whether they can.
+pub async fn reopen(server: &Server) -> Result<(), HandoverError> {
+    server.open_for_writes().await?;
+    match server.is_read_only().await? {
+        true => Err(HandoverError::StillClosed),
+        false => Ok(()),
+    }
+}
+
+/// Makes a closed master of an earlier epoch a voter like any other, and reads what it holds.
+///
+/// Semi-synchronous replication is switched off only after it is seen that no commit waits: it would be released as if
+/// it were acknowledged. As a replica, the server would wait for acknowledgements of what it applies.
+pub async fn yield_place(
+    server: &Server,
+    position: Option<Position>,
+) -> Result<Outcome, HandoverError> {
+    let position = position.ok_or(HandoverError::NotClosed)?;
+    server.stands_still_at(&position).await?;
+    server.prepare_source(0).await?;
+    server.stands_still_at(&position).await?;
+    let executed = server.executed().await?;
+    let position = server.held().await?;
+    Ok(Outcome::Held { position, executed })
+}
