@@ -74,7 +74,10 @@ const ALL: &[(Bend, Where)] = &[
         Bend::Rule(Rule::WatchdogGuards),
         In(Family::AsyncUnattended),
     ),
-    (Bend::Rule(Rule::OnlyClosedYields), In(Family::Switchover)),
+    (
+        Bend::Rule(Rule::OnlyClosedYields),
+        In(Family::SwitchoverReplaced),
+    ),
     (Bend::Rule(Rule::ClosedStaysClosed), In(Family::Switchover)),
     (Bend::Shell(Shell::StartsClosed), Where::Weather),
     (

@@ -154,6 +154,8 @@ impl World {
             }
             it.k = 0;
             it.fed_at = UNGUARDED;
+            // Commits that wait are released, as if they were acknowledged.
+            world.release(process);
             world.statement(executor, number, move |world, process| {
                 let executed = world.processes[process].executed.clone();
                 let position = world.held_by(&world.data[world.processes[process].data]);

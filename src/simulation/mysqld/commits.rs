@@ -99,7 +99,7 @@ impl World {
     }
 
     /// Commits what has enough acknowledgements.
-    pub(super) fn release(&mut self, process: usize) {
+    pub fn release(&mut self, process: usize) {
         loop {
             let it = &mut self.processes[process];
             let data = &self.data[it.data];

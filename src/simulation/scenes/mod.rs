@@ -56,6 +56,8 @@ pub enum Family {
     AsyncUnattended,
     /// A switchover is asked for, and something fails in the middle of it.
     Switchover,
+    /// A master that was asked to hand over goes on, and comes back when it was replaced.
+    SwitchoverReplaced,
 }
 
 impl Family {
@@ -75,6 +77,7 @@ impl Family {
         Self::AsyncIsolated,
         Self::AsyncUnattended,
         Self::Switchover,
+        Self::SwitchoverReplaced,
     ];
 
     /// Makes the setup of a seed that of a narrow history.
@@ -120,6 +123,7 @@ impl Family {
             | Self::DeposedReturns
             | Self::Quarantine
             | Self::TaskKilled
+            | Self::SwitchoverReplaced
             | Self::Isolated => {}
         }
         setup.agents = setup.nodes as usize;
@@ -162,6 +166,7 @@ impl World {
             Family::Isolated | Family::AsyncIsolated => self.isolated(cast, false),
             Family::AsyncUnattended => self.isolated(cast, true),
             Family::Switchover => self.switchover(cast),
+            Family::SwitchoverReplaced => self.switchover_replaced(cast),
         };
         self.after(lasts, move |world| {
             if world.faults_go_on {

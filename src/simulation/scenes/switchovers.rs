@@ -13,10 +13,6 @@ impl World {
         let to = self.executors[target].member;
         let to = self.chance.percent(80).then_some(to);
         self.ask_for_switchover(to);
-        if self.chance.percent(35) {
-            self.replaced_meanwhile(&cast);
-            return self.chance.between(10 * SECOND, 14 * SECOND);
-        }
         for _ in 0..self.chance.below(3) {
             let cast = cast.clone();
             self.within(0, 80 * MILLISECOND, move |world| {
@@ -26,18 +22,31 @@ impl World {
         self.chance.between(5 * SECOND, 12 * SECOND)
     }
 
-    /// The master is cut off in the middle of it, replaced, and back before its lease ends; clients do not hear of that.
-    fn replaced_meanwhile(&mut self, cast: &Cast) {
-        let host = self.host_of(cast.master);
-        self.within(0, 40 * MILLISECOND, move |world| {
-            world.cut_off(host, &[CLIENT]);
-        });
+    /// The master reads of a switchover and loses its touch with ZooKeeper: it goes on, is replaced, and back at once. Clients
+    /// do not hear of that.
+    pub(super) fn switchover_replaced(&mut self, cast: Cast) -> u64 {
+        let (host, to) = (
+            self.host_of(cast.master),
+            self.executors[cast.voters[0]].member,
+        );
+        self.part(CLIENT, ZOOKEEPER);
+        self.ask_for_switchover(Some(to));
+        self.when(
+            SECOND,
+            |record| record.handover().is_some(),
+            move |world| {
+                world.within(2 * MILLISECOND, 5 * MILLISECOND, move |world| {
+                    world.part(host, ZOOKEEPER);
+                });
+            },
+        );
         self.when(9 * SECOND, elected_after(cast.epoch), move |world| {
             world.within(0, 100 * MILLISECOND, |world| {
                 world.mend();
                 world.part(CLIENT, ZOOKEEPER);
             });
         });
+        self.chance.between(10 * SECOND, 14 * SECOND)
     }
 
     fn fails_meanwhile(&mut self, cast: Cast) {
