@@ -63,6 +63,7 @@ fn formats() -> Vec<Format> {
         named,
         failover_times,
         lossy,
+        switchover,
         last_held,
         rejoining,
         lineage,
@@ -109,6 +110,7 @@ fn formats() -> Vec<Format> {
         user,
         addresses,
         donors,
+        handover,
     });
     let report = fields!(Report {
         format,
@@ -131,6 +133,7 @@ fn formats() -> Vec<Format> {
         set_aside,
         stream_port,
         lag_seconds,
+        handover,
     });
     let data = fields!(TaskData {
         format,
