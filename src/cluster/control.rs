@@ -287,7 +287,7 @@ pub struct SetAside {
 }
 
 /// What a member holds beyond the cluster's history, and where that ends.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beyond {
     /// The transactions that are not in the history.
     pub extras: Position,

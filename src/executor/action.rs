@@ -151,6 +151,8 @@ pub enum Step {
     MakeData {
         /// The directory to move.
         set_aside: Option<DataId>,
+        /// What it holds beyond the history, to be exported later, by another executor perhaps.
+        beyond: Option<Box<Beyond>>,
     },
     /// Start the server closed and log in.
     Start {

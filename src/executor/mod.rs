@@ -37,7 +37,13 @@ pub mod stream;
 pub mod tools;
 pub mod watchdog;
 
-use std::{io, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +129,15 @@ pub enum ExecutorError {
     /// Data directories cannot be looked at.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
+    /// Those that were set aside cannot be looked at.
+    #[error("the data directories that were set aside in {path} cannot be looked through")]
+    Quarantine {
+        /// Where they lie.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// Processes cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
@@ -203,6 +218,12 @@ fn prepare(
     // A name without a directory, or a directory without its name, is nobody's.
     let in_use = promise.data.filter(|data| sandbox.data(*data).is_dir());
     datadir::set_aside_unused(&sandbox, in_use)?;
+    let folder = sandbox.quarantine_folder();
+    let unexported =
+        quarantine::unexported(&folder).map_err(|source| ExecutorError::Quarantine {
+            path: folder,
+            source,
+        })?;
     let (session, reports, goals) = connect(&data)?;
     let admin = Account::read(Path::new(&data.admin_keypath))?;
     let context = Arc::new(Context {
@@ -221,7 +242,7 @@ fn prepare(
         task: data.clone(),
     });
     let clock = Clock::start();
-    let state = State::new(data, promise.epoch, in_use, clock.now());
+    let state = State::new(data, promise.epoch, in_use, clock.now()).with_unexported(unexported);
     let agent_id = agent.and_then(|agent| agent.id);
     let (hands, happened) = Hands::new(context, promise, mesos, agent_id, reports);
     let grace = Grace {

@@ -9,6 +9,9 @@
 //! A directory goes only after its export is complete, and then when two later ones are there, when its
 //! export is a week old, or when less than a tenth of the disk is free. Of the exports themselves twenty are kept. A directory
 //! whose export failed stays, and the export is tried again: nothing is ever removed because a tool failed.
+//!
+//! What is to be exported stands in `<data id>.json` from before the directory is moved until its export is complete. So an export
+//! that an executor did not live to finish is made by the next one of the same member that finds the directory.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,6 +26,7 @@ use flate2::{Compression, write::GzEncoder};
 use nix::sys::statvfs::statvfs;
 use tokio::{task, time::timeout};
 use tracing::{info, warn};
+use uuid::Uuid;
 
 use super::{
     install::Installed,
@@ -55,6 +59,9 @@ const TOOL_DEADLINE: Duration = Duration::from_secs(3600);
 /// What ends the name of an export.
 const SUFFIX: &str = ".sql.gz";
 
+/// What ends the name of the file that tells what an export is to hold.
+const DESCRIPTION: &str = ".json";
+
 /// An export has come to nothing. It is tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
@@ -69,6 +76,51 @@ pub enum ExportError {
     /// The tool, or the file system beneath it.
     #[error(transparent)]
     Tool(#[from] ToolError),
+}
+
+/// Writes down what a directory holds beyond the history, before it is moved into the quarantine.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn describe(folder: &Path, data: DataId, beyond: &Beyond) -> io::Result<()> {
+    let path = folder.join(format!("{data}{DESCRIPTION}"));
+    let unfinished = path.with_extension("unfinished");
+    let mut file = File::create(&unfinished)?;
+    serde_json::to_writer(&mut file, beyond)?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    sync_folder_of(&path)
+}
+
+/// The directory that was set aside last and is not exported yet. One that cannot be told about is left as it is.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn unexported(folder: &Path) -> io::Result<Option<(DataId, Beyond)>> {
+    let mut newest = None;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let data = name.strip_suffix(DESCRIPTION).map(Uuid::parse_str);
+        let Some(Ok(data)) = data.map(|data| data.map(DataId)) else {
+            continue;
+        };
+        let exported = folder.join(format!("{data}{SUFFIX}")).exists();
+        if exported || !folder.join(data.to_string()).is_dir() {
+            continue;
+        }
+        let since = entry.metadata()?.modified()?;
+        match serde_json::from_slice(&fs::read(entry.path())?) {
+            Ok(beyond) if newest.as_ref().is_none_or(|(known, _)| *known < since) => {
+                newest = Some((since, (data, beyond)));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                warn!(path = %entry.path().display(), %error, "what is to be exported of a data directory that was set aside cannot be read; the directory is kept");
+            }
+        }
+    }
+    Ok(newest.map(|(_, found)| found))
 }
 
 /// Exports what a directory that was set aside holds beyond the cluster's history, then removes what is kept for too
@@ -98,6 +150,8 @@ pub async fn export(
         sync_folder_of(&path).map_err(ToolError::files(&path))?;
         info!(%data, path = %path.display(), extras = %beyond.extras, "what is not in the cluster's history was exported");
     }
+    // One that stays is passed over, because the export is there.
+    let _ = fs::remove_file(path.with_file_name(format!("{data}{DESCRIPTION}")));
     let folder = sandbox.quarantine_folder();
     let retired = task::spawn_blocking(move || retire(&folder, Timestamp::now())).await;
     match retired {
@@ -337,6 +391,32 @@ mod tests {
         }
         retire(temp.path(), now.plus(AGE + AGE)).unwrap();
         assert!(!at("d0").exists() && at("not-exported").exists());
+    }
+
+    /// Goal: what one executor did not export the next one finds, and nothing else. Method: directories with and without an
+    /// export, a description without its directory, one that cannot be read.
+    #[test]
+    fn what_was_not_exported_is_found_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let position = |text: &str| Position::Mariadb(text.parse().unwrap());
+        let beyond = Beyond {
+            extras: position("0-1-9"),
+            common: position("0-1-7"),
+            executed: position("0-1-8"),
+        };
+        let [exported, moved, unread, waiting] = [1, 2, 3, 4].map(|n| DataId(Uuid::from_u128(n)));
+        for data in [exported, moved, unread, waiting] {
+            describe(temp.path(), data, &beyond).unwrap();
+        }
+        for data in [exported, unread, waiting] {
+            fs::create_dir(temp.path().join(data.to_string())).unwrap();
+        }
+        File::create(temp.path().join(format!("{exported}{SUFFIX}"))).unwrap();
+        fs::write(temp.path().join(format!("{unread}{DESCRIPTION}")), "{").unwrap();
+        let found = unexported(temp.path()).unwrap();
+        assert_eq!(found, Some((waiting, beyond)));
+        fs::remove_dir(temp.path().join(waiting.to_string())).unwrap();
+        assert_eq!(unexported(temp.path()).unwrap(), None);
     }
 
     #[test]

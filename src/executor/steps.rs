@@ -28,13 +28,14 @@ use super::{
     handover::{self, HandoverError},
     install::{self, InstallError, Installed},
     mysqld::{Process, Program, SpawnError, Spawner},
+    quarantine,
     rebuild::{self, RebuildError},
     sandbox::Sandbox,
     watchdog::Watchdog,
 };
 use crate::{
     cluster::{
-        control::{Address, ClusterUser, TaskData},
+        control::{Address, Beyond, ClusterUser, TaskData},
         gtid::Position,
         id::{DataId, Epoch, MemberId, ProcessId},
         spec::MAX_NODES,
@@ -227,9 +228,9 @@ async fn raise(
         ));
     };
     match step {
-        Step::MakeData { set_aside } => {
+        Step::MakeData { set_aside, beyond } => {
             if let Some(data) = set_aside {
-                self::set_aside(sandbox, data)?;
+                self::set_aside(sandbox, data, beyond.as_deref())?;
             }
             let data = DataId(Uuid::new_v4());
             datadir::make(data, &installed, sandbox, spawner, cache.as_ref()).await?;
@@ -252,9 +253,18 @@ async fn raise(
     }
 }
 
-/// Moves a data directory into the quarantine. After a crash in between it is there already.
-fn set_aside(sandbox: &Sandbox, data: DataId) -> Result<(), StepError> {
+/// Moves a data directory into the quarantine. After a crash in between it is there already. What is to be exported of it is written
+/// down first: whoever finds the directory there finds that too.
+fn set_aside(sandbox: &Sandbox, data: DataId, beyond: Option<&Beyond>) -> Result<(), StepError> {
     let path = sandbox.data(data);
+    if let Some(beyond) = beyond {
+        quarantine::describe(&sandbox.quarantine_folder(), data, beyond).map_err(|source| {
+            StepError::SetAside {
+                path: path.clone(),
+                source,
+            }
+        })?;
+    }
     match fs::rename(&path, sandbox.quarantine(data)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(StepError::SetAside { path, source })

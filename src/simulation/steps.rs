@@ -66,7 +66,7 @@ impl World {
                     world.step_ends(executor, number, Ok(outcome))
                 });
             }
-            Step::MakeData { set_aside } => {
+            Step::MakeData { set_aside, .. } => {
                 let delay = self.chance.between(20 * MILLISECOND, 500 * MILLISECOND) + stall;
                 self.after(delay, move |world| {
                     world.make_data(executor, number, set_aside)

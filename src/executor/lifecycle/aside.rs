@@ -42,7 +42,8 @@ pub(super) fn export(state: &State, now: Timestamp, plan: &mut Plan) {
         Data::None { set_aside } => set_aside,
         Data::New(data) | Data::Copied { data, .. } | Data::InUse(data) => Some(data),
     };
-    if in_use == Some(aside.data) {
+    // The tool comes with the server.
+    if in_use == Some(aside.data) || state.server.is_none() {
         return;
     }
     match aside.export {
@@ -70,6 +71,22 @@ pub(super) fn set_aside(state: &State) -> Option<SetAside> {
 }
 
 impl State {
+    /// The same task's data directory was set aside by an earlier executor, which did not get as far as to export it.
+    pub fn with_unexported(mut self, unexported: Option<(DataId, Beyond)>) -> Self {
+        self.aside = unexported.map(|(data, beyond)| Aside {
+            data,
+            beyond,
+            export: Export::Due(None),
+        });
+        self
+    }
+
+    /// What a directory holds that is to be set aside.
+    pub(super) fn beyond_of(&self, data: Option<DataId>) -> Option<Box<Beyond>> {
+        let aside = self.aside.as_ref()?;
+        (data == Some(aside.data)).then(|| Box::new(aside.beyond.clone()))
+    }
+
     /// The member is quarantined: what its data holds beyond the history is remembered until it is exported.
     pub(super) fn note_beyond(&mut self) {
         let (Role::Quarantined(_), Some(data)) = (self.role, self.data_in_use()) else {

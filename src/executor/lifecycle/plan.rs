@@ -248,7 +248,10 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
         Data::None { set_aside } => {
             plan.begin(
                 state,
-                Step::MakeData { set_aside },
+                Step::MakeData {
+                    set_aside,
+                    beyond: state.beyond_of(set_aside),
+                },
                 "there is no data directory",
             );
         }

@@ -378,7 +378,12 @@ impl Story {
                     "pointed unseen"
                 );
             }
-            if let Step::MakeData { set_aside: Some(_) } = step {
+            if let Step::MakeData {
+                set_aside: Some(_),
+                beyond,
+            } = step
+            {
+                assert!(beyond.is_some(), "set aside, and nobody knows why");
                 let goal = state.goal.as_ref().unwrap();
                 let GoalPhase::Elected(master) = &goal.phase else {
                     panic!("set aside too early")
@@ -412,9 +417,12 @@ fn text(action: &Action) -> Option<String> {
         },
         Action::Begin { step, .. } => match step {
             Step::Install => "install".into(),
-            Step::MakeData { set_aside: None } => "make data".into(),
+            Step::MakeData {
+                set_aside: None, ..
+            } => "make data".into(),
             Step::MakeData {
                 set_aside: Some(old),
+                ..
             } => format!("make data for {}", old.0.as_u128()),
             Step::Start { data, birth } => match birth {
                 Birth::Past => format!("start on {}", data.0.as_u128()),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
-use crate::cluster::gtid;
+use crate::cluster::{control::Beyond, gtid};
 
 #[test]
 fn a_follower_compares_applies_and_then_points() {
@@ -348,6 +348,24 @@ fn an_export_that_fails_is_tried_again_and_told() {
         (Some("a/file"), None)
     );
     assert_eq!(story.after(10_000), "");
+}
+
+/// Goal: what an executor did not live to export the next one of the member exports, once it has the tool.
+#[test]
+fn an_export_of_an_earlier_executor_is_made_after_all() {
+    let beyond = Beyond {
+        extras: position("0-1-6"),
+        common: position("0-1-5"),
+        executed: position("0-1-6"),
+    };
+    let mut story = Story::new();
+    story.state = State::new(task(), Epoch(2), Some(data(2)), story.now)
+        .with_unexported(Some((data(1), beyond)));
+    assert_eq!(story.quiet(), "Starting; install");
+    let begun = story.done(Outcome::Installed(server()));
+    assert_eq!(begun, "start on 2; export 0-1-6 of 1");
+    let told = report::report(&story.state, story.now).set_aside.unwrap();
+    assert_eq!((told.data, told.export), (data(1), None));
 }
 
 /// Goal: a replica that is rightly ahead is not taken for one with extra transactions. It executes what its master has not
