@@ -9,6 +9,7 @@ pub mod flavour;
 pub mod gtid;
 pub mod id;
 pub mod record;
+pub mod retained;
 pub mod service_instance;
 pub mod size;
 pub mod slot;

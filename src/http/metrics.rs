@@ -43,6 +43,8 @@ pub struct Metrics {
     pub leading: Gauge,
     /// Tasks that run and that no record explains.
     pub unknown_tasks: Gauge,
+    /// Slots that are reserved and that no record explains.
+    pub orphaned_slots: Gauge,
     /// Tasks that Mesos lost.
     pub tasks_lost: Counter,
     /// Tasks that ended well.
@@ -84,6 +86,7 @@ impl Metrics {
             framework_registered: Gauge::default(),
             leading: Gauge::default(),
             unknown_tasks: Gauge::default(),
+            orphaned_slots: Gauge::default(),
             tasks_lost: Counter::default(),
             tasks_finished: Counter::default(),
             tasks_failed: Counter::default(),
@@ -135,6 +138,11 @@ impl Metrics {
             "unknown_tasks",
             "Tasks that no record explains",
             self.unknown_tasks.clone(),
+        );
+        to.register(
+            "orphaned_slots",
+            "Reservations and volumes that no record explains",
+            self.orphaned_slots.clone(),
         );
         to.register(
             "tasks_lost",

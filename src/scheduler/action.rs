@@ -5,12 +5,14 @@ use super::{
     failover::Awaited,
     fitness::Unfit,
     placement::Launch,
+    retained::Deed,
 };
 use crate::{
     cluster::{
         data_loss::{self, Prospect},
         id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
+        retained::Retained,
         spec::Changed,
         switchover::Switchover,
     },
@@ -25,6 +27,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// What was found in each cluster that was looked at, including why nothing is done.
     pub looks: Vec<Look>,
+    /// When to look again at what is kept of deleted clusters, even if nothing happens.
+    pub keep_again_at: Option<Timestamp>,
 }
 
 /// What was found in one cluster.
@@ -90,7 +94,11 @@ pub enum Action {
         cluster: ClusterName,
         /// The version of its record.
         expected: Version,
+        /// What is kept of it, in the same transaction.
+        retained: Option<Box<Retained>>,
     },
+    /// Something about slots that nobody is to use any more.
+    Keep(Deed),
     /// Launch tasks whose records are stored. One message to Mesos uses one offer up.
     Launch(Vec<Launch>),
     /// Give offers back.

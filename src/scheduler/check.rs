@@ -48,7 +48,10 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                     rule,
                 }));
             }
-            Action::Remove { cluster, .. } => {
+            Action::Keep(deed) => violations.extend(slots::broken_by(state, deed)),
+            Action::Remove {
+                cluster, retained, ..
+            } => {
                 let ended = state.clusters.get(cluster).is_some_and(|known| {
                     known.record.deleting
                         && known
@@ -57,6 +60,14 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                             .values()
                             .all(|member| member.task.is_none())
                 });
+                let known = state.clusters.get(cluster);
+                if known.is_some_and(|it| slots::leaves(&it.record, retained.as_deref())) {
+                    let rule = "what a deleted cluster has on slots is kept";
+                    violations.push(Violation {
+                        cluster: cluster.clone(),
+                        rule,
+                    });
+                }
                 if !ended {
                     let rule = "only a deleted cluster whose tasks have all ended is removed";
                     violations.push(Violation {

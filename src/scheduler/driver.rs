@@ -14,6 +14,7 @@ use super::{
     execute::{Ending, Hands, Input, Waiting},
     explain, plan, report,
     requested::Requested,
+    retained::Deed,
     state::State,
 };
 use crate::{
@@ -144,6 +145,12 @@ impl Driver {
                 self.state.apply(Event::Task(update), now);
                 self.hands.acknowledge(&status);
             }
+            Input::Operation(status) => {
+                if let Some(update) = self.hands.operation_update(*status) {
+                    info!(slot = %update.slot, done = update.done, "operation on a slot");
+                    self.state.apply(Event::Operation(update), now);
+                }
+            }
             Input::Request(request) => {
                 *token += 1;
                 let (event, waiting) = (self.door)(RequestToken(*token), request);
@@ -166,6 +173,7 @@ impl Driver {
             let (task_id, agent) = (&task.task_id, task.agent_id.as_deref().unwrap_or("-"));
             warn!(%task_id, agent, reason = task.reason, "a task runs that no record explains; {WHAT_TO_DO}");
         }
+        self.tell_of_orphans();
         for look in &plan.looks {
             for note in &look.notes {
                 info!(cluster = %look.cluster, "{note}");
@@ -174,6 +182,17 @@ impl Driver {
         self.show(&due);
         for action in plan.actions {
             self.hands.perform(action, &self.state);
+        }
+    }
+
+    /// Each orphan is told of once.
+    fn tell_of_orphans(&mut self) {
+        let orphans = &mut self.state.keeping.orphans;
+        self.metrics.orphaned_slots.set(orphans.len() as i64);
+        for (slot, orphan) in orphans.iter_mut().filter(|(_, orphan)| !orphan.told) {
+            orphan.told = true;
+            let (owner, host, agent) = (&orphan.owner, &orphan.host, &orphan.agent_id);
+            warn!(%slot, cluster = %owner.cluster, incarnation = %owner.incarnation, member = %owner.member, host, agent, has_volume = orphan.has_volume, "resources are reserved for a member that no record explains; they are left alone");
         }
     }
 
@@ -294,6 +313,10 @@ fn refuse_violations(plan: &mut Plan, violations: &[Violation]) {
     plan.actions.retain(|action| match action {
         Action::Persist { record, .. } => !refused(record.name()),
         Action::Remove { cluster, .. } => !refused(cluster),
+        Action::Keep(Deed::Release { offer, .. }) => {
+            !offer.slots.iter().any(|slot| refused(&slot.owner.cluster))
+        }
+        Action::Keep(Deed::Store { .. } | Deed::Forget { .. } | Deed::Acknowledge { .. }) => true,
         Action::Launch(launches) => launches
             .iter()
             .all(|l| !l.task.task_id.cluster().is_some_and(|name| refused(&name))),

@@ -5,7 +5,7 @@
 
 use uuid::Uuid;
 
-use super::{maintenance::InverseOffer, placement::Offer};
+use super::{maintenance::InverseOffer, placement::Offer, retained::OperationUpdate};
 use crate::{
     cluster::{
         control::{Authentication, Report},
@@ -86,7 +86,23 @@ pub enum Event {
     Removed {
         /// The cluster.
         cluster: ClusterName,
+        /// The version of what is kept of it, if anything is.
+        retained: Option<Version>,
     },
+    /// What is kept of a deleted cluster is stored.
+    RetainedStored {
+        /// The cluster's incarnation.
+        incarnation: Uuid,
+        /// The version to name in the next write.
+        version: Version,
+    },
+    /// Nothing is kept of a deleted cluster any more.
+    RetainedForgotten {
+        /// The cluster's incarnation.
+        incarnation: Uuid,
+    },
+    /// What became of an operation on a slot.
+    Operation(OperationUpdate),
 }
 
 /// Something that its owner asks of a cluster.

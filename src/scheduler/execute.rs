@@ -8,6 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
+use uuid::Uuid;
 
 use super::{
     action::{Action, Refusal, Reply},
@@ -15,11 +16,12 @@ use super::{
     maintenance::ASKED_AGAIN,
     members::KILL_GRACE_PERIOD,
     placement::Launch,
+    retained::{Deed, OperationUpdate},
     state::State,
     wire::{self, TaskTemplate},
 };
 use crate::{
-    cluster::{id::ClusterName, record::ClusterRecord},
+    cluster::{id::ClusterName, record::ClusterRecord, retained::Retained},
     http::{
         errors::ApiError,
         metrics::Metrics,
@@ -44,6 +46,8 @@ pub enum Input {
     Event(Event),
     /// A status update of a task, to be acknowledged once it is taken in.
     Status(Box<v1::TaskStatus>),
+    /// The status of an operation.
+    Operation(Box<v1::OperationStatus>),
     /// A request of the API, with the place for its answer.
     Request(crate::http::port::ApiRequest),
     /// The term of this scheduler is over.
@@ -97,6 +101,8 @@ pub struct Hands {
     metrics: Arc<Metrics>,
     discovery_root: String,
     waiting: HashMap<RequestToken, Waiting>,
+    /// Statuses of operations, to be acknowledged when what follows from them is stored.
+    operations: HashMap<String, v1::OperationStatus>,
     framework_version: Option<Version>,
 }
 
@@ -120,6 +126,7 @@ impl Hands {
             metrics,
             discovery_root,
             waiting: HashMap::new(),
+            operations: HashMap::new(),
             framework_version,
         }
     }
@@ -151,9 +158,14 @@ impl Hands {
                 let persist = persist(self.store.clone(), *record, expected);
                 self.report(persist);
             }
-            Action::Remove { cluster, expected } => {
-                self.report(remove(self.store.clone(), cluster, expected));
+            Action::Remove {
+                cluster,
+                expected,
+                retained,
+            } => {
+                self.report(remove(self.store.clone(), cluster, expected, retained));
             }
+            Action::Keep(deed) => self.keep(deed),
             Action::Launch(launches) => self.launch(launches, state),
             Action::Decline {
                 offers,
@@ -214,6 +226,48 @@ impl Hands {
             self.metrics.tasks_launched.inc();
             self.call(calls::accept([launch.offer.id], operations, Duration::ZERO));
         }
+    }
+
+    fn keep(&mut self, deed: Deed) {
+        match deed {
+            Deed::Store { retained, expected } => {
+                self.report(store_retained(self.store.clone(), retained, expected));
+            }
+            Deed::Forget {
+                incarnation,
+                expected,
+            } => self.report(forget_retained(self.store.clone(), incarnation, expected)),
+            Deed::Release { offer, slots } => {
+                for slot in slots.keys() {
+                    info!(%slot, agent = %offer.agent_id, host = %offer.host, "slot released: its volume is destroyed");
+                }
+                let operations = wire::release(&offer, &slots);
+                self.call(calls::accept([offer.id], operations, Duration::ZERO));
+            }
+            Deed::Acknowledge { operation } => {
+                let status = self.operations.remove(&operation);
+                if let Some(call) = status.as_ref().and_then(calls::acknowledge_operation) {
+                    self.call(call);
+                }
+            }
+        }
+    }
+
+    /// What an operation's status means. One that means that the operation was carried out is acknowledged when that is
+    /// stored, any other one now.
+    pub fn operation_update(&mut self, status: v1::OperationStatus) -> Option<OperationUpdate> {
+        let update = wire::operation_update(&status);
+        match &update {
+            Some(update) if update.done => {
+                self.operations.insert(update.operation.clone(), status);
+            }
+            _ => {
+                if let Some(call) = calls::acknowledge_operation(&status) {
+                    self.call(call);
+                }
+            }
+        }
+        update
     }
 
     fn store_framework(&self, framework_id: String) {
@@ -370,16 +424,72 @@ async fn persist(store: Arc<Store>, record: ClusterRecord, expected: Option<Vers
 }
 
 /// Removes a cluster, whatever it takes.
-async fn remove(store: Arc<Store>, cluster: ClusterName, expected: Version) -> Input {
+async fn remove(
+    store: Arc<Store>,
+    cluster: ClusterName,
+    expected: Version,
+    retained: Option<Box<Retained>>,
+) -> Input {
     loop {
-        match store.remove(&cluster, expected).await {
-            Ok(()) => {
+        match store.remove(&cluster, expected, retained.as_deref()).await {
+            Ok(retained) => {
                 info!(%cluster, "cluster removed");
-                return Input::Event(Event::Removed { cluster });
+                return Input::Event(Event::Removed { cluster, retained });
             }
             Err(error @ StoreError::Deposed) => return deposed(error),
             Err(error @ StoreError::Conflict(_)) => return fatal(error.to_string()),
             Err(error) => warn!(%cluster, error = %chain(&error), "remove the cluster"),
+        }
+        tokio::time::sleep(STORE_RETRY).await;
+    }
+}
+
+/// Stores what is kept of a deleted cluster, whatever it takes.
+async fn store_retained(store: Arc<Store>, retained: Box<Retained>, expected: Version) -> Input {
+    let incarnation = retained.incarnation();
+    loop {
+        let error = match store.set_retained(&retained, expected).await {
+            Ok(version) => {
+                return Input::Event(Event::RetainedStored {
+                    incarnation,
+                    version,
+                });
+            }
+            Err(error @ StoreError::Deposed) => return deposed(error),
+            Err(error) => error,
+        };
+        warn!(%incarnation, error = %chain(&error), "store what is kept of a deleted cluster");
+        // An uncertain answer, or another version: it may stand there already.
+        match store.retained(incarnation).await {
+            Ok(Some(Ok((stored, version)))) if stored == *retained => {
+                return Input::Event(Event::RetainedStored {
+                    incarnation,
+                    version,
+                });
+            }
+            Ok(Some(Ok((_, version)))) if version != expected => {
+                return fatal(format!(
+                    "what is kept of the deleted cluster {incarnation} was changed by another scheduler; this scheduler ends"
+                ));
+            }
+            Ok(_) | Err(_) => tokio::time::sleep(STORE_RETRY).await,
+        }
+    }
+}
+
+/// Forgets a deleted cluster, whatever it takes.
+async fn forget_retained(store: Arc<Store>, incarnation: Uuid, expected: Version) -> Input {
+    loop {
+        match store.remove_retained(incarnation, expected).await {
+            Ok(()) => {
+                info!(%incarnation, "nothing is left of the deleted cluster");
+                return Input::Event(Event::RetainedForgotten { incarnation });
+            }
+            Err(error @ StoreError::Deposed) => return deposed(error),
+            Err(error @ StoreError::RetainedConflict(_)) => return fatal(error.to_string()),
+            Err(error) => {
+                warn!(%incarnation, error = %chain(&error), "forget a deleted cluster");
+            }
         }
         tokio::time::sleep(STORE_RETRY).await;
     }

@@ -33,6 +33,7 @@ pub mod reconcile;
 pub mod report;
 pub mod requested;
 pub mod requests;
+pub mod retained;
 pub mod slots;
 pub mod start;
 pub mod state;

@@ -14,12 +14,12 @@ use super::{
     failover::{self, View},
     lossy, members,
     placement::{Launch, Offer},
-    publish, rebuild, requests, slots,
+    publish, rebuild, requests, retained, slots,
     state::{Cluster, FrameworkStored, State},
     switchover, voting,
 };
 use crate::{
-    cluster::{id::ClusterName, record::ClusterRecord},
+    cluster::{id::ClusterName, record::ClusterRecord, retained::Retained},
     time::Timestamp,
 };
 
@@ -56,7 +56,10 @@ pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
             _ => {}
         }
     }
-    plan_offers(state, &pool, &mut plan);
+    let (actions, again_at) = retained::plan(state, &mut pool, now);
+    plan.actions.extend(actions);
+    plan.keep_again_at = again_at;
+    plan_offers(state, &pool, now, &mut plan);
     plan
 }
 
@@ -126,9 +129,10 @@ fn plan_cluster<'a>(
     let mut next = cluster.record.clone();
     let view = state.view(cluster, now);
     slots::note_used(&mut next, &cluster.observed);
+    retained::forget_gone(&mut next, &state.keeping);
     look.notes = members::forget_ended(&mut next, view);
     if next.deleting {
-        plan_deletion(cluster, &next, now, &mut look, plan);
+        plan_deletion(state, cluster, &next, now, &mut look, plan);
     } else {
         if state.mesos.connected {
             plan.actions
@@ -172,6 +176,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
 /// Kills what runs; when nothing does any more, removes the cluster. The order matters: discovery
 /// goes last, because its disappearance tells clients that the cluster has ended.
 fn plan_deletion(
+    state: &State,
     cluster: &Cluster,
     next: &ClusterRecord,
     now: Timestamp,
@@ -189,6 +194,7 @@ fn plan_deletion(
         plan.actions.push(Action::Remove {
             cluster: next.name().clone(),
             expected,
+            retained: Retained::of(next, now, state.policy.keep_deleted).map(Box::new),
         });
     }
 }
@@ -217,7 +223,7 @@ fn place<'a>(
 }
 
 /// Gives back what nobody can use, and asks for more when somebody wants it.
-fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, plan: &mut Plan) {
+fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, now: Timestamp, plan: &mut Plan) {
     if !state.mesos.connected {
         return;
     }
@@ -225,7 +231,7 @@ fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, plan: &mut Plan) {
     let soon = plan.actions.iter().any(
         |action| matches!(action, Action::Persist { record, .. } if members::wants_offers(record)),
     );
-    let wanted = soon || state.wants_offers();
+    let wanted = soon || state.wants_offers() || state.keeping.wants_offers(now);
     if !pool.is_empty() {
         let refuse_seconds = if wanted {
             REFUSE_UNFIT_SECONDS

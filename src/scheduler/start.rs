@@ -19,6 +19,7 @@ use super::{
     execute::{Ending, Hands, Input, Waiting},
     placement::SPREAD_PATIENCE,
     requested::Requested,
+    retained::Keeping,
     state::{Policy, State},
     wire::{self, TaskTemplate},
 };
@@ -96,7 +97,9 @@ pub(super) async fn lead(
     let framework = store.framework().await;
     let framework = framework.context("read the framework id").map_err(ending)?;
     let (clusters, unusable) = load(&store, key).await.map_err(ending)?;
+    let keeping = load_retained(&store).await.map_err(ending)?;
     info!(
+        kept = keeping.clusters.len(),
         clusters = clusters.len(),
         unusable = unusable.len(),
         "state loaded"
@@ -117,9 +120,11 @@ pub(super) async fn lead(
     let role = settings.framework_role.clone();
     feeds.spawn(feed_mesos(events, inputs.clone(), role, metrics.clone()));
 
+    let mut state = State::new(policy(settings), framework_id, clusters, unusable);
+    state.keeping = keeping;
     let discovery_root = discovery_root(settings);
     let driver = Driver {
-        state: State::new(policy(settings), framework_id, clusters, unusable),
+        state,
         hands: Hands::new(
             store,
             handle,
@@ -161,6 +166,7 @@ fn policy(settings: &Settings) -> Policy {
         session_timeout: SESSION_TIMEOUT,
         timings: settings.timings,
         volumes: settings.volumes,
+        keep_deleted: settings.keep_deleted,
         voter_patience: settings.voter_patience,
         voter_lag: settings.voter_lag,
         failover_limit: settings.failover_limit,
@@ -240,6 +246,19 @@ async fn load(
         });
     }
     Ok((clusters, unusable))
+}
+
+/// Reads what is kept of deleted clusters. What cannot be read is told of and left alone: its slots are not destroyed.
+async fn load_retained(store: &Store) -> anyhow::Result<Keeping> {
+    let mut kept = Vec::new();
+    let all = store.load_retained().await;
+    for loaded in all.context("load what is kept of deleted clusters")? {
+        match loaded {
+            Ok(loaded) => kept.push(loaded),
+            Err(fault) => error!("{fault}"),
+        }
+    }
+    Ok(Keeping::new(kept))
 }
 
 async fn feed_requests(api: &mut mpsc::Receiver<ApiRequest>, inputs: mpsc::Sender<Input>) {
@@ -322,6 +341,9 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
         SchedulerEvent::Rescind(offer) => Event::Rescinded(offer),
         SchedulerEvent::RescindInverse(offer) => Event::InverseWithdrawn(offer),
         SchedulerEvent::Update(status) => return Some(Input::Status(Box::new(status))),
+        SchedulerEvent::OperationStatus(status) => {
+            return Some(Input::Operation(Box::new(status)));
+        }
         SchedulerEvent::FailedOver { message } => {
             return Some(Input::End(Ending::TermOver(message)));
         }
@@ -339,9 +361,8 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
             );
             return None;
         }
-        // Executors report through ZooKeeper. Operations are not used.
+        // Executors report through ZooKeeper.
         SchedulerEvent::Message { .. }
-        | SchedulerEvent::OperationStatus(_)
         // Taken apart by the caller.
         | SchedulerEvent::InverseOffers(_) => return None,
     };

@@ -22,6 +22,7 @@ use super::{
     observed::Observed,
     placement::{Launch, Offer},
     reconcile::Reconciliation,
+    retained::{self, Deed, Keeping},
     unknown::UnknownTasks,
 };
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
         data_loss,
         id::{ClusterName, TaskId},
         record::ClusterRecord,
+        retained::Retained,
         timings::Timings,
     },
     rules::Rules,
@@ -47,6 +49,8 @@ pub struct Policy {
     pub spread_patience: Option<Duration>,
     /// Whether members get slots. Those that have one keep it.
     pub volumes: bool,
+    /// How long the data of a deleted cluster is kept.
+    pub keep_deleted: Duration,
     /// How long a voter may be out of its place before it leaves the voters.
     pub voter_patience: Duration,
     /// How far a voter may be behind in applying what it receives before it is out of its place.
@@ -78,6 +82,8 @@ pub struct State {
     pub offers: BTreeMap<String, Offer>,
     /// The clusters.
     pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// What is kept of deleted ones.
+    pub keeping: Keeping,
     /// Names whose records exist but cannot be read. They are left alone until a person has looked.
     pub unusable: BTreeSet<ClusterName>,
     /// Requests to decide.
@@ -189,8 +195,8 @@ pub enum Pending {
         /// To be answered afterwards.
         replies: Vec<(RequestToken, Reply)>,
     },
-    /// Everything of the cluster is being removed.
-    Remove,
+    /// Everything of the cluster is being removed, but for what is kept.
+    Remove(Option<Box<Retained>>),
 }
 
 impl State {
@@ -236,6 +242,7 @@ impl State {
             due: Agenda::default(),
             unplaced: Agenda::default(),
             clusters,
+            keeping: Keeping::default(),
         };
         for name in state.touched.clone() {
             state.index(&name);
@@ -256,8 +263,10 @@ impl State {
             }
             Event::FrameworkStored => self.mesos.stored = FrameworkStored::Yes,
             Event::Offers(offers) => {
+                retained::note_orphans(self, &offers);
                 self.offers
                     .extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
+                self.take_silence_for_gone(now);
                 self.touch_unplaced();
             }
             Event::Rescinded(offer) => {
@@ -294,8 +303,22 @@ impl State {
                 self.touched.extend(self.clusters.keys().cloned());
             }
             Event::Stored { cluster, version } => self.stored(cluster, version, now),
-            Event::Removed { cluster } => {
-                self.clusters.remove(&cluster);
+            Event::RetainedStored {
+                incarnation,
+                version,
+            } => self.keeping.stored(incarnation, version, now),
+            Event::RetainedForgotten { incarnation } => self.keeping.forgotten(incarnation),
+            Event::Operation(update) => {
+                self.touched.extend(retained::named_in(self, &update.slot));
+                self.keeping.operation(update);
+            }
+            Event::Removed { cluster, retained } => {
+                if let Some(Pending::Remove(Some(kept))) =
+                    self.clusters.remove(&cluster).and_then(|it| it.pending)
+                    && let Some(version) = retained
+                {
+                    self.keeping.removed(*kept, version);
+                }
                 self.due.set(&cluster, None);
                 self.index(&cluster);
                 // So that it disappears from what is shown.
@@ -309,6 +332,7 @@ impl State {
             self.mesos.stored = FrameworkStored::No;
             self.mesos.framework_id = Some(framework_id);
         }
+        self.keeping.subscribed(now);
         self.mesos.connected = true;
         let tasks = self.known_tasks();
         self.mesos.reconciliation.subscribed(tasks, now);
@@ -352,6 +376,7 @@ impl State {
                 cluster.offer.clone_from(&look.offer);
             }
         }
+        self.keeping.again_at = plan.keep_again_at;
         if self.mesos.connected {
             self.mesos.reconciliation.asked(now);
         }
@@ -367,9 +392,11 @@ impl State {
                 } => {
                     self.begin_persist(record, launches, replies, password.as_ref());
                 }
-                Action::Remove { cluster, .. } => {
+                Action::Remove {
+                    cluster, retained, ..
+                } => {
                     if let Some(cluster) = self.clusters.get_mut(cluster) {
-                        cluster.pending = Some(Pending::Remove);
+                        cluster.pending = Some(Pending::Remove(retained.clone()));
                     }
                 }
                 Action::Launch(launches) => self.begin_launch(launches),
@@ -378,6 +405,13 @@ impl State {
                         self.offers.remove(offer);
                     }
                     self.launched.retain(|_, offer| !offers.contains(offer));
+                    self.keeping.declined(offers);
+                }
+                Action::Keep(deed) => {
+                    if let Deed::Release { offer, .. } = deed {
+                        self.offers.remove(&offer.id);
+                    }
+                    self.keeping.begin(deed, now);
                 }
                 Action::Suppress => self.mesos.suppressed = true,
                 Action::Revive => self.mesos.suppressed = false,
@@ -454,10 +488,15 @@ impl State {
     pub fn next_due(&self) -> Option<Timestamp> {
         let asking = Some(self.mesos.reconciliation.due());
         let asking = asking.filter(|_| self.mesos.connected);
-        [self.due.first(), asking, self.maintenance.due()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            self.due.first(),
+            asking,
+            self.maintenance.due(),
+            self.keeping.again_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Whether any cluster has a member to place.

@@ -2,7 +2,7 @@
 
 mod reserved;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use self::reserved::Parts;
 use super::{
@@ -10,6 +10,7 @@ use super::{
     maintenance::InverseOffer,
     members::KILL_GRACE_PERIOD,
     placement::{Ground, Launch, Offer},
+    retained::OperationUpdate,
 };
 use crate::{
     cluster::{
@@ -17,7 +18,7 @@ use crate::{
         id::TaskId,
         record::ClusterRecord,
         size::Size,
-        slot,
+        slot::{self, SlotId},
         timings::Timings,
     },
     mesos::{calls, v1},
@@ -199,6 +200,40 @@ pub fn operations(
     let task = task_info(template, record, launch, resources)?;
     operations.push(calls::launch(vec![task]));
     Some(operations)
+}
+
+/// What Mesos is asked for with an offer so that slots in it end: their volumes are destroyed, what is reserved is given back. For
+/// each slot, whether its agent is asked for feedback.
+pub fn release(offer: &Offer, slots: &BTreeMap<SlotId, bool>) -> Vec<v1::offer::Operation> {
+    let named = slots.iter().filter_map(|(id, feedback)| {
+        let id_of_operation = feedback.then(|| format!("{id}{OF_OFFER}{}", offer.id));
+        Some(reserved::release(offer.slot(id)?, id_of_operation))
+    });
+    named.flatten().collect()
+}
+
+/// Stands between slot and offer in the id of an operation.
+const OF_OFFER: char = '@';
+
+/// What an operation's status says of a slot, or `None` if it is not final, or not about one.
+pub fn operation_update(status: &v1::OperationStatus) -> Option<OperationUpdate> {
+    use v1::OperationState as S;
+    let operation = status.operation_id.as_ref()?.value.clone();
+    let (slot, _) = operation.rsplit_once(OF_OFFER)?;
+    let done = match status.state() {
+        S::OperationFinished | S::OperationGoneByOperator => true,
+        S::OperationFailed | S::OperationError | S::OperationDropped => false,
+        S::OperationUnsupported
+        | S::OperationPending
+        | S::OperationUnreachable
+        | S::OperationRecovering
+        | S::OperationUnknown => return None,
+    };
+    Some(OperationUpdate {
+        slot: SlotId::from_wire(slot),
+        operation,
+        done,
+    })
 }
 
 /// What a task and its executor use.

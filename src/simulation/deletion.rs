@@ -57,7 +57,13 @@ impl World {
                 world.on_scheduler(scheduler, move |world| match result {
                     Transacted::Stored(_) => {
                         let cluster = cluster_name();
-                        world.scheduler_hears(scheduler, Event::Removed { cluster });
+                        world.scheduler_hears(
+                            scheduler,
+                            Event::Removed {
+                                cluster,
+                                retained: None,
+                            },
+                        );
                     }
                     Transacted::Deposed | Transacted::Conflict => {
                         world.scheduler_ends(scheduler, "the record was changed");

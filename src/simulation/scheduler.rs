@@ -73,6 +73,7 @@ impl World {
             session_timeout: SESSION_TIMEOUT,
             spread_patience: Some(std::time::Duration::from_secs(30)),
             volumes: false,
+            keep_deleted: std::time::Duration::ZERO,
             voter_patience: std::time::Duration::from_micros(self.setup.voter_patience),
             voter_lag: std::time::Duration::from_secs(60),
             timings: Timings::default(),
@@ -282,6 +283,8 @@ impl World {
                 self.persist(scheduler, Rc::new(*record), expected);
             }
             Action::Remove { expected, .. } => self.remove(scheduler, expected.0),
+            // Slots are not played.
+            Action::Keep(_) => {}
             Action::Launch(launches) => {
                 for launch in launches {
                     self.accept(scheduler, launch);

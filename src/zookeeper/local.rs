@@ -4,6 +4,7 @@
 //! <directory>/lock               held by the one scheduler that uses the directory
 //! <directory>/framework.json
 //! <directory>/clusters/<name>.json
+//! <directory>/retained/<incarnation>.json
 //! ```
 //!
 //! A file is replaced as a whole: written beside, synced, renamed over the old one, and the
@@ -17,6 +18,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
+
+/// The folder of records.
+const CLUSTERS: &str = "clusters";
+/// The folder of what is kept of deleted clusters.
+const RETAINED: &str = "retained";
 
 /// A directory of files with versions.
 #[derive(Debug)]
@@ -77,12 +83,14 @@ type Result<T> = std::result::Result<T, LocalError>;
 impl LocalFiles {
     /// Takes the directory into use, making it where it does not exist.
     pub fn open(directory: &Path) -> Result<Self> {
-        let clusters = directory.join("clusters");
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&clusters);
-        made.map_err(|source| failed("make the directory", &clusters, source))?;
+        for folder in [CLUSTERS, RETAINED] {
+            let folder = directory.join(folder);
+            let made = DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&folder);
+            made.map_err(|source| failed("make the directory", &folder, source))?;
+        }
         let path = directory.join("lock");
         let lock = OpenOptions::new()
             .create(true)
@@ -108,12 +116,27 @@ impl LocalFiles {
 
     /// The file of a cluster's record.
     pub fn cluster(&self, name: &str) -> PathBuf {
-        self.directory.join("clusters").join(format!("{name}.json"))
+        self.directory.join(CLUSTERS).join(format!("{name}.json"))
+    }
+
+    /// The file of what is kept of a deleted cluster.
+    pub fn retained(&self, incarnation: &str) -> PathBuf {
+        let file = format!("{incarnation}.json");
+        self.directory.join(RETAINED).join(file)
     }
 
     /// The names of the clusters that have a file.
     pub fn cluster_names(&self) -> Result<Vec<String>> {
-        let directory = self.directory.join("clusters");
+        self.names(CLUSTERS)
+    }
+
+    /// The incarnations of the deleted clusters that have a file.
+    pub fn retained_names(&self) -> Result<Vec<String>> {
+        self.names(RETAINED)
+    }
+
+    fn names(&self, folder: &str) -> Result<Vec<String>> {
+        let directory = self.directory.join(folder);
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             for entry in fs::read_dir(&directory)? {

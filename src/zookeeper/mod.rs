@@ -15,6 +15,7 @@ pub mod local;
 pub mod operations;
 pub mod paths;
 mod publish;
+mod retained;
 pub mod seal;
 pub mod serverset;
 pub mod session;

@@ -5,11 +5,14 @@
 //! /fence                                   rewritten by each new leader; its version fences all writes
 //! /state/framework                         the framework's id
 //! /state/clusters/<cluster>                the record of a cluster
+//! /state/retained/<incarnation>            what is kept of a deleted cluster
 //! /control/<cluster>/goal                  what its executors are to do
 //! /control/<cluster>/members/<task id>     what one of them reports (ephemeral)
 //! /discover/<cluster>/master/member_<id>   the master's address
 //! /discover/<cluster>/slaves/member_<id>   a slave's address
 //! ```
+
+use uuid::Uuid;
 
 use crate::cluster::id::{ClusterName, TaskId};
 
@@ -23,6 +26,8 @@ pub const STATE: &str = "/state";
 pub const FRAMEWORK: &str = "/state/framework";
 /// The parent of the records.
 pub const CLUSTERS: &str = "/state/clusters";
+/// The parent of what is kept of deleted clusters.
+pub const RETAINED: &str = "/state/retained";
 /// The parent of goals and reports.
 pub const CONTROL: &str = "/control";
 /// The parent of service discovery.
@@ -31,6 +36,11 @@ pub const DISCOVER: &str = "/discover";
 /// The record of a cluster.
 pub fn record(cluster: &ClusterName) -> String {
     format!("{CLUSTERS}/{cluster}")
+}
+
+/// What is kept of a deleted cluster.
+pub fn retained(incarnation: Uuid) -> String {
+    format!("{RETAINED}/{incarnation}")
 }
 
 /// The parent of a cluster's goal and reports.

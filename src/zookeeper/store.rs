@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::acl::Acls;
 use super::document::{json, parse, to_value};
@@ -29,6 +30,7 @@ use super::publish::{self, Published};
 use super::session::Session;
 use crate::cluster::id::ClusterName;
 use crate::cluster::record::ClusterRecord;
+use crate::cluster::retained::Retained;
 
 /// How often a transaction is made anew because nodes that it touches had changed. Only executors'
 /// reports change without us, and those of a dying cluster do so a few times.
@@ -102,6 +104,12 @@ pub enum StoreError {
         #[source]
         source: Error,
     },
+    /// What is kept of a deleted cluster is not of the expected version.
+    #[error("what is kept of the deleted cluster {0} was changed by somebody else")]
+    RetainedConflict(Uuid),
+    /// What is kept of a deleted cluster cannot be understood, so it is not replaced.
+    #[error(transparent)]
+    Retained(Unusable),
     /// The framework's node or file cannot be understood.
     #[error(transparent)]
     Framework(Unusable),
@@ -122,6 +130,8 @@ impl StoreError {
             | Self::Local(LocalError::Io { .. }) => true,
             Self::Deposed
             | Self::Conflict(_)
+            | Self::RetainedConflict(_)
+            | Self::Retained(_)
             | Self::Framework(_)
             | Self::ZooKeeper(_)
             | Self::Local(_) => false,
@@ -137,7 +147,7 @@ pub struct Store {
     pub(super) session: Session,
     acls: Acls,
     pub(super) files: Option<Arc<LocalFiles>>,
-    fence: Op,
+    pub(super) fence: Op,
     /// What was last seen of each cluster's published nodes. Only this store writes them, so this
     /// saves reading; where it is wrong, a transaction fails and the nodes are read again.
     known: Mutex<HashMap<ClusterName, Published>>,
@@ -155,7 +165,9 @@ impl Store {
         };
         let connection = session.connection()?;
         if files.is_none() {
-            connection.ensure_path(paths::CLUSTERS, &acls.state).await?;
+            for path in [paths::CLUSTERS, paths::RETAINED] {
+                connection.ensure_path(path, &acls.state).await?;
+            }
         }
         connection
             .ensure_path(paths::CONTROL, &acls.control)
@@ -290,21 +302,33 @@ impl Store {
     }
 
     /// Removes a cluster's record, goal, reports and discovery group. To be called when its last
-    /// task is gone. A cluster that is not there is fine.
+    /// task is gone. A cluster that is not there is fine. What is to be `retained` of it is stored in the same step; the
+    /// answer is its version.
     ///
     /// In ZooKeeper that is one transaction. With local files the file goes last: after a crash
     /// between the two, the next scheduler finds the record of a deleted cluster that has no tasks,
     /// and removes it again.
-    pub async fn remove(&self, cluster: &ClusterName, expected: Version) -> Result<()> {
+    pub async fn remove(
+        &self,
+        cluster: &ClusterName,
+        expected: Version,
+        retained: Option<&Retained>,
+    ) -> Result<Option<Version>> {
         let connection = self.session.connection()?;
+        // A new node's version.
+        let mut kept = retained.map(|_| Version(0));
         if let Some(files) = &self.files {
             // The published nodes go first, so the version has to be right before.
-            let (files, path) = (files.clone(), files.cluster(cluster.as_str()));
-            let found = blocking(move || files.read(&path))
+            let (of_cluster, path) = (files.clone(), files.cluster(cluster.as_str()));
+            let found = blocking(move || of_cluster.read(&path))
                 .await?
                 .map(|(_, version)| version);
             if found.is_some_and(|version| version != expected.0) {
                 return Err(StoreError::Conflict(cluster.clone()));
+            }
+            // Before anything goes that explains the slots.
+            if let Some(retained) = retained {
+                kept = Some(self.begin_retained(files, retained).await?);
             }
         }
         let mut attempt = 1;
@@ -322,6 +346,10 @@ impl Store {
                     path: paths::record(cluster),
                     version: Some(expected.0),
                 });
+                ops.extend(retained.map(|retained| {
+                    let path = paths::retained(retained.incarnation());
+                    Op::create(path, json(retained), &self.acls.state)
+                }));
             } else if found == Published::default() {
                 break;
             }
@@ -339,7 +367,7 @@ impl Store {
             let removed = blocking(move || files.remove(&files.cluster(&file), expected.0)).await;
             removed.map_err(|error| conflict_or(error, cluster))?;
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// The transaction of [`Store::commit`]: the fence, the record if it is in ZooKeeper, and what
@@ -385,7 +413,7 @@ impl Store {
         }
     }
 
-    fn deposed_or(&self, error: Error) -> StoreError {
+    pub(super) fn deposed_or(&self, error: Error) -> StoreError {
         let is_fence = error.refused_path() == Some(paths::FENCE);
         match error.refusal() {
             Some(Refusal::BadVersion | Refusal::NoNode) if is_fence => StoreError::Deposed,
@@ -432,7 +460,7 @@ fn versioned(path: String, data: Vec<u8>, expected: Option<i32>, acls: &Acls) ->
     }
 }
 
-fn version_at(versions: &[Option<i32>], index: usize) -> i32 {
+pub(super) fn version_at(versions: &[Option<i32>], index: usize) -> i32 {
     versions.get(index).copied().flatten().unwrap_or_default()
 }
 

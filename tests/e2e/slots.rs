@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::view::{ClusterView, MemberRole, MemberView};
 use serde_json::Value;
@@ -10,8 +12,8 @@ use serde_json::Value;
 use crate::support::database::{run, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
-use crate::support::system::{Cluster, Lease, Options, System, endpoint, master, slaves};
-use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE};
+use crate::support::system::{Cluster, Options, System, endpoint, master, slaves};
+use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE, eventually};
 
 crate::for_both_flavours!(
     an_executor_is_killed_under_load,
@@ -21,14 +23,6 @@ crate::for_both_flavours!(
 
 /// How many writes have to be acknowledged before something is broken, and after.
 const SOME_WRITES: usize = 100;
-
-/// A role that can hold reservations.
-fn system(flavour: Flavour) -> Lease {
-    let mut options = Options::new(flavour);
-    let settings = ["--", "--framework-role", "cotton"];
-    options.arguments.extend(settings.map(str::to_owned));
-    System::with_options(options)
-}
 
 /// The data directory in use, by the promise on the volume.
 fn data(system: &System, member: &MemberView) -> Value {
@@ -76,7 +70,7 @@ async fn assert_complete(cluster: &Cluster, view: &ClusterView, load: &mut Load)
 
 /// A slave's executor, then the master's: each member is launched again where it was, on the data that it had.
 async fn an_executor_is_killed_under_load(flavour: Flavour) {
-    let system = system(flavour);
+    let system = System::start(flavour);
     let cluster = system.create_running("kept", 3).await;
     let masters = Masters::watch(&cluster.url).await;
     let mut load = loaded(&system, &cluster).await;
@@ -113,7 +107,7 @@ async fn an_executor_is_killed_under_load(flavour: Flavour) {
 
 /// Nobody is left who could give anybody a copy. The members elect again with what each has.
 async fn all_executors_are_killed_at_once(flavour: Flavour) {
-    let system = system(flavour);
+    let system = System::start(flavour);
     let cluster = system.create_running("at-once", 3).await;
     let mut load = loaded(&system, &cluster).await;
     let before = system.show(&cluster.name).await.unwrap();
@@ -132,7 +126,7 @@ async fn all_executors_are_killed_at_once(flavour: Flavour) {
 
 /// Its only member is its own quorum.
 async fn a_single_node_comes_back(flavour: Flavour) {
-    let system = system(flavour);
+    let system = System::start(flavour);
     let cluster = system.create_running("alone", 1).await;
     let mut load = loaded(&system, &cluster).await;
     let before = system.show(&cluster.name).await.unwrap();
@@ -147,6 +141,94 @@ async fn a_single_node_comes_back(flavour: Flavour) {
     );
     assert_eq!(all_data(&system, &after), had);
     assert_eq!(place(master(&after)), place(master(&before)));
+    assert_complete(&cluster, &after, &mut load).await;
+    system.delete_and_wait(&cluster).await;
+}
+
+/// What is reserved and the volumes on all agents.
+fn left_on_agents(system: &System) -> Vec<String> {
+    let mut left = Vec::new();
+    for agent in fs::read_dir(system.run_directory().join("agents")).unwrap() {
+        let agent = agent.unwrap().path();
+        let volumes = fs::read_dir(agent.join("volumes/roles/cotton"));
+        let volumes = volumes.into_iter().flatten().flatten();
+        left.extend(volumes.map(|volume| volume.path().display().to_string()));
+        // It is not there before anything is reserved.
+        let Ok(resources) = fs::read_to_string(agent.join("meta/resources.json")) else {
+            continue;
+        };
+        let resources: Value = serde_json::from_str(&resources).unwrap();
+        // Each is a protobuf message; the labels of a reservation stand in it as they are.
+        let messages = resources["resources"].as_array().unwrap().iter();
+        let mut messages = messages.map(|it| BASE64.decode(it.as_str().unwrap()).unwrap());
+        let of_a_slot = |message: Vec<u8>| message.windows(11).any(|part| part == b"cotton.slot");
+        if messages.any(of_a_slot) {
+            left.push(format!("what is reserved on {}", agent.display()));
+        }
+    }
+    left
+}
+
+/// The name is free at once. What was reserved and the volumes go when their time has come, and nothing of it before.
+#[tokio::test]
+async fn what_a_deleted_cluster_had_reserved_goes_in_time() {
+    let mut options = Options::new(Flavour::Mariadb);
+    let settings = ["--", "--keep-deleted", "15s"];
+    options.arguments.extend(settings.map(str::to_owned));
+    let system = System::with_options(options);
+    let cluster = system.create_running("brief", 3).await;
+    let reserved = left_on_agents(&system);
+    assert_eq!(
+        reserved.len(),
+        6,
+        "three volumes on three agents: {reserved:?}"
+    );
+    system.delete_and_wait(&cluster).await;
+    assert_eq!(left_on_agents(&system), reserved, "it is kept for a while");
+    // The next one of this name has nothing to do with it.
+    let next = system.create_running("brief", 1).await;
+    eventually("what was reserved is gone", FAILOVER_DEADLINE, async || {
+        (left_on_agents(&system).len() == 2).then_some(())
+    })
+    .await;
+    let view = system.wait_running(&next, FAILOVER_DEADLINE).await;
+    run(
+        &endpoint(master(&view)),
+        &next.account,
+        &["CREATE DATABASE kept_db"],
+    )
+    .await;
+    system.delete_and_wait(&next).await;
+    eventually("nothing is reserved", FAILOVER_DEADLINE, async || {
+        left_on_agents(&system).is_empty().then_some(())
+    })
+    .await;
+}
+
+/// As the original did: data goes with the task, and comes from the others.
+#[tokio::test]
+async fn without_volumes_data_lies_in_sandboxes() {
+    let mut options = Options::new(Flavour::Mariadb);
+    options
+        .arguments
+        .extend(["--", "--volumes=off"].map(str::to_owned));
+    let system = System::with_options(options);
+    let cluster = system.create_running("ephemeral", 3).await;
+    let mut load = loaded(&system, &cluster).await;
+    let before = system.show(&cluster.name).await.unwrap();
+    let victim = slaves(&before)[0].clone();
+    let sandbox = system.sandbox(victim.task_id.as_ref().unwrap());
+    assert!(!sandbox.join("state").is_symlink());
+    assert!(left_on_agents(&system).is_empty());
+    system.mysqld(&victim).parent().kill();
+    // A new data directory has another one, and votes when it has caught up.
+    let server_id = |view: &ClusterView| view.members[victim.id as usize].server_id;
+    system
+        .wait_until(&cluster, "has its data anew", CREATE_DEADLINE, |view| {
+            server_id(view) != server_id(&before) && view.members[victim.id as usize].voter
+        })
+        .await;
+    let after = system.wait_running(&cluster, FAILOVER_DEADLINE).await;
     assert_complete(&cluster, &after, &mut load).await;
     system.delete_and_wait(&cluster).await;
 }

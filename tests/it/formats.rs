@@ -9,6 +9,7 @@ use std::fs;
 
 use cotton::cluster::control::{Goal, Report, TaskData};
 use cotton::cluster::record::{ClusterRecord, MemberRecord, TaskRecord};
+use cotton::cluster::retained::Retained;
 use cotton::cluster::slot::Slot;
 use cotton::executor::promise::Promise;
 use cotton::zookeeper::leader::Leader;
@@ -98,6 +99,15 @@ fn formats() -> Vec<Format> {
         used,
         launch_lost_at,
     });
+    let retained = fields!(Retained {
+        format,
+        record,
+        deleted_at,
+        destroy_at,
+        destroying,
+        left,
+        unknown,
+    });
     let goal = fields!(Goal {
         format,
         uuid,
@@ -173,6 +183,7 @@ fn formats() -> Vec<Format> {
         of("record", "/members/2", member, rewrite::<ClusterRecord>),
         of("record", "/members/2/task", task, rewrite::<ClusterRecord>),
         of("record", "/members/2/slot", slot, rewrite::<ClusterRecord>),
+        of("retained", "", retained, rewrite::<Retained>),
         of("goal", "", goal, rewrite::<Goal>),
         of("report", "", report, rewrite::<Report>),
         of("task-data", "", data, rewrite::<TaskData>),

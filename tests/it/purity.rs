@@ -61,6 +61,7 @@ const PURE: &[&str] = &[
     "src/scheduler/reconcile.rs",
     "src/scheduler/report.rs",
     "src/scheduler/requests.rs",
+    "src/scheduler/retained.rs",
     "src/scheduler/slots.rs",
     "src/scheduler/state.rs",
     "src/scheduler/switchover.rs",

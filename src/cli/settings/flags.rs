@@ -259,6 +259,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "Whether data is kept on persistent volumes, where a task that is launched again finds it, or in sandboxes, with which it goes [default: on, unless the role is *]",
     ),
     flag(
+        "keep-deleted",
+        "keep_deleted",
+        "TIME",
+        Some("24h"),
+        "How long the volumes of a deleted cluster are kept before they are destroyed",
+    ),
+    flag(
         "spread",
         "spread",
         "prefer|require",

@@ -81,6 +81,8 @@ pub struct Settings {
     pub installer: Installer,
     /// Whether data is kept on persistent volumes. Never with the role `*`.
     pub volumes: bool,
+    /// How long the data of a deleted cluster is kept.
+    pub keep_deleted: Duration,
     /// Whether members of a cluster may share an agent.
     pub spread: Spread,
     /// Log more.
@@ -211,6 +213,7 @@ impl Door {
         let installer = self.required("installer-args", parse::installer);
         let backups = self.required("backup-store-args", parse::no_backup_store);
         let volumes = self.volumes(framework_role.as_deref());
+        let keep_deleted = self.required("keep-deleted", parse::keep_deleted);
         let spread = self.required("spread", parse::spread);
         let verbose = self.required("verbose", parse::boolean);
         let log_format = self.required("log-format", parse::log_format);
@@ -246,6 +249,7 @@ impl Door {
             failover_window: failover_window?,
             installer: installer?,
             volumes: volumes?,
+            keep_deleted: keep_deleted?,
             spread: spread?,
             verbose: verbose?,
             log_format: log_format?,

@@ -76,6 +76,9 @@ const VOTER_LAG: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(D
 /// Failovers that are minutes apart have something to do with each other; those of different days do not.
 const FAILOVER_WINDOW: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(DAY)];
 
+/// From at once to ten years.
+const KEEP_DELETED: [Duration; 2] = [Duration::ZERO, Duration::from_secs(3650 * DAY)];
+
 const DAY: u64 = 24 * 60 * 60;
 
 pub(super) fn port(text: &str) -> Result<u16, String> {
@@ -166,6 +169,10 @@ pub(super) fn voter_lag(text: &str) -> Result<Duration, String> {
 
 pub(super) fn failover_window(text: &str) -> Result<Duration, String> {
     duration(text, FAILOVER_WINDOW)
+}
+
+pub(super) fn keep_deleted(text: &str) -> Result<Duration, String> {
+    duration(text, KEEP_DELETED)
 }
 
 pub(super) fn copy_rate(text: &str) -> Result<u32, String> {

@@ -127,6 +127,9 @@ pub struct LocalArgs {
     pub scheduler_arguments: Vec<String>,
 }
 
+/// The Mesos role of the scheduler.
+const ROLE: &str = "cotton";
+
 /// Where the parts are.
 struct Addresses {
     zk_url: String,
@@ -308,7 +311,7 @@ fn agent(
         .option("--ports", ports)
         .option("--attributes", attributes)
         .option("--time-scale", args.time_scale)
-        // Without volumes each run leaves a data directory behind.
+        // With --volumes=off each task leaves a data directory behind.
         .option("--gc-delay", "30m")
         // Its executors end with it, in order, when this process dies.
         .dies_by(nix::sys::signal::Signal::SIGTERM);
@@ -349,6 +352,14 @@ fn scheduler(
         .option("--scheduler-keypath", keys.scheduler.display())
         .option("--work-dir", work_dir.join(&name).display())
         .option("--advertise", format!("{}:{port}", args.ip));
+    // A role that can hold reservations, so that data lies on volumes; unless another one is given.
+    let names_role = |argument: &String| {
+        let name = argument.split('=').next().unwrap_or_default();
+        matches!(name, "--framework-role" | "--framework_role" | "--config")
+    };
+    if !args.scheduler_arguments.iter().any(names_role) {
+        program = program.option("--framework-role", ROLE);
+    }
     if let Some(installer) = installer(args, work_dir)? {
         program = program.option("--installer-args", installer);
     }

@@ -2,13 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use super::Rules;
+use super::{Rules, Violation};
 use crate::{
     cluster::{
         record::ClusterRecord,
+        retained::Retained,
         slot::{Slot, SlotId},
     },
-    scheduler::placement::{Ground, Launch},
+    scheduler::{
+        placement::{Ground, Launch},
+        retained::Deed,
+        state::State,
+    },
 };
 
 /// The rules that a change of a record, with the launches that follow it, breaks.
@@ -82,4 +87,50 @@ fn makes_used_volume(before: Option<&ClusterRecord>, launch: &Launch) -> bool {
         return false;
     };
     before.is_some_and(|before| slots(before).any(|slot| slot.id == *made && slot.used))
+}
+
+/// Whether a cluster is removed without all of its slots being kept.
+pub(super) fn leaves(record: &ClusterRecord, retained: Option<&Retained>) -> bool {
+    let is_kept = |slot: &Slot| {
+        retained.is_some_and(|it| it.incarnation() == record.uuid && it.left.contains_key(&slot.id))
+    };
+    !slots(record).all(is_kept)
+}
+
+/// The rules that are broken by what is done with slots that nobody is to use.
+pub(super) fn broken_by(state: &State, deed: &Deed) -> Vec<Violation> {
+    let Deed::Release {
+        offer,
+        slots: released,
+    } = deed
+    else {
+        return Vec::new();
+    };
+    let offered = offer
+        .slots
+        .iter()
+        .filter(|slot| released.contains_key(&slot.id));
+    let mut violations = Vec::new();
+    for slot in offered {
+        let owner = &slot.owner;
+        let living = state
+            .clusters
+            .get(&owner.cluster)
+            .map(|cluster| &cluster.record);
+        let living = living.filter(|record| record.uuid == owner.incarnation);
+        let in_use = living.is_some_and(|record| slots(record).any(|own| own.id == slot.id));
+        let was_used = living.is_some_and(|record| {
+            let mut given_up = record.members.values().flat_map(|member| &member.given_up);
+            given_up.any(|it| it.id == slot.id && it.used)
+        });
+        let kept = state.keeping.clusters.get(&owner.incarnation);
+        let intended = kept.is_some_and(|kept| kept.retained.destroying);
+        if in_use || was_used || living.is_none() && !intended {
+            violations.push(Violation {
+                cluster: owner.cluster.clone(),
+                rule: "a volume is destroyed only when its cluster was deleted and that is stored, or when it was never used",
+            });
+        }
+    }
+    violations
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{World, name, spec};
+use super::world::{PASSWORD, World, name, spec};
 use crate::{
     cluster::{
         id::{Epoch, MemberId},
@@ -190,4 +190,142 @@ fn a_lost_scheduler_leaves_one_slot_for_each_member() {
         assert_eq!(world.slots.len(), 3);
         assert_eq!(world.records[&name()].0.members.len(), 3);
     }
+}
+
+const KEPT_FOR: Duration = Duration::from_secs(3600);
+
+fn deleted(nodes: u32) -> World {
+    let mut world = World::running_on_slots(nodes, Durability::Majority);
+    world.delete(Some(PASSWORD));
+    assert!(world.records.is_empty(), "the name is free");
+    world
+}
+
+#[test]
+fn what_a_deleted_cluster_had_is_kept_and_then_destroyed() {
+    let mut world = deleted(3);
+    assert_eq!(world.kept.len(), 1);
+    world.offer();
+    world.settle();
+    world.pass(KEPT_FOR - Duration::from_millis(1));
+    world.offer();
+    world.settle();
+    assert_eq!((world.slots.len(), world.released.len()), (3, 0));
+    world.pass(Duration::from_millis(1));
+    assert!(world.slots.is_empty(), "offers are asked for");
+    assert!(world.kept.is_empty());
+    assert_eq!(world.acknowledged.len(), 3);
+    assert!(world.state.keeping.orphans.is_empty());
+    assert!(!world.state.keeping.wants_offers(world.now()));
+}
+
+#[test]
+fn the_name_of_a_kept_cluster_can_be_used_again() {
+    let mut world = deleted(3);
+    let old: Vec<_> = world.slots.keys().cloned().collect();
+    world.create(spec(3, Durability::Majority));
+    world.converge();
+    assert_eq!(world.state(), ClusterState::Running);
+    assert_eq!(world.slots.len(), 6, "the new one has slots of its own");
+    world.pass(KEPT_FOR);
+    world.offer();
+    world.settle();
+    assert!(old.iter().all(|slot| !world.slots.contains_key(slot)));
+    assert_eq!(world.slots.len(), 3);
+    assert_eq!(world.state(), ClusterState::Running);
+}
+
+#[test]
+fn the_intention_to_destroy_is_stored_and_survives_the_scheduler() {
+    for cut_after_kept in [false, true] {
+        let mut world = deleted(3);
+        world.away = (0..3).collect();
+        if cut_after_kept {
+            world.replace_scheduler();
+        }
+        world.pass(KEPT_FOR);
+        assert!(world.kept.values().all(|(kept, _)| kept.destroying));
+        assert!(world.released.is_empty());
+        world.state.policy.keep_deleted = Duration::from_secs(86_400);
+        world.replace_scheduler();
+        world.away.clear();
+        world.offer();
+        world.settle();
+        assert!(world.slots.is_empty() && world.kept.is_empty());
+    }
+}
+
+#[test]
+fn an_agent_that_is_away_is_looked_for_now_and_then() {
+    let mut world = deleted(1);
+    world.away.insert(0);
+    world.pass(KEPT_FOR);
+    assert!(world.state.keeping.wants_offers(world.now()));
+    let mut wanted = 0;
+    for _ in 0..720 {
+        world.pass(Duration::from_secs(5));
+        wanted += u32::from(world.state.keeping.wants_offers(world.now()));
+    }
+    assert!((30..=42).contains(&wanted), "for {wanted} of 720 times 5 s");
+    assert_eq!(world.kept.len(), 1);
+    world.away.clear();
+    world.pass(Duration::from_secs(300));
+    assert_eq!(world.kept.len(), 1, "not now");
+    world.pass(Duration::from_secs(300));
+    assert!(world.slots.is_empty() && world.kept.is_empty());
+}
+
+#[test]
+fn agents_without_feedback_are_asked_without_it() {
+    let mut world = deleted(1);
+    world.no_feedback = true;
+    world.pass(KEPT_FOR);
+    world.offer();
+    world.settle();
+    let asked: Vec<bool> = world
+        .released
+        .iter()
+        .map(|(_, feedback)| *feedback)
+        .collect();
+    assert_eq!(asked, [true, true, false]);
+    assert!(world.slots.is_empty());
+    assert_eq!(world.kept.len(), 1, "nobody has said so yet");
+    world.pass(Duration::from_secs(61));
+    world.offer();
+    world.settle();
+    assert!(world.kept.is_empty());
+}
+
+#[test]
+fn what_no_record_explains_is_told_of_and_left_alone() {
+    let mut world = deleted(1);
+    world.kept.clear();
+    world.replace_scheduler();
+    world.offer();
+    world.settle();
+    assert_eq!(world.state.keeping.orphans.len(), 1);
+    world.pass(Duration::from_secs(1_000_000));
+    world.offer();
+    world.settle();
+    assert_eq!((world.slots.len(), world.released.len()), (1, 0));
+}
+
+#[test]
+fn a_slot_that_was_given_up_is_destroyed_when_it_turns_up() {
+    let mut world = lost_after(true);
+    let lost = member(&world, 0).slot.clone().unwrap();
+    let slot = world.slots.remove(&lost.id).unwrap();
+    world.pass(SLOT_PATIENCE);
+    world.offer();
+    world.settle();
+    world.converge();
+    assert_eq!(member(&world, 0).given_up[0].id, lost.id);
+    world.slots.insert(lost.id.clone(), slot);
+    world.offer();
+    world.settle();
+    assert_eq!(world.released, [(lost.id, true)]);
+    assert_eq!(member(&world, 0).given_up, []);
+    assert_eq!(world.acknowledged.len(), 1);
+    assert_eq!(world.slots.len(), 1);
+    assert_eq!(world.state(), ClusterState::Running);
 }

@@ -15,6 +15,7 @@ use crate::{
         gtid::Position,
         id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
         record::ClusterRecord,
+        retained::Retained,
         size::Size,
         slot::{self, SlotId, SlotOwner},
         spec::ClusterSpec,
@@ -35,6 +36,7 @@ use crate::{
         placement::{Ground, Launch, Offer, OfferedSlot},
         plan,
         report::view,
+        retained::{Deed, Keeping, OperationUpdate},
         state::{Policy, State},
     },
     secret::Secret,
@@ -99,6 +101,14 @@ pub struct World {
     pub volumes: bool,
     /// The slots on the agents.
     pub slots: BTreeMap<SlotId, PlacedSlot>,
+    /// What is kept of deleted clusters.
+    pub kept: BTreeMap<Uuid, (Retained, Version)>,
+    /// The slots that were to be released, and whether feedback was asked for.
+    pub released: Vec<(SlotId, bool)>,
+    /// Agents refuse what asks for feedback.
+    pub no_feedback: bool,
+    /// The operations that were acknowledged.
+    pub acknowledged: Vec<String>,
     /// Agents that make no offers.
     pub away: BTreeSet<u32>,
     /// Once, Mesos carries out what stands before a launch, reserves only (`false`) or makes the volume too, and loses the
@@ -134,6 +144,7 @@ fn policy() -> Policy {
         session_timeout: Duration::from_secs(10),
         spread_patience: Some(Duration::from_secs(30)),
         volumes: false,
+        keep_deleted: Duration::from_secs(3600),
         voter_patience: Duration::from_secs(600),
         voter_lag: Duration::from_secs(60),
         timings: Timings::default(),
@@ -172,6 +183,10 @@ impl World {
             voters_stored: Vec::new(),
             volumes: false,
             slots: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            released: Vec::new(),
+            no_feedback: false,
+            acknowledged: Vec::new(),
             away: BTreeSet::new(),
             lose_after: None,
             lose_launches: false,
@@ -270,10 +285,20 @@ impl World {
                     self.now,
                 );
             }
-            Action::Remove { cluster, .. } => {
+            Action::Remove {
+                cluster, retained, ..
+            } => {
                 self.records.remove(&cluster);
-                self.state.apply(Event::Removed { cluster }, self.now);
+                let version = retained.as_ref().map(|_| Version(0));
+                if let Some(retained) = retained {
+                    self.kept
+                        .insert(retained.incarnation(), (*retained, Version(0)));
+                }
+                let retained = version;
+                self.state
+                    .apply(Event::Removed { cluster, retained }, self.now);
             }
+            Action::Keep(deed) => self.keep(deed),
             Action::Launch(launches) if self.lose_launches => {
                 let offers = launches.into_iter().map(|launch| launch.offer.id);
                 self.lost_offers.extend(offers);
@@ -309,6 +334,47 @@ impl World {
                     .extend(offers.into_iter().map(|offer| (offer, false)));
             }
             Action::Reply(_, reply) => self.replies.push(reply),
+        }
+    }
+
+    fn keep(&mut self, deed: Deed) {
+        match deed {
+            Deed::Store { retained, expected } => {
+                let (incarnation, version) = (retained.incarnation(), Version(expected.0 + 1));
+                let before = self.kept.insert(incarnation, (*retained, version));
+                assert_eq!(before.unwrap().1, expected);
+                let event = Event::RetainedStored {
+                    incarnation,
+                    version,
+                };
+                self.state.apply(event, self.now);
+            }
+            Deed::Forget { incarnation, .. } => {
+                self.kept.remove(&incarnation);
+                let event = Event::RetainedForgotten { incarnation };
+                self.state.apply(event, self.now);
+            }
+            Deed::Release { slots, offer } => {
+                for (slot, feedback) in slots {
+                    self.released.push((slot.clone(), feedback));
+                    let refused = feedback && self.no_feedback;
+                    if !refused {
+                        self.slots.remove(&slot).unwrap();
+                    }
+                    if feedback {
+                        let update = OperationUpdate {
+                            operation: format!("{slot}@{}", offer.id),
+                            slot,
+                            done: !refused,
+                        };
+                        self.state.apply(Event::Operation(update), self.now);
+                    }
+                }
+                if self.no_feedback {
+                    self.offer();
+                }
+            }
+            Deed::Acknowledge { operation } => self.acknowledged.push(operation),
         }
     }
 
@@ -473,6 +539,7 @@ impl World {
             BTreeSet::new(),
         );
         self.state.policy.volumes = self.volumes;
+        self.state.keeping = Keeping::new(self.kept.values().cloned().collect());
         self.state.apply(Event::ControlRestored, self.now);
         self.state.apply(
             Event::Subscribed {

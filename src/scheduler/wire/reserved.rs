@@ -140,6 +140,40 @@ pub(super) fn create(volume: v1::Resource) -> v1::offer::Operation {
     }
 }
 
+/// DESTROY of the volume, if there is one, and UNRESERVE of all, which gets the id: it cannot be done before the other is.
+pub(super) fn release(
+    slot: &OfferedSlot,
+    id: Option<String>,
+) -> impl Iterator<Item = v1::offer::Operation> {
+    let parts = Parts::of(&slot.resources);
+    let volume = parts.volume();
+    let freed = volume.as_ref().map_or(0.0, amount);
+    let reserved = slot
+        .resources
+        .iter()
+        .filter(|it| persistence_id(it).is_none());
+    let mut resources: Vec<v1::Resource> = reserved.cloned().collect();
+    // What the volume is made of is plain disk again.
+    if let Some(disk) = resources.iter_mut().find(|it| it.name == "disk") {
+        let value = amount(disk) + freed;
+        disk.scalar = Some(v1::value::Scalar { value });
+    }
+    let destroy = volume.map(|volume| v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::Destroy as i32),
+        destroy: Some(v1::offer::operation::Destroy {
+            volumes: vec![volume],
+        }),
+        ..Default::default()
+    });
+    let unreserve = v1::offer::Operation {
+        r#type: Some(v1::offer::operation::Type::Unreserve as i32),
+        unreserve: Some(v1::offer::operation::Unreserve { resources }),
+        id: id.map(|value| v1::OperationId { value }),
+        ..Default::default()
+    };
+    destroy.into_iter().chain([unreserve])
+}
+
 impl<'a> Parts<'a> {
     /// Of the resources of a slot.
     pub(super) fn of(resources: &'a [v1::Resource]) -> Self {

@@ -139,6 +139,8 @@ impl System {
             command.arg("--package").arg(mysql_package());
         }
         command.args(&options.arguments);
+        // What stories leave behind makes room for others.
+        command.env("COTTON_KEEP_DELETED", "1s");
         let log = fs::File::create(directory.path().join("local.log")).unwrap();
         command
             .stdin(Stdio::null())

@@ -368,6 +368,11 @@ fn wrong_values_and_their_sentences() {
             "--volumes: \"maybe\" is neither on nor off",
         ),
         (
+            "keep-deleted",
+            "for ever",
+            "--keep-deleted: \"for ever\" is not a time such as 30s, 5m, 12h or 14d",
+        ),
+        (
             "spread",
             "wide",
             "--spread: \"wide\" is neither prefer nor require",

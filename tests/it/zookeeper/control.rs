@@ -170,7 +170,7 @@ async fn a_goal_comes_changes_and_goes() {
     }
     scheduler
         .store
-        .remove(&cluster, scheduler.version)
+        .remove(&cluster, scheduler.version, None)
         .await
         .unwrap();
     assert_eq!(next_goal(&mut watch).await.goal, GoalState::Absent);

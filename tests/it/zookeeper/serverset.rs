@@ -68,7 +68,7 @@ async fn from_creation_to_termination() {
     let cluster = name("a");
     let (gone, removed) = tokio::join!(
         set.wait_gone(DEADLINE),
-        store.remove(&cluster, loaded.version)
+        store.remove(&cluster, loaded.version, None)
     );
     gone.unwrap();
     removed.unwrap();

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use cotton::cluster::control::{Authentication, ClusterUser, Goal};
 use cotton::cluster::id::{ClusterName, MemberId, TaskId};
 use cotton::cluster::record::{ClusterRecord, TaskRecord};
+use cotton::cluster::retained::Retained;
 use cotton::cluster::service_instance::ServiceInstance;
+use cotton::cluster::slot::{Slot, SlotId};
 use cotton::cluster::spec::{ClusterSpec, CreateRequest, Rules};
 use cotton::time::Timestamp;
 use cotton::zookeeper::acl::Acls;
@@ -213,7 +215,7 @@ async fn a_stale_version_is_refused_and_changes_nothing() {
             assert!(matches!(result, Err(StoreError::Conflict(_))), "{result:?}");
         }
         assert!(matches!(
-            world.store().remove(&name("a"), v0).await,
+            world.store().remove(&name("a"), v0, None).await,
             Err(StoreError::Conflict(_))
         ));
         assert_eq!(discovered(&client, "a").await, before);
@@ -238,7 +240,7 @@ async fn a_deposed_scheduler_writes_nothing() {
             .await
             .map(drop),
         old.commit(&record("b"), None).await.map(drop),
-        old.remove(&name("a"), v0).await,
+        old.remove(&name("a"), v0, None).await.map(|_| ()),
         old.set_framework(&framework, None).await.map(drop),
     ];
     for refusal in refusals {
@@ -259,7 +261,7 @@ async fn removal_takes_reports_along_and_frees_the_name() {
         let client = world.onlooker().await;
         let v0 = world.commit(&running("a", Some(0), &[1]), None).await;
         write(&client, "/cotton/control/a/members/task", b"{}").await;
-        world.store().remove(&name("a"), v0).await.unwrap();
+        world.store().remove(&name("a"), v0, None).await.unwrap();
         for path in [
             "/cotton/control/a",
             "/cotton/discover/a",
@@ -269,7 +271,7 @@ async fn removal_takes_reports_along_and_frees_the_name() {
         }
         assert!(world.store().load(&name("a")).await.unwrap().is_none());
         // Once more, as after an answer that was lost.
-        world.store().remove(&name("a"), v0).await.unwrap();
+        world.store().remove(&name("a"), v0, None).await.unwrap();
         world.commit(&record("a"), None).await;
     }
 }
@@ -290,7 +292,7 @@ async fn removal_copes_with_reports_that_come_and_go() {
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
     };
-    let removed = async { world.store().remove(&name("a"), v0).await.unwrap() };
+    let removed = async { world.store().remove(&name("a"), v0, None).await.unwrap() };
     tokio::time::timeout(DEADLINE, async { tokio::join!(restless, removed) })
         .await
         .unwrap();
@@ -516,4 +518,65 @@ async fn a_thousand_clusters_are_loaded_at_once() {
         all.iter()
             .all(|loaded| loaded.as_ref().is_ok_and(|loaded| loaded.is_published))
     );
+}
+
+/// Goal: a deleted cluster's slots are never without a record that explains them. Method: removal with something to keep, read
+/// back by the next scheduler, changed, and forgotten; in ZooKeeper and in files.
+#[tokio::test]
+async fn what_is_kept_of_a_removed_cluster_is_stored_with_its_removal() {
+    for mut world in World::each().await {
+        let record = with_a_slot("a");
+        let version = world.commit(&record, None).await;
+        let now = Timestamp::from_millis(10);
+        let mut kept = Retained::of(&record, now, Duration::from_secs(1)).unwrap();
+        let removed = world.store().remove(&name("a"), version, Some(&kept)).await;
+        let first = removed.unwrap().unwrap();
+        assert!(world.store().load(&name("a")).await.unwrap().is_none());
+        world.reopen().await;
+        let found = world.store().load_retained().await.unwrap();
+        assert_eq!(found, [Ok((kept.clone(), first))]);
+        kept.destroying = true;
+        let second = world.store().set_retained(&kept, first).await.unwrap();
+        for stale in [
+            world.store().set_retained(&kept, first).await.map(|_| ()),
+            world
+                .store()
+                .remove_retained(kept.incarnation(), first)
+                .await,
+        ] {
+            assert!(
+                matches!(stale, Err(StoreError::RetainedConflict(_))),
+                "{stale:?}"
+            );
+        }
+        let found = world.store().retained(kept.incarnation()).await.unwrap();
+        assert_eq!(found, Some(Ok((kept.clone(), second))));
+        // Twice: an answer that got lost is no reason to fail.
+        for _ in 0..2 {
+            let forgotten = world
+                .store()
+                .remove_retained(kept.incarnation(), second)
+                .await;
+            forgotten.unwrap();
+        }
+        assert_eq!(world.store().load_retained().await.unwrap(), []);
+    }
+}
+
+fn with_a_slot(name: &str) -> ClusterRecord {
+    let mut record = record(name);
+    let member = MemberId(0);
+    let entry = record.members.get_mut(&member).unwrap();
+    entry.slot = Some(Slot {
+        id: SlotId::new(record.uuid, member, 1),
+        agent_id: "agent".to_owned(),
+        host: "host".to_owned(),
+        port: 31000,
+        size: record.spec.size,
+        created_at: Timestamp::from_millis(2),
+        used: true,
+        launch_lost_at: None,
+    });
+    record.deleting = true;
+    record
 }
