@@ -18,6 +18,7 @@ mod creation;
 mod executor;
 mod failover;
 mod figures;
+mod switchover;
 
 use std::path::Path;
 
@@ -35,7 +36,7 @@ fn main() {
         let given = |word: &str| only.iter().any(|known| known == word);
         given(what) || !words.iter().any(|word| given(word))
     };
-    let words: Vec<&str> = ["executor", "creation"]
+    let words: Vec<&str> = ["executor", "creation", switchover::WORD]
         .into_iter()
         .chain(failover::CLASSES.iter().map(|class| class.word))
         .collect();
@@ -75,6 +76,12 @@ fn main() {
         if !classes.is_empty() {
             println!("  no write by a client that follows discovery: p50 / p99 / worst");
             runtime.block_on(failover::measure(flavour, &classes));
+        }
+        if wanted(switchover::WORD) {
+            println!(
+                "  no write by any of twenty clients that follow discovery: p50 / p99 / worst"
+            );
+            runtime.block_on(switchover::measure(flavour));
         }
     }
     println!("\n{PUBLISHED}");

@@ -243,8 +243,7 @@ pub enum Step {
         /// Why, as a part of a sentence about the master.
         why: String,
     },
-    /// As the closed master of an earlier epoch, see that the server is closed and holds what it held, wait for no
-    /// acknowledgements any more, and read what is held.
+    /// As the closed master of an earlier epoch, see that the server is closed and holds what it held, and read what is held.
     Yield {
         /// For this epoch, which is promised.
         epoch: Epoch,

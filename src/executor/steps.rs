@@ -464,6 +464,7 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
                 user,
                 password,
             };
+            handover::follow_as_replica(server).await?;
             server.follow_from(&source, acknowledge, marker).await?;
         }
         Step::Approach { target, within, .. } => {

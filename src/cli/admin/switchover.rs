@@ -15,8 +15,8 @@ use crate::{
 
 /// Make another member the master.
 ///
-/// The old master becomes a slave; no server is restarted. Writes pause for a tenth of a second or two. If it cannot be done
-/// in time the old master goes on.
+/// The old master becomes a slave; no server is restarted. Writes pause for a fraction of a second where the
+/// machines have time. If it cannot be done in time the old master goes on.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SwitchoverArgs {
