@@ -268,6 +268,7 @@ mod tests {
             "scheduler.leading",
             "scheduler.offers_incompatible_role",
             "scheduler.offers_unused",
+            "scheduler.orphaned_slots",
             "scheduler.resource_offers",
             "scheduler.tasks_failed",
             "scheduler.tasks_finished",

@@ -106,6 +106,7 @@ impl Writer {
                 tokio::select! {
                     more = orders.changed() => if more.is_err() { return },
                     closed = state.changed() => if closed.is_err() { return },
+                    () = not_ours(&connection, &self.path), if is_mine => self.mine = None,
                 }
                 continue;
             }
@@ -166,4 +167,16 @@ impl Writer {
         let versions = connection.transact(&ops).await?;
         Ok(versions.last().copied().flatten().unwrap_or_default())
     }
+}
+
+/// Waits until somebody else has removed or replaced the node. A report that does not change is written once, so nothing else
+/// would tell. While ZooKeeper does not answer nothing is certain, and the session's own state says when it is again.
+async fn not_ours(connection: &Connection, path: &str) {
+    while let Ok((stat, watcher)) = connection.watch_stat(path).await {
+        if stat.is_none_or(|stat| stat.ephemeral_owner != connection.session_id()) {
+            return;
+        }
+        watcher.changed().await;
+    }
+    std::future::pending().await
 }

@@ -262,6 +262,26 @@ async fn reports_are_told_as_they_come_change_and_go() {
     assert_eq!(next_event(&mut watch).await, gone(1, GoneKind::Watched));
 }
 
+/// Goal: a report that somebody removes comes back, though nothing in it changes. Method: remove the node behind the writer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_that_was_removed_comes_back() {
+    let server = ZooKeeper::start();
+    let _scheduler = Scheduler::with_cluster(&server).await;
+    let session = connect(&server).await;
+    let writer = writer(&session, 0);
+    put(&writer, &report(0, 1)).await;
+    let mut watch = ReportWatch::start(connect(&server).await);
+    assert_eq!(until_synced(&mut watch).await, [changed(0, 1)]);
+
+    let path = format!("/cotton/control/a/members/{}", task(0));
+    for _ in 0..2 {
+        onlooker(&server).await.delete(&path, None).await.unwrap();
+        while next_event(&mut watch).await != changed(0, 1) {}
+    }
+    put(&writer, &report(0, 2)).await;
+    assert_eq!(next_event(&mut watch).await, changed(0, 2));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reports_that_changed_around_a_restart_are_told() {
     let mut server = ZooKeeper::start();
