@@ -14,6 +14,10 @@ use crate::zookeeper::operations::{Connection, Error, Op};
 use crate::zookeeper::paths;
 use crate::zookeeper::session::Session;
 
+/// The longest wait before writing is tried again. Where the cluster was deleted there is no place for a report any more, for as
+/// long as the executor lives.
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
 /// A report exceeds [`MAX_DOCUMENT_BYTES`] and was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -93,6 +97,7 @@ impl Writer {
         done: watch::Sender<u64>,
     ) {
         let mut state = session.state();
+        let mut pause = RETRY_PAUSE;
         loop {
             // Nothing to do until there is a report, and once it is in the node of this session.
             let Some(connection) = session.next_connected(&mut state).await else {
@@ -106,20 +111,26 @@ impl Writer {
                 tokio::select! {
                     more = orders.changed() => if more.is_err() { return },
                     closed = state.changed() => if closed.is_err() { return },
-                    () = not_ours(&connection, &self.path), if is_mine => self.mine = None,
+                    () = removed(&connection, &self.path), if is_mine => self.mine = None,
                 }
                 continue;
             }
             match self.write(&connection, newest.data).await {
                 Ok(version) => {
                     self.mine = Some((connection.generation, version));
+                    pause = RETRY_PAUSE;
                     done.send_replace(newest.number);
                 }
                 Err(error) => {
                     // Whatever it was: the next attempt looks first.
                     self.mine = None;
                     warn!(path = self.path, %error, "report not written");
-                    tokio::time::sleep(RETRY_PAUSE).await;
+                    // A newer report does not wait.
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        more = orders.changed() => if more.is_err() { return },
+                    }
+                    pause = (pause * 2).min(LONGEST_RETRY_PAUSE);
                 }
             }
         }
@@ -169,11 +180,13 @@ impl Writer {
     }
 }
 
-/// Waits until somebody else has removed or replaced the node. A report that does not change is written once, so nothing else
-/// would tell. While ZooKeeper does not answer nothing is certain, and the session's own state says when it is again.
-async fn not_ours(connection: &Connection, path: &str) {
+/// Waits until somebody else has removed the node. A report that does not change is written once, so nothing else would tell.
+///
+/// A node that was replaced is a newer session's of the same member, which knows better. While ZooKeeper does not answer
+/// nothing is certain, and the session's own state says when it is again.
+async fn removed(connection: &Connection, path: &str) {
     while let Ok((stat, watcher)) = connection.watch_stat(path).await {
-        if stat.is_none_or(|stat| stat.ephemeral_owner != connection.session_id()) {
+        if stat.is_none() {
             return;
         }
         watcher.changed().await;
