@@ -188,6 +188,9 @@ pub struct MemberRecord {
     /// Slots whose only launch was lost, so that they may not exist. No task on them was ever heard of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub given_up: Vec<Slot>,
+    /// Where its last task was launched, as its agent's attributes say: the names that members are spread by, with their values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub places: BTreeMap<String, String>,
     /// The data that it serves clients from, or last did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataId>,

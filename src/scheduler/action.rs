@@ -99,7 +99,7 @@ pub enum Action {
     },
     /// Something about slots that nobody is to use any more.
     Keep(Deed),
-    /// Launch tasks whose records are stored. One message to Mesos uses one offer up.
+    /// Launch tasks whose records are stored, all with one offer: the message to Mesos uses it up.
     Launch(Vec<Launch>),
     /// Give offers back.
     Decline {

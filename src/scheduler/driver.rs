@@ -310,16 +310,17 @@ fn refuse_violations(plan: &mut Plan, violations: &[Violation]) {
         return;
     }
     let refused = |name: &ClusterName| violations.iter().any(|v| v.cluster == *name);
-    plan.actions.retain(|action| match action {
+    plan.actions.retain_mut(|action| match action {
         Action::Persist { record, .. } => !refused(record.name()),
         Action::Remove { cluster, .. } => !refused(cluster),
         Action::Keep(Deed::Release { offer, .. }) => {
             !offer.slots.iter().any(|slot| refused(&slot.owner.cluster))
         }
         Action::Keep(Deed::Store { .. } | Deed::Forget { .. } | Deed::Acknowledge { .. }) => true,
-        Action::Launch(launches) => launches
-            .iter()
-            .all(|l| !l.task.task_id.cluster().is_some_and(|name| refused(&name))),
+        Action::Launch(launches) => {
+            launches.retain(|it| !it.task.task_id.cluster().is_some_and(|name| refused(&name)));
+            !launches.is_empty()
+        }
         Action::StoreFramework { .. }
         | Action::Decline { .. }
         | Action::Suppress

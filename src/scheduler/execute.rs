@@ -4,7 +4,11 @@
 //! time, and end as events. Calls to Mesos go out one after the other, in the order of the plan; none
 //! of them is waited for, because what they bring about arrives as events too.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
@@ -209,22 +213,30 @@ impl Hands {
         let _ = self.calls.send(call);
     }
 
-    /// One ACCEPT for each launch: an ACCEPT uses its offers up, and what is left of them is offered
-    /// anew.
+    /// One ACCEPT for all launches with an offer: it uses the offer up, and what is left of it is offered anew.
     fn launch(&self, launches: Vec<Launch>, state: &State) {
+        let mut operations = Vec::new();
+        let mut offers: BTreeSet<String> = BTreeSet::new();
         for launch in launches {
-            let name = launch.task.task_id.cluster();
+            let task = &launch.task;
+            let name = task.task_id.cluster();
             let cluster = name.as_ref().and_then(|name| state.clusters.get(name));
-            let operations =
-                cluster.and_then(|c| wire::operations(&self.template, &c.record, &launch));
-            let Some(operations) = operations else {
-                debug!(task_id = %launch.task.task_id, "launch dropped: the task is no longer wanted");
-                self.call(calls::decline([launch.offer.id], Duration::ZERO));
-                continue;
-            };
-            info!(task_id = %launch.task.task_id, agent = %launch.task.agent_id, host = %launch.task.host, port = launch.task.port, "task launched");
-            self.metrics.tasks_launched.inc();
-            self.call(calls::accept([launch.offer.id], operations, Duration::ZERO));
+            match cluster.and_then(|it| wire::operations(&self.template, &it.record, &launch)) {
+                Some(of_launch) => {
+                    info!(task_id = %task.task_id, agent = %task.agent_id, host = %task.host, port = task.port, "task launched");
+                    self.metrics.tasks_launched.inc();
+                    operations.extend(of_launch);
+                }
+                None => {
+                    debug!(task_id = %task.task_id, "launch dropped: the task is no longer wanted");
+                }
+            }
+            offers.insert(launch.offer.id);
+        }
+        if operations.is_empty() {
+            self.call(calls::decline(offers, Duration::ZERO));
+        } else {
+            self.call(calls::accept(offers, operations, Duration::ZERO));
         }
     }
 

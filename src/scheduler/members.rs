@@ -4,14 +4,15 @@
 //! dies in between finds it: a launch that never happened is reported as unknown, gone or dropped
 //! when it is asked for, and one that did happen is simply there.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{
     action::{Action, Look},
     event::TaskState,
     failover::View,
     observed::{self, Observed, TaskObservation},
-    placement::{self, Ground, Launch, Offer, Placement},
+    placement::{self, Ground, Launch, Neighbour, Offer, Placement, SPREAD_PATIENCE, Wish},
+    pool::Pool,
     slots,
     state::Policy,
 };
@@ -167,11 +168,11 @@ pub fn wants_offers(record: &ClusterRecord) -> bool {
     !record.deleting && record.members.values().any(|m| m.task.is_none())
 }
 
-/// Places the members that have no task: on their slots, those without one where there is room. The offers used are
-/// returned with their launches; the caller takes them out of the pool.
-pub fn place_missing<'a>(
+/// Places the members that have no task: on their slots, those without one where there is room. What they take is
+/// taken out of the pool.
+pub fn place_missing(
     next: &mut ClusterRecord,
-    offers: impl Iterator<Item = &'a Offer> + Clone,
+    pool: &mut Pool<'_>,
     policy: &Policy,
     now: Timestamp,
     look: &mut Look,
@@ -188,14 +189,13 @@ pub fn place_missing<'a>(
             look.wake_by(retry_at);
             continue;
         }
-        let free = offers
-            .clone()
-            .filter(|o| launches.iter().all(|l| l.offer.id != o.id));
-        if let Some(launch) = place_one(next, id, free, policy, now, look) {
+        if let Some(launch) = place_one(next, id, pool.offers(), policy, now, look) {
             if let Some(member) = next.members.get_mut(&id) {
                 member.launches += 1;
                 member.task = Some(launch.task.clone());
+                member.places = policy.spread_by.places(&launch.offer);
             }
+            pool.take(&launch);
             launches.push(launch);
         }
     }
@@ -222,10 +222,16 @@ fn place_one<'a>(
     if slots::awaits_slot(member, now, look) {
         return None;
     }
-    let occupied = occupied(next, id);
     let since = next.created_at.max(next.epoch_since);
-    let shares_at = policy.spread_patience.map(|patience| since.plus(patience));
-    match placement::place(offers, &next.spec.size, &occupied, &task_id, shares_at, now) {
+    let wish = Wish {
+        size: &next.spec.size,
+        others: others(next, id),
+        spread_by: &policy.spread_by,
+        task_id: &task_id,
+        content_at: since.plus(SPREAD_PATIENCE),
+        shares_agent_at: policy.spread_patience.map(|patience| since.plus(patience)),
+    };
+    match placement::place(offers, &wish, now) {
         Placement::Use { offer, port } => {
             let task = TaskRecord {
                 task_id,
@@ -259,13 +265,15 @@ fn place_one<'a>(
     }
 }
 
-/// The agents that other members run on, or will when their slots are offered again.
-fn occupied(record: &ClusterRecord, except: MemberId) -> BTreeSet<&str> {
+/// Where other members run, or will when their slots are offered again.
+fn others(record: &ClusterRecord, except: MemberId) -> Vec<Neighbour<'_>> {
     let others = record.members.iter().filter(|(id, _)| **id != except);
     others
         .filter_map(|(_, member)| {
             let task = member.task.as_ref().map(|task| task.agent_id.as_str());
-            task.or(member.slot.as_ref().map(|slot| slot.agent_id.as_str()))
+            let agent_id = task.or(member.slot.as_ref().map(|slot| slot.agent_id.as_str()))?;
+            let places = &member.places;
+            Some(Neighbour { agent_id, places })
         })
         .collect()
 }

@@ -26,6 +26,7 @@ pub mod members;
 pub mod observed;
 pub mod placement;
 pub mod plan;
+pub mod pool;
 pub mod process;
 pub mod publish;
 pub mod rebuild;

@@ -1,11 +1,16 @@
 //! Where a member's task goes.
 //!
-//! Clusters are served first come, first served, and members of one cluster belong on different
+//! Clusters are served first come, first served: each look goes through them in the order in which they were asked
+//! for, and what an older one cannot use is there for the next. Members of one cluster belong on different
 //! agents: what takes one agent must take one member. Only when no other agent has shown up for a
 //! while does a member share one, which is better than not running at all and is said in the
-//! cluster's reason.
+//! cluster's reason. The same goes for an agent that is going to be taken away for maintenance, and, without ever waiting for
+//! longer, for racks, zones or whatever else members are to be spread by.
+//!
+//! Among agents that are equal in this, the one is taken on which the fewest further members of this size would fit:
+//! room for large members is kept together.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     cluster::{
@@ -48,6 +53,69 @@ pub struct Offer {
     pub ports: Vec<(u16, u16)>,
     /// What is reserved for members of clusters, by the labels of the reservations.
     pub slots: Vec<OfferedSlot>,
+    /// The agent's attributes and the names of its fault domain, [`REGION`] and [`ZONE`].
+    pub attributes: BTreeMap<String, String>,
+    /// Whether the agent is going to be taken away for maintenance.
+    pub unavailable: bool,
+}
+
+/// What the region of an agent's fault domain is called among its attributes. An attribute of this name goes before it.
+pub const REGION: &str = "region";
+
+/// What the zone of an agent's fault domain is called among its attributes. An attribute of this name goes before it.
+pub const ZONE: &str = "zone";
+
+/// What members of a cluster are spread by, beside agents: names of attributes, the most important one first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SpreadBy(Vec<String>);
+
+impl SpreadBy {
+    /// By these names.
+    pub fn names(names: impl IntoIterator<Item = String>) -> Self {
+        Self(names.into_iter().collect())
+    }
+
+    /// Where an offer is. An agent without one of the attributes is in no place of that name, and shares it with nobody.
+    pub fn places(&self, offer: &Offer) -> BTreeMap<String, String> {
+        let place = |name: &String| Some((name.clone(), offer.attributes.get(name)?.clone()));
+        self.0.iter().filter_map(place).collect()
+    }
+
+    /// How many of the others are in the same place, name by name.
+    fn shares(&self, offer: &Offer, others: &[Neighbour<'_>]) -> Vec<usize> {
+        let share = |name: &String| {
+            let here = offer.attributes.get(name);
+            let same = |other: &&Neighbour<'_>| here.is_some() && other.places.get(name) == here;
+            others.iter().filter(same).count()
+        };
+        self.0.iter().map(share).collect()
+    }
+}
+
+/// Another member of the cluster: where it runs, or will.
+#[derive(Debug, Clone, Copy)]
+pub struct Neighbour<'a> {
+    /// Its agent.
+    pub agent_id: &'a str,
+    /// See [`MemberRecord::places`](crate::cluster::record::MemberRecord::places).
+    pub places: &'a BTreeMap<String, String>,
+}
+
+/// What a member wishes for.
+#[derive(Debug)]
+pub struct Wish<'a> {
+    /// Room.
+    pub size: &'a Size,
+    /// To be away from these.
+    pub others: Vec<Neighbour<'a>>,
+    /// In which respects, beside agents.
+    pub spread_by: &'a SpreadBy,
+    /// The task, by which a port is chosen.
+    pub task_id: &'a TaskId,
+    /// From when on it is content with a place that it shares, or an agent that is going to be taken away.
+    pub content_at: Timestamp,
+    /// From when on it shares an agent; `None`: never.
+    pub shares_agent_at: Option<Timestamp>,
 }
 
 /// What an offer holds of a slot.
@@ -113,6 +181,14 @@ impl Offer {
             && !self.ports.is_empty()
     }
 
+    /// How many members of `size` fit in. Ports do not count: there are many.
+    fn rooms(&self, size: &Size) -> u32 {
+        let cpus = (self.cpus + ROUNDING) / size.cpus();
+        let memory = (self.mem_mib + ROUNDING) / size.mem_mib() as f64;
+        let disk = (self.disk_mib + ROUNDING) / size.disk_mib() as f64;
+        cpus.min(memory).min(disk) as u32
+    }
+
     /// A port of the offer. Which one is spread by `hint`, so that a port that was just freed, and
     /// which clients of another cluster may still try, is not taken at once.
     fn port(&self, hint: u32) -> Option<u16> {
@@ -173,12 +249,36 @@ impl Ground {
 /// policy.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Preference {
+    /// An agent that stays.
+    unavailable: bool,
     /// An agent with no other member of the cluster.
     shares_agent: bool,
-    /// The least memory left over, in MiB: best fit keeps room for larger members elsewhere.
+    /// A rack, zone or whatever with few others.
+    shares_places: Vec<usize>,
+    /// Best fit: few others of this size would have room.
+    rooms: u32,
+    /// The least memory left over, in MiB.
     memory_left_mib: u64,
     /// Only so that ties are decided the same way every time.
     offer_id: String,
+}
+
+impl Preference {
+    /// When a member takes an offer that is its best one; `None`: never.
+    fn takes_at(&self, wish: &Wish<'_>) -> Option<Timestamp> {
+        let at_once = Timestamp::from_millis(0);
+        let shares_place = self.shares_places.iter().any(|others| *others > 0);
+        let content = if self.unavailable || shares_place {
+            wish.content_at
+        } else {
+            at_once
+        };
+        if self.shares_agent {
+            wish.shares_agent_at.map(|at| at.max(content))
+        } else {
+            Some(content)
+        }
+    }
 }
 
 /// What a member's placement came to.
@@ -191,41 +291,42 @@ pub enum Placement<'a> {
         /// The port.
         port: u16,
     },
-    /// Only agents that run another member of the cluster have room; wait for others until then.
+    /// Only agents have room that run another member of the cluster, or share a place with one, or are going to be taken
+    /// away; wait for others until then.
     WaitForSpread {
-        /// When the member shares an agent, if ever.
+        /// When the member takes such an agent, if ever.
         until: Option<Timestamp>,
     },
     /// No offer has room.
     NoRoom,
 }
 
-/// Chooses among `offers` for a member, while the cluster's other members are on `occupied` agents,
-/// of which it may share one from `shares_at` on.
+/// Chooses among `offers` for a member.
 pub fn place<'a>(
     offers: impl Iterator<Item = &'a Offer>,
-    size: &Size,
-    occupied: &BTreeSet<&str>,
-    task_hint: &TaskId,
-    shares_at: Option<Timestamp>,
+    wish: &Wish<'_>,
     now: Timestamp,
 ) -> Placement<'a> {
     let preference = |offer: &Offer| Preference {
-        shares_agent: occupied.contains(offer.agent_id.as_str()),
-        memory_left_mib: (offer.mem_mib - size.mem_mib() as f64).max(0.0) as u64,
+        unavailable: offer.unavailable,
+        shares_agent: (wish.others.iter()).any(|other| other.agent_id == offer.agent_id),
+        shares_places: wish.spread_by.shares(offer, &wish.others),
+        rooms: offer.rooms(wish.size),
+        memory_left_mib: (offer.mem_mib - wish.size.mem_mib() as f64).max(0.0) as u64,
         offer_id: offer.id.clone(),
     };
-    let best = offers
-        .filter(|o| o.has_room_for(size))
-        .min_by_key(|o| preference(o));
-    let Some(offer) = best else {
+    let with_room = offers.filter(|offer| offer.has_room_for(wish.size));
+    let best = with_room
+        .map(|offer| (preference(offer), offer))
+        .min_by(|(one, _), (other, _)| one.cmp(other));
+    let Some((preference, offer)) = best else {
         return Placement::NoRoom;
     };
-    let must_wait = shares_at.is_none_or(|at| now < at);
-    if occupied.contains(offer.agent_id.as_str()) && must_wait {
-        return Placement::WaitForSpread { until: shares_at };
+    let until = preference.takes_at(wish);
+    if until.is_none_or(|at| now < at) {
+        return Placement::WaitForSpread { until };
     }
-    match offer.port(port_hint(task_hint)) {
+    match offer.port(port_hint(wish.task_id)) {
         Some(port) => Placement::Use { offer, port },
         None => Placement::NoRoom,
     }
@@ -253,30 +354,49 @@ mod tests {
             disk_mib: 10_000.0,
             ports: vec![(31000, 31009), (32000, 32000)],
             slots: Vec::new(),
+            attributes: BTreeMap::new(),
+            unavailable: false,
         }
     }
 
-    fn size() -> Size {
-        Size::DEFAULT
+    fn in_rack(rack: &str, offer: Offer) -> Offer {
+        let attributes = [("rack".to_owned(), rack.to_owned())].into();
+        Offer {
+            attributes,
+            ..offer
+        }
     }
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_millis(seconds * 1000)
     }
 
-    fn chosen(offers: &[Offer], occupied: &[&str], now: Timestamp) -> Option<String> {
-        let occupied = occupied.iter().copied().collect();
-        match place(
-            offers.iter(),
-            &size(),
-            &occupied,
-            &TaskId::from_wire("t"),
-            Some(at(30)),
-            now,
-        ) {
+    /// The offer that is chosen beside others on agents, each with its rack.
+    fn chosen_beside(offers: &[Offer], others: &[(&str, &str)], now: Timestamp) -> Option<String> {
+        let racks: Vec<BTreeMap<String, String>> = (others.iter())
+            .map(|(_, rack)| [("rack".to_owned(), (*rack).to_owned())].into())
+            .collect();
+        let others = (others.iter().zip(&racks))
+            .map(|((agent_id, _), places)| Neighbour { agent_id, places });
+        let task_id = TaskId::from_wire("t");
+        let wish = Wish {
+            size: &Size::DEFAULT,
+            others: others.collect(),
+            spread_by: &SpreadBy::names(["rack".to_owned()]),
+            task_id: &task_id,
+            content_at: at(30),
+            shares_agent_at: Some(at(40)),
+        };
+        match place(offers.iter(), &wish, now) {
             Placement::Use { offer, .. } => Some(offer.id.clone()),
             Placement::WaitForSpread { .. } | Placement::NoRoom => None,
         }
+    }
+
+    /// The same, with the others all in the rack `r`.
+    fn chosen(offers: &[Offer], occupied: &[&str], now: Timestamp) -> Option<String> {
+        let others: Vec<(&str, &str)> = occupied.iter().map(|agent| (*agent, "r")).collect();
+        chosen_beside(offers, &others, now)
     }
 
     #[test]
@@ -298,8 +418,54 @@ mod tests {
     #[test]
     fn an_agent_is_shared_after_a_while() {
         let offers = [offer("o1", "a1", 4096.0)];
-        assert_eq!(chosen(&offers, &["a1"], at(29)), None);
-        assert_eq!(chosen(&offers, &["a1"], at(30)).as_deref(), Some("o1"));
+        assert_eq!(chosen(&offers, &["a1"], at(39)), None);
+        assert_eq!(chosen(&offers, &["a1"], at(40)).as_deref(), Some("o1"));
+    }
+
+    #[test]
+    fn a_rack_of_its_own_wins_over_the_tighter_fit_and_another_one_is_taken_after_a_while() {
+        let tight = in_rack("r1", offer("o1", "a1", 600.0));
+        let own = in_rack("r2", offer("o2", "a2", 4096.0));
+        let beside = [("a3", "r1")];
+        let both = [tight.clone(), own];
+        assert_eq!(chosen_beside(&both, &beside, at(0)).as_deref(), Some("o2"));
+        let only = [tight];
+        assert_eq!(chosen_beside(&only, &beside, at(29)), None);
+        assert_eq!(chosen_beside(&only, &beside, at(30)).as_deref(), Some("o1"));
+        assert_eq!(chosen_beside(&only, &[], at(0)).as_deref(), Some("o1"));
+    }
+
+    #[test]
+    fn of_two_shared_racks_the_one_with_fewer_members_is_taken() {
+        let offers = [
+            in_rack("r1", offer("o1", "a1", 600.0)),
+            in_rack("r2", offer("o2", "a2", 600.0)),
+        ];
+        let beside = [("a3", "r1"), ("a4", "r1"), ("a5", "r2")];
+        let chosen = chosen_beside(&offers, &beside, at(30));
+        assert_eq!(chosen.as_deref(), Some("o2"));
+    }
+
+    #[test]
+    fn an_agent_that_is_going_to_be_taken_away_is_the_last_choice() {
+        let leaving = Offer {
+            unavailable: true,
+            ..offer("o1", "a1", 600.0)
+        };
+        let offers = [leaving.clone(), offer("o2", "a2", 4096.0)];
+        assert_eq!(chosen(&offers, &[], at(0)).as_deref(), Some("o2"));
+        assert_eq!(chosen(&offers[..1], &[], at(29)), None);
+        assert_eq!(chosen(&offers[..1], &[], at(30)).as_deref(), Some("o1"));
+    }
+
+    #[test]
+    fn room_for_many_is_kept_together() {
+        let few = Offer {
+            cpus: 1.0,
+            ..offer("o2", "a2", 4096.0)
+        };
+        let offers = [offer("o1", "a1", 2048.0), few];
+        assert_eq!(chosen(&offers, &[], at(0)).as_deref(), Some("o2"));
     }
 
     #[test]
@@ -329,7 +495,8 @@ mod tests {
     #[test]
     fn every_port_of_an_offer_can_be_chosen() {
         let offer = offer("o", "a", 1.0);
-        let ports: BTreeSet<u16> = (0..11).filter_map(|hint| offer.port(hint)).collect();
+        let ports: std::collections::BTreeSet<u16> =
+            (0..11).filter_map(|hint| offer.port(hint)).collect();
         assert_eq!(ports.len(), 11);
         assert!(ports.contains(&31009) && ports.contains(&32000));
     }

@@ -14,6 +14,7 @@ use super::{
     failover::{self, View},
     lossy, members,
     placement::{Launch, Offer},
+    pool::Pool,
     publish, rebuild, requests, retained, slots,
     state::{Cluster, FrameworkStored, State},
     switchover, voting,
@@ -43,11 +44,8 @@ pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
     let decided = requests::decide(state, now);
     let being_written: Vec<ClusterName> = decided.iter().filter_map(written_cluster).collect();
     plan.actions.extend(decided);
-    let mut pool: BTreeMap<&str, &Offer> = state
-        .offers
-        .iter()
-        .map(|(id, offer)| (id.as_str(), offer))
-        .collect();
+    plan_launches(state, &mut plan);
+    let mut pool = Pool::of(&state.offers);
     for name in due {
         match state.clusters.get(name) {
             Some(cluster) if !being_written.contains(name) => {
@@ -56,11 +54,22 @@ pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
             _ => {}
         }
     }
-    let (actions, again_at) = retained::plan(state, &mut pool, now);
+    let mut untouched = pool.into_untouched();
+    let (actions, again_at) = retained::plan(state, &mut untouched, now);
     plan.actions.extend(actions);
     plan.keep_again_at = again_at;
-    plan_offers(state, &pool, now, &mut plan);
+    plan_offers(state, &untouched, now, &mut plan);
     plan
+}
+
+/// Launches tasks whose records are stored. An offer can be accepted once: one that pays for members of several clusters
+/// waits for the records of all of them.
+fn plan_launches(state: &State, plan: &mut Plan) {
+    if state.mesos.connected {
+        let stored = state.accepting.values().filter(|it| it.unstored == 0);
+        plan.actions
+            .extend(stored.map(|it| Action::Launch(it.launches.clone())));
+    }
 }
 
 fn written_cluster(action: &Action) -> Option<ClusterName> {
@@ -89,10 +98,10 @@ fn plan_framework(state: &State, now: Timestamp, plan: &mut Plan) {
 }
 
 /// What concerns one cluster.
-fn plan_cluster<'a>(
+fn plan_cluster(
     state: &State,
     cluster: &Cluster,
-    pool: &mut BTreeMap<&'a str, &'a Offer>,
+    pool: &mut Pool<'_>,
     now: Timestamp,
     plan: &mut Plan,
 ) {
@@ -103,9 +112,6 @@ fn plan_cluster<'a>(
         look.offer.clone_from(&cluster.offer);
         plan.looks.push(look);
         return;
-    }
-    if !cluster.launches.is_empty() && state.mesos.connected {
-        plan.actions.push(Action::Launch(cluster.launches.clone()));
     }
     if state.mesos.connected {
         let tasks = members::unconfirmed(&cluster.record, &cluster.observed, now, &mut look);
@@ -199,11 +205,11 @@ fn plan_deletion(
     }
 }
 
-/// Places members without a task, with offers that nobody before has taken.
-fn place<'a>(
+/// Places members without a task, with what clusters before this one have left of the offers.
+fn place(
     state: &State,
     next: &mut ClusterRecord,
-    pool: &mut BTreeMap<&'a str, &'a Offer>,
+    pool: &mut Pool<'_>,
     now: Timestamp,
     look: &mut Look,
 ) -> Vec<Launch> {
@@ -215,11 +221,7 @@ fn place<'a>(
     if state.unknown.outdates(next.name()).is_some() {
         return Vec::new();
     }
-    let launches = members::place_missing(next, pool.values().copied(), &state.policy, now, look);
-    for launch in &launches {
-        pool.remove(launch.offer.id.as_str());
-    }
-    launches
+    members::place_missing(next, pool, &state.policy, now, look)
 }
 
 /// Gives back what nobody can use, and asks for more when somebody wants it.

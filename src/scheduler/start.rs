@@ -17,7 +17,7 @@ use super::{
     driver::{Door, Driver},
     event::{Ask, CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, Wish},
     execute::{Ending, Hands, Input, Waiting},
-    placement::SPREAD_PATIENCE,
+    placement::{SPREAD_PATIENCE, SpreadBy},
     requested::Requested,
     retained::Keeping,
     state::{Policy, State},
@@ -175,6 +175,7 @@ fn policy(settings: &Settings) -> Policy {
             Spread::Prefer => Some(SPREAD_PATIENCE),
             Spread::Require => None,
         },
+        spread_by: SpreadBy::names(settings.spread_by.iter().cloned()),
         rules: Rules::LAW,
         chance: rand::random(),
     }

@@ -20,7 +20,7 @@ use super::{
     maintenance::Maintenance,
     members,
     observed::Observed,
-    placement::{Launch, Offer},
+    placement::{Launch, Offer, SpreadBy},
     reconcile::Reconciliation,
     retained::{self, Deed, Keeping},
     unknown::UnknownTasks,
@@ -47,6 +47,8 @@ pub struct Policy {
     pub session_timeout: Duration,
     /// How long a member waits for an agent of its own before it shares one; `None`: for ever.
     pub spread_patience: Option<Duration>,
+    /// What members are spread by, beside agents.
+    pub spread_by: SpreadBy,
     /// Whether members get slots. Those that have one keep it.
     pub volumes: bool,
     /// How long the data of a deleted cluster is kept.
@@ -80,6 +82,8 @@ pub struct State {
     pub maintenance: Maintenance,
     /// Offers that can be used.
     pub offers: BTreeMap<String, Offer>,
+    /// Offers that are used, until Mesos is told.
+    pub accepting: BTreeMap<String, Accepting>,
     /// The clusters.
     pub clusters: BTreeMap<ClusterName, Cluster>,
     /// What is kept of deleted ones.
@@ -169,8 +173,6 @@ pub struct Cluster {
     pub password: Secret,
     /// The write that is under way, if any. Until it is done nothing else happens.
     pub pending: Option<Pending>,
-    /// Launches whose records are stored and that are to be sent now.
-    pub launches: Vec<Launch>,
     /// What is known of its members.
     pub observed: Observed,
     /// What is awaited, as the newest look found it.
@@ -181,6 +183,15 @@ pub struct Cluster {
     pub unfit: Unfit,
     /// The way out that an operator has, if the newest look found that the cluster cannot go on by itself.
     pub offer: Option<data_loss::Offer>,
+}
+
+/// The use of an offer: one message to Mesos, whoever it launches.
+#[derive(Debug, Default)]
+pub struct Accepting {
+    /// How many clusters launch with it whose records are not stored yet.
+    pub unstored: usize,
+    /// The launches whose records are stored.
+    pub launches: Vec<Launch>,
 }
 
 /// A write that is under way.
@@ -233,6 +244,7 @@ impl State {
             unknown: UnknownTasks::default(),
             maintenance: Maintenance::default(),
             offers: BTreeMap::new(),
+            accepting: BTreeMap::new(),
             requests: Vec::new(),
             answers: Vec::new(),
             unusable,
@@ -358,9 +370,9 @@ impl State {
             }
             cluster.record = *record;
             cluster.version = Some(version);
-            cluster.launches.extend(launches);
             self.answers.extend(replies);
             cluster.forget_past_tasks();
+            self.launches_stored(launches);
         }
         self.index(&name);
         self.touched.insert(name);
@@ -439,9 +451,7 @@ impl State {
         replies: &[(RequestToken, Reply)],
         password: Option<&Secret>,
     ) {
-        for launch in launches {
-            self.offers.remove(&launch.offer.id);
-        }
+        self.launches_begun(launches);
         self.requests
             .retain(|request| replies.iter().all(|(token, _)| *token != request.token()));
         if let Some(password) = password {
@@ -523,7 +533,6 @@ impl Cluster {
             version,
             password,
             pending: None,
-            launches: Vec::new(),
             observed: Observed::default(),
             awaited: Awaited::default(),
             stage_stored: None,

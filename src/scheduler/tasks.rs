@@ -4,7 +4,7 @@
 //! acknowledged, and reconciliation tells what was told before. So each is a fact of its own, and the end of a
 //! task is final, whatever arrives late.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     event::{TaskState, TaskUpdate},
@@ -120,14 +120,36 @@ impl State {
         self.touched.extend(on_it.map(|(name, _)| name.clone()));
     }
 
+    /// Offers are used from the moment in which the records of the launches are being stored.
+    pub(super) fn launches_begun(&mut self, launches: &[Launch]) {
+        for offer in offers_of(launches) {
+            self.offers.remove(offer);
+            self.accepting.entry(offer.to_owned()).or_default().unstored += 1;
+        }
+    }
+
+    /// The record of a cluster is stored, with these launches.
+    pub(super) fn launches_stored(&mut self, launches: Vec<Launch>) {
+        for offer in offers_of(&launches) {
+            if let Some(accepting) = self.accepting.get_mut(offer) {
+                accepting.unstored = accepting.unstored.saturating_sub(1);
+            }
+        }
+        for launch in launches {
+            let accepting = self.accepting.entry(launch.offer.id.clone());
+            accepting.or_default().launches.push(launch);
+        }
+    }
+
+    /// Mesos is being told of launches.
     pub(super) fn begin_launch(&mut self, launches: &[Launch]) {
         for launch in launches {
-            let name = launch.task.task_id.cluster();
-            if let Some(cluster) = name.and_then(|name| self.clusters.get_mut(&name)) {
-                let task_id = &launch.task.task_id;
-                cluster.launches.retain(|l| l.task.task_id != *task_id);
-                let offer = launch.offer.id.clone();
-                self.launched.insert(task_id.clone(), offer);
+            let offer = &launch.offer.id;
+            self.accepting.remove(offer);
+            let task_id = &launch.task.task_id;
+            let name = task_id.cluster();
+            if name.is_some_and(|name| self.clusters.contains_key(&name)) {
+                self.launched.insert(task_id.clone(), offer.clone());
             }
         }
     }
@@ -180,4 +202,9 @@ impl Cluster {
             .reports
             .retain(|id, r| !past(id) || r.gone_since.is_none());
     }
+}
+
+/// The offers that launches use, each once.
+fn offers_of(launches: &[Launch]) -> BTreeSet<&str> {
+    launches.iter().map(|it| it.offer.id.as_str()).collect()
 }

@@ -9,7 +9,7 @@ use super::{
     event::{TaskState, TaskUpdate},
     maintenance::InverseOffer,
     members::KILL_GRACE_PERIOD,
-    placement::{Ground, Launch, Offer},
+    placement::{Ground, Launch, Offer, REGION, ZONE},
     retained::OperationUpdate,
 };
 use crate::{
@@ -76,6 +76,8 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
         disk_mib: 0.0,
         ports: Vec::new(),
         slots: Vec::new(),
+        attributes: attributes(message),
+        unavailable: message.unavailability.is_some(),
     };
     let mut any = false;
     for resource in &message.resources {
@@ -94,6 +96,22 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
         }
     }
     (any || !offer.slots.is_empty()).then_some(offer)
+}
+
+/// An agent's attributes as text, and the names of its fault domain.
+fn attributes(message: &v1::Offer) -> BTreeMap<String, String> {
+    let domain = message.domain.as_ref();
+    let domain = domain.and_then(|domain| domain.fault_domain.as_ref());
+    let domain = domain.into_iter().flat_map(|domain| {
+        let (region, zone) = (domain.region.name.clone(), domain.zone.name.clone());
+        [(REGION.to_owned(), region), (ZONE.to_owned(), zone)]
+    });
+    let given = message.attributes.iter().filter_map(|attribute| {
+        let text = attribute.text.as_ref().map(|text| text.value.clone());
+        let number = attribute.scalar.as_ref().map(|it| it.value.to_string());
+        Some((attribute.name.clone(), text.or(number)?))
+    });
+    domain.chain(given).collect()
 }
 
 /// An inverse offer in the scheduler's words, or `None` if it names no agent: then there is nothing to say about it.

@@ -194,6 +194,8 @@ impl World {
                 disk_mib: 10_000.0,
                 ports: vec![(31_000, 31_999)],
                 slots: Vec::new(),
+                attributes: BTreeMap::new(),
+                unavailable: false,
             });
         }
         if withheld {

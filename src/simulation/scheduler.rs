@@ -72,6 +72,7 @@ impl World {
             election_timeout: std::time::Duration::from_micros(self.setup.election_timeout),
             session_timeout: SESSION_TIMEOUT,
             spread_patience: Some(std::time::Duration::from_secs(30)),
+            spread_by: crate::scheduler::placement::SpreadBy::default(),
             volumes: false,
             keep_deleted: std::time::Duration::ZERO,
             voter_patience: std::time::Duration::from_micros(self.setup.voter_patience),

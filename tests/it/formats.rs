@@ -79,6 +79,7 @@ fn formats() -> Vec<Format> {
         task,
         slot,
         given_up,
+        places,
         data,
         failing
     });

@@ -55,6 +55,7 @@ const PURE: &[&str] = &[
     "src/scheduler/members.rs",
     "src/scheduler/observed.rs",
     "src/scheduler/placement.rs",
+    "src/scheduler/pool.rs",
     "src/scheduler/plan.rs",
     "src/scheduler/publish.rs",
     "src/scheduler/rebuild.rs",

@@ -272,6 +272,13 @@ pub(super) const FLAGS: &[Flag] = &[
         Some("prefer"),
         "Whether members of a cluster share an agent when no other can be had for 30 s (prefer), or wait (require)",
     ),
+    flag(
+        "spread-by",
+        "spread_by",
+        "NAMES",
+        Some("zone"),
+        "Agents' attributes, with commas between them, by which members of a cluster are spread too, the most important one first; region and zone are those of Mesos' fault domains. A member waits up to 30 s for a place of its own",
+    ),
     flag(VERBOSE, "verbose", "BOOL", Some("false"), "Log more"),
     flag(
         "log-format",

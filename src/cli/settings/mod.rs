@@ -85,6 +85,8 @@ pub struct Settings {
     pub keep_deleted: Duration,
     /// Whether members of a cluster may share an agent.
     pub spread: Spread,
+    /// The names of the attributes by which members of a cluster are spread, beside agents, the most important one first.
+    pub spread_by: Vec<String>,
     /// Log more.
     pub verbose: bool,
     /// The form of log lines.
@@ -215,6 +217,7 @@ impl Door {
         let volumes = self.volumes(framework_role.as_deref());
         let keep_deleted = self.required("keep-deleted", parse::keep_deleted);
         let spread = self.required("spread", parse::spread);
+        let spread_by = self.required("spread-by", parse::names);
         let verbose = self.required("verbose", parse::boolean);
         let log_format = self.required("log-format", parse::log_format);
         let warnings = self.warnings();
@@ -251,6 +254,7 @@ impl Door {
             volumes: volumes?,
             keep_deleted: keep_deleted?,
             spread: spread?,
+            spread_by: spread_by?,
             verbose: verbose?,
             log_format: log_format?,
             warnings,

@@ -393,6 +393,20 @@ pub(super) fn spread(text: &str) -> Result<Spread, String> {
     }
 }
 
+/// Names with commas between them; none at all is an empty text.
+pub(super) fn names(text: &str) -> Result<Vec<String>, String> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<String> = text.split(',').map(|it| it.trim().to_owned()).collect();
+    match names.iter().find(|name| name.is_empty()) {
+        Some(_) => Err(format!(
+            "there is a name missing in {text:?}; write names with commas between them, such as zone,rack"
+        )),
+        None => Ok(names),
+    }
+}
+
 pub(super) fn boolean(text: &str) -> Result<bool, String> {
     match text {
         "true" | "1" => Ok(true),

@@ -132,8 +132,7 @@ fn parse_amount(text: &str) -> Result<f64, String> {
 }
 
 impl Capacity {
-    /// The same as Mesos' messages have it, for the agent at this place of a list: `{n}` in the
-    /// attributes becomes its number.
+    /// Whether ports and attributes can be read.
     ///
     /// # Errors
     ///

@@ -65,7 +65,7 @@ pub struct LocalArgs {
     #[arg(long)]
     pub ports: Option<String>,
 
-    /// Attributes of each agent, for example rack:r1;zone:a; {n} becomes the agent's number.
+    /// Attributes of each agent, for example rack:r1;zone:a; %n becomes the agent's number.
     #[arg(long, default_value = "")]
     pub attributes: String,
 
@@ -273,7 +273,7 @@ fn capacity(args: &LocalArgs, ports: &str, number: u8) -> Capacity {
         mem: args.mem,
         disk: args.disk,
         ports: args.ports.clone().unwrap_or_else(|| ports.to_owned()),
-        attributes: args.attributes.replace("{n}", &number.to_string()),
+        attributes: args.attributes.replace("%n", &number.to_string()),
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
             Ask, CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState,
             TaskUpdate, Version, Wish,
         },
-        placement::{Ground, Launch, Offer, OfferedSlot},
+        placement::{Ground, Launch, Offer, OfferedSlot, SpreadBy},
         plan,
         report::view,
         retained::{Deed, Keeping, OperationUpdate},
@@ -138,11 +138,12 @@ pub struct World {
     cut: bool,
 }
 
-fn policy() -> Policy {
+pub fn policy() -> Policy {
     Policy {
         election_timeout: Duration::from_secs(60),
         session_timeout: Duration::from_secs(10),
         spread_patience: Some(Duration::from_secs(30)),
+        spread_by: SpreadBy::default(),
         volumes: false,
         keep_deleted: Duration::from_secs(3600),
         voter_patience: Duration::from_secs(600),
@@ -493,6 +494,8 @@ impl World {
                 disk_mib: 20_000.0,
                 ports: vec![(31000, 31999)],
                 slots: self.offered_slots(agent),
+                attributes: BTreeMap::new(),
+                unavailable: false,
             }
         });
         let offers: Vec<Offer> = offers.collect();

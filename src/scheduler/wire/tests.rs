@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::collections::BTreeMap;
+
 use uuid::Uuid;
 
 use super::*;
@@ -82,6 +84,8 @@ fn launched() -> (ClusterRecord, Launch) {
             disk_mib: 20_000.0,
             ports: vec![(31000, 31999)],
             slots: Vec::new(),
+            attributes: BTreeMap::new(),
+            unavailable: false,
         },
         task,
         size: Size::DEFAULT,
@@ -299,4 +303,48 @@ fn inverse_offers_are_read() {
     assert_eq!(read.lasts, Some(std::time::Duration::from_secs(3600)));
     assert_eq!(inverse_offer(&offer(Some("S1"), None)).unwrap().lasts, None);
     assert_eq!(inverse_offer(&offer(None, None)), None);
+}
+
+#[test]
+fn attributes_and_fault_domains_say_where_an_agent_is() {
+    let text = |name: &str, value: &str| v1::Attribute {
+        name: name.into(),
+        r#type: v1::value::Type::Text.into(),
+        text: Some(v1::value::Text {
+            value: value.into(),
+        }),
+        ..Default::default()
+    };
+    let level = v1::Attribute {
+        name: "level".into(),
+        r#type: v1::value::Type::Scalar.into(),
+        scalar: Some(v1::value::Scalar { value: 3.0 }),
+        ..Default::default()
+    };
+    let fault_domain = v1::domain_info::FaultDomain {
+        region: v1::domain_info::fault_domain::RegionInfo { name: "eu".into() },
+        zone: v1::domain_info::fault_domain::ZoneInfo { name: "a".into() },
+    };
+    let message = v1::Offer {
+        attributes: vec![text("rack", "r1"), text(ZONE, "own"), level],
+        domain: Some(v1::DomainInfo {
+            fault_domain: Some(fault_domain),
+        }),
+        unavailability: Some(v1::Unavailability::default()),
+        resources: vec![v1::Resource {
+            name: "cpus".into(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    };
+    let offer = offer(&message, "cotton").unwrap();
+    let known = [
+        ("level", "3"),
+        ("rack", "r1"),
+        (REGION, "eu"),
+        (ZONE, "own"),
+    ];
+    let known = known.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(offer.attributes, known.into());
+    assert!(offer.unavailable);
 }

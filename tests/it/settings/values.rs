@@ -378,6 +378,11 @@ fn wrong_values_and_their_sentences() {
             "--spread: \"wide\" is neither prefer nor require",
         ),
         (
+            "spread-by",
+            "zone,,rack",
+            "--spread-by: there is a name missing in \"zone,,rack\"",
+        ),
+        (
             "verbose",
             "very",
             "--verbose: \"very\" is neither true nor false",
