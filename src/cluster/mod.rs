@@ -13,6 +13,7 @@ pub mod retained;
 pub mod service_instance;
 pub mod size;
 pub mod slot;
+pub mod slot_view;
 pub mod spec;
 pub mod switchover;
 pub mod timings;

@@ -60,7 +60,8 @@ pub struct ClusterRecord {
     pub user: ClusterUser,
     /// When the request was accepted.
     pub created_at: Timestamp,
-    /// Whether the cluster is being deleted. Never taken back.
+    /// Whether the cluster is being deleted. A record that is there never takes it back; a cluster that is gone and kept comes back
+    /// with a record that does not say so, see [`Retained::undeleted`](super::retained::Retained::undeleted).
     pub deleting: bool,
     /// The flavour and version of the servers, as first reported.
     pub server: Option<ServerKind>,
@@ -114,9 +115,23 @@ pub struct ClusterRecord {
     /// How the last changes of master came about, for people. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "FailoverLog::is_empty")]
     pub failovers: FailoverLog,
+    /// How the cluster came back, if it was deleted and brought back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undeleted: Option<Undeleted>,
     /// Keys of a later version, kept as they are.
     #[serde(flatten)]
     pub unknown: serde_json::Map<String, serde_json::Value>,
+}
+
+/// A cluster was deleted, and brought back while its slots were kept. A repeated request is known by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Undeleted {
+    /// The name under which it was deleted. Labels of slots that it had then name it, too.
+    pub deleted_as: ClusterName,
+    /// When it was gone.
+    pub deleted_at: Timestamp,
+    /// When it was brought back.
+    pub at: Timestamp,
 }
 
 /// Where the current epoch stands.
@@ -283,6 +298,7 @@ impl ClusterRecord {
             published: Published::default(),
             donors: BTreeMap::new(),
             failovers: FailoverLog::default(),
+            undeleted: None,
             unknown: serde_json::Map::new(),
         }
     }

@@ -127,6 +127,17 @@ impl Size {
         }
     }
 
+    /// What an offer holds, in Mesos' amounts; memory and disk in MiB. Fractions of the least that is counted are left out, and the limits
+    /// of what can be asked for do not matter.
+    pub fn offered(cpus: f64, mem_mib: f64, disk_mib: f64) -> Self {
+        Self {
+            // Conversions of floats to whole numbers stop at the ends of their range.
+            cpu_millis: (cpus * 1000.0).round() as u32,
+            mem_mib: mem_mib as u64,
+            disk_mib: disk_mib as u64,
+        }
+    }
+
     /// The cpus, as Mesos counts them.
     pub fn cpus(&self) -> f64 {
         cpus(self.cpu_millis)

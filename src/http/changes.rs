@@ -1,10 +1,12 @@
-//! What is asked of a cluster that is there: other settings, another master, and a failover with the loss of data.
+//! What is asked of a cluster that is there: other settings, another master, and a failover with the loss of data; and of one that was
+//! deleted: that it comes back.
 
 use axum::{
     Json,
     extract::{Path, Request, State, rejection::PathRejection},
 };
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     clusters::{known_name, name_in},
@@ -14,7 +16,7 @@ use super::{
 };
 use crate::cluster::{
     data_loss::Prospect,
-    id::MemberId,
+    id::{ClusterName, MemberId},
     spec::{Change, ChangeRequest, Changed, Fault},
     switchover::Switchover,
 };
@@ -35,6 +37,18 @@ pub struct ChangeAnswer {
     pub cluster_url: String,
     /// What differs from before; nothing if it was so already.
     pub changed: Vec<Changed>,
+}
+
+/// The form fields of bringing a cluster back.
+const UNDELETE_FIELDS: &[&str] = &["password", "as", "incarnation"];
+
+/// The answer to bringing a deleted cluster back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UndeleteAnswer {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// The cluster's incarnation, which is the one that it had.
+    pub incarnation: Uuid,
 }
 
 /// The answer to a switchover.
@@ -174,4 +188,53 @@ fn read_accepted(text: Option<&str>) -> Result<bool, Fault> {
             "accept_data_loss must be true or false",
         )),
     }
+}
+
+/// `POST /clusters/<name>/undelete`
+pub(super) async fn undelete(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<UndeleteAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let target = read_name(form.take("as"));
+    let incarnation = read_incarnation(form.take("incarnation").as_deref());
+    let mut faults = form.into_faults(UNDELETE_FIELDS);
+    let (target, incarnation) = match (target, incarnation) {
+        (Ok(target), Ok(incarnation)) if faults.is_empty() => (target, incarnation),
+        (target, incarnation) => {
+            faults.extend(target.err());
+            faults.extend(incarnation.err());
+            return Err(ApiError::Invalid(faults));
+        }
+    };
+    let undeleting = port
+        .ask(|reply| ApiRequest::Undelete {
+            name,
+            password,
+            target,
+            incarnation,
+            reply,
+        })
+        .await?;
+    Ok(Json(UndeleteAnswer {
+        cluster_url: undeleting.cluster_url,
+        incarnation: undeleting.incarnation,
+    }))
+}
+
+fn read_name(text: Option<String>) -> Result<Option<ClusterName>, Fault> {
+    let name = text.map(|text| text.parse::<ClusterName>());
+    name.transpose()
+        .map_err(|invalid| Fault::new("as", invalid.to_string()))
+}
+
+fn read_incarnation(text: Option<&str>) -> Result<Option<Uuid>, Fault> {
+    let incarnation = text.map(str::parse::<Uuid>);
+    incarnation.transpose().map_err(|_| {
+        let sentence = "incarnation must be that of a deleted cluster, as GET /slots names it";
+        Fault::new("incarnation", sentence)
+    })
 }

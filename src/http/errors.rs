@@ -24,12 +24,29 @@ pub enum ApiError {
     /// Not the cluster's password.
     #[error("the password is not that of the cluster's user")]
     PasswordWrong,
+    /// What nobody owns is given up without a password.
+    #[error(
+        "the form field password is missing: no record says whose the slot is, so give the password of the account of --admin-keypath"
+    )]
+    AdministratorMissing,
+    /// Not the administrator's password.
+    #[error("the password is not that of the account of --admin-keypath")]
+    AdministratorWrong,
     /// A browser sends it on behalf of another site's page.
     #[error("changes are not accepted from pages of other sites")]
     CrossSite,
     /// No such cluster.
     #[error("there is no cluster {0:?}")]
     UnknownCluster(String),
+    /// No such deleted cluster.
+    #[error(
+        "nothing is kept of a deleted cluster {0}: a deleted cluster is kept for the time of --keep-deleted, and only if its members had \
+         volumes; GET /slots lists what is kept"
+    )]
+    NothingKept(ClusterName),
+    /// No such slot.
+    #[error("nothing is known of a slot {0:?}; GET /slots lists all that were seen")]
+    UnknownSlot(String),
     /// No such page.
     #[error(
         "there is nothing at {0}; see GET /clusters, POST /clusters/<name> and DELETE /clusters/<name>"
@@ -131,10 +148,14 @@ impl ApiError {
         match self {
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid-parameters"),
             Self::MalformedForm(_) => (StatusCode::BAD_REQUEST, "malformed-form"),
+            Self::AdministratorMissing => (StatusCode::UNAUTHORIZED, "password-missing"),
+            Self::AdministratorWrong => (StatusCode::FORBIDDEN, "password-wrong"),
             Self::PasswordMissing => (StatusCode::UNAUTHORIZED, "password-missing"),
             Self::PasswordWrong => (StatusCode::FORBIDDEN, "password-wrong"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross-site"),
             Self::UnknownCluster(_) => (StatusCode::NOT_FOUND, "unknown-cluster"),
+            Self::NothingKept(_) => (StatusCode::NOT_FOUND, "nothing-kept"),
+            Self::UnknownSlot(_) => (StatusCode::NOT_FOUND, "unknown-slot"),
             Self::UnknownPath(_) => (StatusCode::NOT_FOUND, "unknown-path"),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed"),
             Self::SlowBody { .. } => (StatusCode::REQUEST_TIMEOUT, "slow-body"),

@@ -18,6 +18,7 @@ pub mod patience;
 pub mod port;
 mod routes;
 mod server;
+pub mod slots;
 pub mod unknown_tasks;
 
 pub use routes::router;

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use rpds::RedBlackTreeMapSync;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use uuid::Uuid;
 
 use super::{
     errors::ApiError, executor_binary::ExecutorBinary, leader::ToLeader, metrics::Metrics,
@@ -16,6 +17,9 @@ use crate::{
         data_loss::Prospect,
         explanation::Explanation,
         id::{ClusterName, MemberId},
+        retained::Orphaned,
+        slot::SlotId,
+        slot_view::{Left, SlotView},
         spec::{Change, Changed, ClusterSpec, Rules},
         switchover::Switchover,
         unknown_task::UnknownTask,
@@ -49,6 +53,8 @@ pub struct SchedulerPort {
     pub metrics: Arc<Metrics>,
     /// The binary that agents fetch, unless `--executor-uri` names another place.
     pub executor: Option<Arc<ExecutorBinary>>,
+    /// The password of the administrator's account: what nobody owns is given up by whoever knows it.
+    pub administrator: Arc<Secret>,
     /// What this installation adds to the rules for new clusters.
     pub rules: Arc<Rules>,
     /// The way to the scheduler that leads, where that is another one.
@@ -97,6 +103,26 @@ pub enum ApiRequest {
         to: Option<MemberId>,
         /// Where the answer goes, once the request is durable.
         reply: Reply<SwitchingOver>,
+    },
+    /// Bring a deleted cluster back.
+    Undelete {
+        /// The name that it had.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// The name that it is to have; the same if nothing is said.
+        target: Option<ClusterName>,
+        /// Which of several deleted clusters of that name; the one that was deleted last if nothing is said.
+        incarnation: Option<Uuid>,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Undeleting>,
+    },
+    /// Destroy a slot that no record explains. The administrator has said so.
+    Reclaim {
+        /// The slot.
+        slot: SlotId,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Reclaiming>,
     },
     /// Elect a master without the voters that are missing.
     Failover {
@@ -150,6 +176,24 @@ pub struct SwitchingOver {
     pub switchover: Option<Switchover>,
 }
 
+/// A deleted cluster that comes back.
+#[derive(Debug, Clone)]
+pub struct Undeleting {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// Its incarnation.
+    pub incarnation: Uuid,
+}
+
+/// A slot that is given up.
+#[derive(Debug, Clone)]
+pub struct Reclaiming {
+    /// The slot.
+    pub slot: SlotId,
+    /// Whose it was by its labels.
+    pub whose: Orphaned,
+}
+
 /// A failover with the loss of data that was accepted.
 #[derive(Debug, Clone)]
 pub struct FailingOver {
@@ -172,6 +216,10 @@ pub struct Views {
     pub clusters: RedBlackTreeMapSync<ClusterName, Arc<ClusterView>>,
     /// Why each of them is as it is.
     pub explanations: RedBlackTreeMapSync<ClusterName, Arc<Explanation>>,
+    /// The slots of the clusters.
+    pub slots: RedBlackTreeMapSync<ClusterName, Arc<Vec<SlotView>>>,
+    /// What is left of deleted clusters, and the slots that no record explains.
+    pub left: Arc<Left>,
     /// Tasks that no record explains.
     pub unknown_tasks: Arc<Vec<UnknownTask>>,
 }

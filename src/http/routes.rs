@@ -11,7 +11,7 @@ use axum::{
 
 use super::{
     changes, clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
-    port::SchedulerPort, unknown_tasks,
+    port::SchedulerPort, slots, unknown_tasks,
 };
 
 /// All that the scheduler serves.
@@ -27,9 +27,12 @@ pub fn router(port: SchedulerPort) -> Router {
                 .delete(clusters::delete),
         )
         .route("/clusters/{name}/switchover", post(changes::switchover))
+        .route("/clusters/{name}/undelete", post(changes::undelete))
         .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))
         .route("/clusters/{name}/failovers", get(explain::failovers))
+        .route("/slots", get(slots::list))
+        .route("/slots/reclaim", post(slots::reclaim))
         .route("/unknown-tasks", get(unknown_tasks::list))
         .route("/executor/{name}", get(executor_binary::serve))
         .route("/vars.json", get(metrics::vars))

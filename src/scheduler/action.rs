@@ -1,18 +1,22 @@
 //! What the scheduler asks of the world, and why.
 
+use uuid::Uuid;
+
 use super::{
     event::{RequestToken, Version},
     failover::Awaited,
     fitness::Unfit,
     placement::Launch,
     retained::Deed,
+    undelete::Undeletion,
 };
 use crate::{
     cluster::{
         data_loss::{self, Prospect},
         id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
-        retained::Retained,
+        retained::{Orphaned, Retained},
+        slot::SlotId,
         spec::Changed,
         switchover::Switchover,
     },
@@ -97,6 +101,8 @@ pub enum Action {
         /// What is kept of it, in the same transaction.
         retained: Option<Box<Retained>>,
     },
+    /// Bring a deleted cluster back: store its record, with goal and discovery, and remove what is kept of it, in one transaction.
+    Undelete(Box<Undeletion>),
     /// Something about slots that nobody is to use any more.
     Keep(Deed),
     /// Launch tasks whose records are stored, all with one offer: the message to Mesos uses it up.
@@ -155,6 +161,20 @@ pub enum Reply {
         /// The cluster's name.
         name: ClusterName,
     },
+    /// The deleted cluster is recorded again.
+    Undeleting {
+        /// The name that it has now.
+        name: ClusterName,
+        /// Its incarnation.
+        incarnation: Uuid,
+    },
+    /// The intention to destroy a slot that no record explained is recorded.
+    Reclaiming {
+        /// The slot.
+        slot: SlotId,
+        /// Whose it was by its labels.
+        whose: Orphaned,
+    },
     /// The failover with the loss of data is recorded.
     FailingOver {
         /// The cluster's name.
@@ -191,6 +211,10 @@ pub enum Refusal {
     BeingDeleted(ClusterName),
     /// There is no such cluster.
     Unknown(ClusterName),
+    /// No deleted cluster of this name is kept.
+    NothingKept(ClusterName),
+    /// Nothing is known of a slot of this id.
+    UnknownSlot(String),
     /// The password is missing.
     PasswordMissing,
     /// The password is wrong.

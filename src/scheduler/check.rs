@@ -5,6 +5,7 @@
 //! nothing of that plan out for that cluster, and says so loudly: standing still loses no data.
 
 mod slots;
+mod undelete;
 
 use super::{
     action::{Action, Plan},
@@ -45,6 +46,14 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                 let broken = rules.into_iter().filter(|(_, broken)| *broken);
                 violations.extend(broken.map(|(rule, _)| Violation {
                     cluster: record.name().clone(),
+                    rule,
+                }));
+            }
+            Action::Undelete(undeletion) => {
+                let rules = undelete::broken(state, undeletion).into_iter();
+                let broken = rules.filter(|(_, broken)| *broken);
+                violations.extend(broken.map(|(rule, _)| Violation {
+                    cluster: undeletion.record.name().clone(),
                     rule,
                 }));
             }

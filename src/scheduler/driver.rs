@@ -15,6 +15,7 @@ use super::{
     explain, plan, report,
     requested::Requested,
     retained::Deed,
+    slot_report,
     state::State,
 };
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         explanation::Explanation,
         failover_record::Stage,
         id::{ClusterName, Epoch},
+        slot_view::{Left, SlotView},
         unknown_task::{UnknownTask, WHAT_TO_DO},
         view::ClusterView,
     },
@@ -54,6 +56,8 @@ pub struct Driver {
     pub views: watch::Sender<Views>,
     /// Which version of the list of unknown tasks is shown; 0 before the first.
     pub unknown_shown: u64,
+    /// Which version of what is left of deleted clusters is shown; 0 before the first.
+    pub left_shown: u64,
     /// What the clusters in `views` ask for.
     pub requested: Requested,
     /// The counters.
@@ -68,20 +72,34 @@ pub struct Driver {
 struct Change {
     name: ClusterName,
     before: Option<Arc<ClusterView>>,
-    after: Option<(ClusterView, Explanation)>,
+    after: Option<After>,
+}
+
+/// What is to be seen of a cluster.
+struct After {
+    view: ClusterView,
+    explanation: Explanation,
+    slots: Vec<SlotView>,
 }
 
 impl Change {
     fn enter_in(self, views: &mut Views) {
-        let Some((view, explanation)) = self.after else {
+        let Some(After {
+            view,
+            explanation,
+            slots,
+        }) = self.after
+        else {
             views.clusters.remove_mut(&self.name);
             views.explanations.remove_mut(&self.name);
+            views.slots.remove_mut(&self.name);
             return;
         };
         // What is the same stays the same object: it tells those who wait that nothing is new.
         if self.before.as_deref() != Some(&view) {
             views.clusters.insert_mut(self.name.clone(), Arc::new(view));
         }
+        views.slots.insert_mut(self.name.clone(), Arc::new(slots));
         views
             .explanations
             .insert_mut(self.name, Arc::new(explanation));
@@ -202,20 +220,25 @@ impl Driver {
         let connected = self.state.mesos.connected;
         let changes: Vec<Change> = due.iter().filter_map(|name| self.change_of(name)).collect();
         for change in &changes {
-            let after = change.after.as_ref().map(|(view, _)| view);
+            let after = change.after.as_ref().map(|after| &after.view);
             self.requested.exchange(change.before.as_deref(), after);
         }
         self.requested.tell(&self.metrics);
         self.metrics.framework_registered.set(i64::from(connected));
         let unknown = self.unknown_to_show();
+        let left = self.left_to_show();
         self.views.send_if_modified(|views| {
             let same = views.loaded
                 && views.connected == connected
                 && changes.is_empty()
-                && unknown.is_none();
+                && unknown.is_none()
+                && left.is_none();
             views.loaded = true;
             if let Some(unknown) = unknown {
                 views.unknown_tasks = unknown;
+            }
+            if let Some(left) = left {
+                views.left = left;
             }
             views.connected = connected;
             for change in changes {
@@ -236,6 +259,13 @@ impl Driver {
         Some(Arc::new(tasks))
     }
 
+    /// What is left of deleted clusters, and the orphans, if they are others than those that are shown.
+    fn left_to_show(&mut self) -> Option<Arc<Left>> {
+        let version = self.state.keeping.version();
+        let shown = std::mem::replace(&mut self.left_shown, version);
+        (shown != version).then(|| Arc::new(slot_report::left(&self.state)))
+    }
+
     /// How what is to be seen of a cluster differs from what is shown, if it does. A cluster that is being
     /// stored for the first time is not to be seen yet, one that was removed is so no longer.
     fn change_of(&self, name: &ClusterName) -> Option<Change> {
@@ -244,13 +274,19 @@ impl Driver {
         let after = stored.map(|cluster| {
             let view = report::view(cluster, &self.discovery_root);
             let explanation = awaiting::explanation(&self.state, cluster, &view);
-            (view, explanation)
+            After {
+                view,
+                explanation,
+                slots: slot_report::of_cluster(cluster),
+            }
         });
         let shown = self.views.borrow();
         let before = shown.clusters.get(name);
         let explained = shown.explanations.get(name).map(Arc::as_ref);
-        let same = before.map(Arc::as_ref) == after.as_ref().map(|(view, _)| view)
-            && explained == after.as_ref().map(|(_, explanation)| explanation);
+        let slots = shown.slots.get(name).map(Arc::as_ref);
+        let same = before.map(Arc::as_ref) == after.as_ref().map(|after| &after.view)
+            && explained == after.as_ref().map(|after| &after.explanation)
+            && slots == after.as_ref().map(|after| &after.slots);
         (!same).then(|| Change {
             name: name.clone(),
             before: before.cloned(),
@@ -313,10 +349,12 @@ fn refuse_violations(plan: &mut Plan, violations: &[Violation]) {
     plan.actions.retain_mut(|action| match action {
         Action::Persist { record, .. } => !refused(record.name()),
         Action::Remove { cluster, .. } => !refused(cluster),
+        Action::Undelete(undeletion) => !refused(undeletion.record.name()),
         Action::Keep(Deed::Release { offer, .. }) => {
             !offer.slots.iter().any(|slot| refused(&slot.owner.cluster))
         }
-        Action::Keep(Deed::Store { .. } | Deed::Forget { .. } | Deed::Acknowledge { .. }) => true,
+        Action::Keep(Deed::Store { retained, .. }) => !retained.name().is_some_and(refused),
+        Action::Keep(Deed::Forget { .. } | Deed::Acknowledge { .. }) => true,
         Action::Launch(launches) => {
             launches.retain(|it| !it.task.task_id.cluster().is_some_and(|name| refused(&name)));
             !launches.is_empty()

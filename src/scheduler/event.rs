@@ -11,6 +11,8 @@ use crate::{
         control::{Authentication, Report},
         id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
+        retained::Retained,
+        slot::SlotId,
         spec::{Change, ClusterSpec},
     },
     secret::Secret,
@@ -57,6 +59,10 @@ pub enum Event {
     },
     /// Something is asked of a cluster that is there.
     Ask(Box<Ask>),
+    /// A deleted cluster is asked for.
+    Undelete(Box<UndeleteRequest>),
+    /// A slot that no record explains is given up by an operator.
+    Reclaim(Reclaim),
     /// A member reports.
     Reported {
         /// The cluster under whose name the report stands.
@@ -105,6 +111,30 @@ pub enum Event {
     Operation(OperationUpdate),
 }
 
+/// A deleted cluster is asked for, while its slots are kept.
+#[derive(Debug)]
+pub struct UndeleteRequest {
+    /// Whom to answer.
+    pub token: RequestToken,
+    /// The name that it had.
+    pub name: ClusterName,
+    /// The name that it is to have; the same if nothing is said.
+    pub target: Option<ClusterName>,
+    /// Which of several of that name; the one that was deleted last if nothing is said.
+    pub incarnation: Option<Uuid>,
+    /// The password given with the request.
+    pub password: Option<Secret>,
+}
+
+/// An operator says that nobody needs a slot that no record explains.
+#[derive(Debug)]
+pub struct Reclaim {
+    /// Whom to answer.
+    pub token: RequestToken,
+    /// The slot.
+    pub slot: SlotId,
+}
+
 /// Something that its owner asks of a cluster.
 #[derive(Debug)]
 pub struct Ask {
@@ -144,6 +174,17 @@ pub struct StoredCluster {
     pub version: Version,
     /// The cluster user's password, opened with the scheduler's key.
     pub password: Secret,
+}
+
+/// What was kept of a deleted cluster when the scheduler started.
+#[derive(Debug, Clone)]
+pub struct StoredRetained {
+    /// It.
+    pub retained: Retained,
+    /// Its version.
+    pub version: Version,
+    /// The password of the cluster's user, if there is one that can be opened with the scheduler's key.
+    pub password: Option<Secret>,
 }
 
 /// A cluster is asked for. Everything random in it was drawn at the door.

@@ -12,7 +12,6 @@ use std::{
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
-use uuid::Uuid;
 
 use super::{
     action::{Action, Refusal, Reply},
@@ -22,14 +21,19 @@ use super::{
     placement::Launch,
     retained::{Deed, OperationUpdate},
     state::State,
+    storing::{
+        STORE_RETRY, chain, deposed, fatal, forget_retained, persist, remove, store_retained,
+        undelete,
+    },
+    undelete::Undeletion,
     wire::{self, TaskTemplate},
 };
 use crate::{
-    cluster::{id::ClusterName, record::ClusterRecord, retained::Retained},
+    cluster::id::ClusterName,
     http::{
         errors::ApiError,
         metrics::Metrics,
-        port::{Changing, Created, Deleted, FailingOver, SwitchingOver},
+        port::{Changing, Created, Deleted, FailingOver, Reclaiming, SwitchingOver, Undeleting},
     },
     mesos::{
         calls,
@@ -38,10 +42,6 @@ use crate::{
     },
     zookeeper::store::{FRAMEWORK_FORMAT, FrameworkRecord, Store, StoreError},
 };
-
-/// How long to wait before the store is asked again after it failed. ZooKeeper elects a new leader
-/// within seconds; asking a few times a second finds it soon and is no load.
-const STORE_RETRY: Duration = Duration::from_millis(250);
 
 /// What reaches the driver.
 #[derive(Debug)]
@@ -81,6 +81,10 @@ pub enum Waiting {
     Switchover(oneshot::Sender<Result<SwitchingOver, ApiError>>),
     /// A failover with the loss of data.
     Failover(oneshot::Sender<Result<FailingOver, ApiError>>),
+    /// A deleted cluster that is brought back.
+    Undelete(oneshot::Sender<Result<Undeleting, ApiError>>),
+    /// An orphaned slot that is given up.
+    Reclaim(oneshot::Sender<Result<Reclaiming, ApiError>>),
 }
 
 impl Waiting {
@@ -92,6 +96,8 @@ impl Waiting {
             Self::Change(sender) => drop(sender.send(Err(error))),
             Self::Switchover(sender) => drop(sender.send(Err(error))),
             Self::Failover(sender) => drop(sender.send(Err(error))),
+            Self::Undelete(sender) => drop(sender.send(Err(error))),
+            Self::Reclaim(sender) => drop(sender.send(Err(error))),
         }
     }
 }
@@ -169,6 +175,10 @@ impl Hands {
             } => {
                 self.report(remove(self.store.clone(), cluster, expected, retained));
             }
+            Action::Undelete(undeletion) => {
+                let Undeletion { record, kept, .. } = *undeletion;
+                self.report(undelete(self.store.clone(), record, kept));
+            }
             Action::Keep(deed) => self.keep(deed),
             Action::Launch(launches) => self.launch(launches, state),
             Action::Decline {
@@ -242,7 +252,11 @@ impl Hands {
 
     fn keep(&mut self, deed: Deed) {
         match deed {
-            Deed::Store { retained, expected } => {
+            Deed::Store {
+                retained,
+                expected,
+                replies: _,
+            } => {
                 self.report(store_retained(self.store.clone(), retained, expected));
             }
             Deed::Forget {
@@ -366,18 +380,31 @@ impl Hands {
                     prospect: *prospect,
                 }));
             }
+            (Waiting::Undelete(sender), Reply::Undeleting { name, incarnation }) => {
+                let _ = sender.send(Ok(Undeleting {
+                    cluster_url: url(&name),
+                    incarnation,
+                }));
+            }
+            (Waiting::Reclaim(sender), Reply::Reclaiming { slot, whose }) => {
+                let _ = sender.send(Ok(Reclaiming { slot, whose }));
+            }
             (waiting, Reply::Refused(refusal)) => waiting.refuse(api_error(refusal)),
             (
                 Waiting::Create(_)
                 | Waiting::Delete(_)
                 | Waiting::Change(_)
                 | Waiting::Switchover(_)
-                | Waiting::Failover(_),
+                | Waiting::Failover(_)
+                | Waiting::Undelete(_)
+                | Waiting::Reclaim(_),
                 Reply::Created { .. }
                 | Reply::Deleting { .. }
                 | Reply::Changed { .. }
                 | Reply::SwitchingOver { .. }
-                | Reply::FailingOver { .. },
+                | Reply::FailingOver { .. }
+                | Reply::Undeleting { .. }
+                | Reply::Reclaiming { .. },
             ) => {
                 warn!("a request was answered with the answer to another one");
             }
@@ -400,141 +427,17 @@ fn start_calling(mesos: SchedulerHandle) -> mpsc::UnboundedSender<Call> {
     sender
 }
 
-/// Stores a record, whatever it takes. An uncertain answer is never taken for a yes or a no: the
-/// record is read again.
-async fn persist(store: Arc<Store>, record: ClusterRecord, expected: Option<Version>) -> Input {
-    let cluster = record.name().clone();
-    loop {
-        let error = match store.commit(&record, expected).await {
-            Ok(version) => return Input::Event(Event::Stored { cluster, version }),
-            Err(error @ StoreError::Deposed) => return deposed(error),
-            Err(error) => error,
-        };
-        warn!(%cluster, error = %chain(&error), "store the record");
-        let conflict = matches!(error, StoreError::Conflict(_));
-        if conflict || error.may_have_happened() {
-            match store.load(&cluster).await {
-                Ok(Some(Ok(loaded))) if loaded.record == record && loaded.is_published => {
-                    let version = loaded.version;
-                    return Input::Event(Event::Stored { cluster, version });
-                }
-                // Written, but not published: that is what a commit on top of it mends.
-                Ok(Some(Ok(loaded))) if loaded.record == record => {
-                    return Box::pin(persist(store, record, Some(loaded.version))).await;
-                }
-                Ok(found) if conflict => {
-                    let found = found.and_then(Result::ok).map(|loaded| loaded.version);
-                    return fatal(format!(
-                        "the record of {cluster} was changed by another scheduler (expected version {expected:?}, found {found:?}); this scheduler ends"
-                    ));
-                }
-                Ok(_) | Err(_) => {}
-            }
-        }
-        tokio::time::sleep(STORE_RETRY).await;
-    }
-}
-
-/// Removes a cluster, whatever it takes.
-async fn remove(
-    store: Arc<Store>,
-    cluster: ClusterName,
-    expected: Version,
-    retained: Option<Box<Retained>>,
-) -> Input {
-    loop {
-        match store.remove(&cluster, expected, retained.as_deref()).await {
-            Ok(retained) => {
-                info!(%cluster, "cluster removed");
-                return Input::Event(Event::Removed { cluster, retained });
-            }
-            Err(error @ StoreError::Deposed) => return deposed(error),
-            Err(error @ StoreError::Conflict(_)) => return fatal(error.to_string()),
-            Err(error) => warn!(%cluster, error = %chain(&error), "remove the cluster"),
-        }
-        tokio::time::sleep(STORE_RETRY).await;
-    }
-}
-
-/// Stores what is kept of a deleted cluster, whatever it takes.
-async fn store_retained(store: Arc<Store>, retained: Box<Retained>, expected: Version) -> Input {
-    let incarnation = retained.incarnation();
-    loop {
-        let error = match store.set_retained(&retained, expected).await {
-            Ok(version) => {
-                return Input::Event(Event::RetainedStored {
-                    incarnation,
-                    version,
-                });
-            }
-            Err(error @ StoreError::Deposed) => return deposed(error),
-            Err(error) => error,
-        };
-        warn!(%incarnation, error = %chain(&error), "store what is kept of a deleted cluster");
-        // An uncertain answer, or another version: it may stand there already.
-        match store.retained(incarnation).await {
-            Ok(Some(Ok((stored, version)))) if stored == *retained => {
-                return Input::Event(Event::RetainedStored {
-                    incarnation,
-                    version,
-                });
-            }
-            Ok(Some(Ok((_, version)))) if version != expected => {
-                return fatal(format!(
-                    "what is kept of the deleted cluster {incarnation} was changed by another scheduler; this scheduler ends"
-                ));
-            }
-            Ok(_) | Err(_) => tokio::time::sleep(STORE_RETRY).await,
-        }
-    }
-}
-
-/// Forgets a deleted cluster, whatever it takes.
-async fn forget_retained(store: Arc<Store>, incarnation: Uuid, expected: Version) -> Input {
-    loop {
-        match store.remove_retained(incarnation, expected).await {
-            Ok(()) => {
-                info!(%incarnation, "nothing is left of the deleted cluster");
-                return Input::Event(Event::RetainedForgotten { incarnation });
-            }
-            Err(error @ StoreError::Deposed) => return deposed(error),
-            Err(error @ StoreError::RetainedConflict(_)) => return fatal(error.to_string()),
-            Err(error) => {
-                warn!(%incarnation, error = %chain(&error), "forget a deleted cluster");
-            }
-        }
-        tokio::time::sleep(STORE_RETRY).await;
-    }
-}
-
-fn deposed(error: StoreError) -> Input {
-    Input::End(Ending::TermOver(error.to_string()))
-}
-
-fn fatal(sentence: String) -> Input {
-    Input::End(Ending::Fatal(sentence))
-}
-
 fn api_error(refusal: Refusal) -> ApiError {
     match refusal {
         Refusal::Exists(name) => ApiError::Exists(name),
         Refusal::BeingDeleted(name) => ApiError::BeingDeleted(name),
         Refusal::Unknown(name) => ApiError::UnknownCluster(name.to_string()),
+        Refusal::NothingKept(name) => ApiError::NothingKept(name),
+        Refusal::UnknownSlot(slot) => ApiError::UnknownSlot(slot),
         Refusal::PasswordMissing => ApiError::PasswordMissing,
         Refusal::PasswordWrong => ApiError::PasswordWrong,
         Refusal::NotRegistered => ApiError::NotRegistered,
         Refusal::NotPossible(sentence) => ApiError::NotPossible(sentence),
         Refusal::LossNotAccepted(prospect) => ApiError::LossNotAccepted(prospect.sentences()),
     }
-}
-
-/// An error with its causes, as one line.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }

@@ -8,6 +8,8 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
 use super::{
     action::{Action, Look, Plan},
     explain,
@@ -15,7 +17,9 @@ use super::{
     lossy, members,
     placement::{Launch, Offer},
     pool::Pool,
-    publish, rebuild, requests, retained, slots,
+    publish, rebuild, requests,
+    retained::{self, Deed},
+    slots,
     state::{Cluster, FrameworkStored, State},
     switchover, voting,
 };
@@ -43,6 +47,7 @@ pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
     );
     let decided = requests::decide(state, now);
     let being_written: Vec<ClusterName> = decided.iter().filter_map(written_cluster).collect();
+    let kept_written: Vec<Uuid> = decided.iter().filter_map(written_kept).collect();
     plan.actions.extend(decided);
     plan_launches(state, &mut plan);
     let mut pool = Pool::of(&state.offers);
@@ -55,7 +60,7 @@ pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
         }
     }
     let mut untouched = pool.into_untouched();
-    let (actions, again_at) = retained::plan(state, &mut untouched, now);
+    let (actions, again_at) = retained::plan(state, &kept_written, &mut untouched, now);
     plan.actions.extend(actions);
     plan.keep_again_at = again_at;
     plan_offers(state, &untouched, now, &mut plan);
@@ -75,6 +80,16 @@ fn plan_launches(state: &State, plan: &mut Plan) {
 fn written_cluster(action: &Action) -> Option<ClusterName> {
     match action {
         Action::Persist { record, .. } => Some(record.name().clone()),
+        Action::Undelete(undeletion) => Some(undeletion.record.name().clone()),
+        _ => None,
+    }
+}
+
+/// The incarnation of the deleted cluster about which something is stored.
+fn written_kept(action: &Action) -> Option<Uuid> {
+    match action {
+        Action::Undelete(undeletion) => Some(undeletion.record.uuid),
+        Action::Keep(Deed::Store { retained, .. }) => Some(retained.incarnation()),
         _ => None,
     }
 }
@@ -195,6 +210,10 @@ fn plan_deletion(
             .extend(members::kill_all(next, &cluster.observed, now, look));
         return;
     }
+    // The cluster has come back a moment ago: what was kept of it then goes first, or it would be taken for what is kept of it now.
+    if state.keeping.is_being_written(next.uuid) {
+        return;
+    }
     // Only a record that already says so is removed: the ends of the tasks are stored first.
     if let (Some(expected), true) = (cluster.version, *next == cluster.record) {
         plan.actions.push(Action::Remove {
@@ -230,9 +249,11 @@ fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, now: Timestamp, pla
         return;
     }
     // What is being stored may want some as soon as it is.
-    let soon = plan.actions.iter().any(
-        |action| matches!(action, Action::Persist { record, .. } if members::wants_offers(record)),
-    );
+    let soon = plan.actions.iter().any(|action| match action {
+        Action::Persist { record, .. } => members::wants_offers(record),
+        Action::Undelete(undeletion) => members::wants_offers(&undeletion.record),
+        _ => false,
+    });
     let wanted = soon || state.wants_offers() || state.keeping.wants_offers(now);
     if !pool.is_empty() {
         let refuse_seconds = if wanted {

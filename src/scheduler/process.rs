@@ -78,6 +78,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         patient: Arc::new(Semaphore::new(MAX_PATIENT_READERS)),
         metrics: metrics.clone(),
         executor: executor.clone(),
+        administrator: Arc::new(settings.admin.password.clone()),
         rules: Arc::new(spec::Rules {
             admin_user: settings.admin.username.clone(),
         }),

@@ -2,9 +2,10 @@
 
 use super::{
     action::{Action, Refusal, Reply},
-    event::{CreateRequest, RequestToken},
-    state::{Cluster, Request, State},
-    wishes,
+    event::{Ask, CreateRequest, Reclaim, RequestToken, UndeleteRequest},
+    orphans,
+    state::{Cluster, State},
+    undelete, wishes,
 };
 use crate::{
     cluster::{control::ClusterUser, id::ClusterName, record::ClusterRecord},
@@ -12,33 +13,74 @@ use crate::{
     time::Timestamp,
 };
 
+/// A request of the API that waits for its decision.
+#[derive(Debug)]
+pub enum Request {
+    /// See [`Event::Create`](super::event::Event::Create).
+    Create(Box<CreateRequest>),
+    /// See [`Event::Delete`](super::event::Event::Delete).
+    Delete {
+        /// Whom to answer.
+        token: RequestToken,
+        /// The cluster.
+        name: ClusterName,
+        /// The given password.
+        password: Option<Secret>,
+    },
+    /// See [`Event::Ask`](super::event::Event::Ask).
+    Ask(Box<Ask>),
+    /// See [`Event::Undelete`](super::event::Event::Undelete).
+    Undelete(Box<UndeleteRequest>),
+    /// See [`Event::Reclaim`](super::event::Event::Reclaim).
+    Reclaim(Reclaim),
+}
+
+impl Request {
+    /// Whom to answer.
+    pub fn token(&self) -> RequestToken {
+        match self {
+            Self::Create(request) => request.token,
+            Self::Delete { token, .. } => *token,
+            Self::Ask(ask) => ask.token,
+            Self::Undelete(undelete) => undelete.token,
+            Self::Reclaim(reclaim) => reclaim.token,
+        }
+    }
+}
+
 /// Decides the requests that can be decided now. One whose cluster is being written waits.
 pub fn decide(state: &State, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
     // Of several requests for one name the first is decided now, the others when it is recorded.
     let mut taken: Vec<&ClusterName> = Vec::new();
+    // Of those about what is kept of deleted clusters, one at a time.
+    let mut keeping_taken = false;
     for request in &state.requests {
         let name = match request {
-            Request::Create(create) => &create.spec.name,
-            Request::Delete { name, .. } => name,
-            Request::Ask(ask) => &ask.name,
+            Request::Create(create) => Some(&create.spec.name),
+            Request::Delete { name, .. } => Some(name),
+            Request::Ask(ask) => Some(&ask.name),
+            Request::Undelete(undelete) => Some(undelete.target()),
+            Request::Reclaim(_) => None,
         };
-        let busy = state
-            .clusters
-            .get(name)
-            .is_some_and(|cluster| cluster.pending.is_some());
-        if busy || taken.contains(&name) {
+        let about_kept = matches!(request, Request::Undelete(_) | Request::Reclaim(_));
+        let busy = name.and_then(|name| state.clusters.get(name));
+        let busy = busy.is_some_and(|cluster| cluster.pending.is_some());
+        if busy || about_kept && keeping_taken || name.is_some_and(|name| taken.contains(&name)) {
             continue;
         }
-        taken.push(name);
-        actions.push(match request {
-            Request::Create(create) => decide_create(state, create, now),
+        taken.extend(name);
+        keeping_taken |= about_kept;
+        actions.extend(match request {
+            Request::Create(create) => Some(decide_create(state, create, now)),
             Request::Delete {
                 token,
                 name,
                 password,
-            } => decide_delete(state, *token, name, password.as_ref()),
-            Request::Ask(ask) => wishes::decide(state, ask, now),
+            } => Some(decide_delete(state, *token, name, password.as_ref())),
+            Request::Ask(ask) => Some(wishes::decide(state, ask, now)),
+            Request::Undelete(request) => undelete::decide(state, request, now),
+            Request::Reclaim(request) => orphans::decide(state, request, now),
         });
     }
     actions

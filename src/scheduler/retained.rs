@@ -12,15 +12,20 @@
 //! Offers are wanted for it in short windows only: the agent of a slot may be away for ever, and offers that nobody
 //! needs must not come every second for as long.
 //!
-//! What is reserved under Cotton's labels and explained by no record, kept or living, is an *orphan*: it is told of, and never touched.
+//! While nothing is being destroyed, a deleted cluster can be brought back ([`undelete`](super::undelete)). What is reserved and
+//! explained by no record is told of in [`orphans`](super::orphans); what an operator gives up of it is released here.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use uuid::Uuid;
 
 use super::{
-    action::Action,
-    event::Version,
+    action::{Action, Reply},
+    event::{RequestToken, StoredRetained, Version},
+    orphans::Orphan,
     placement::{Offer, OfferedSlot},
     state::State,
 };
@@ -29,8 +34,9 @@ use crate::{
         id::ClusterName,
         record::ClusterRecord,
         retained::Retained,
-        slot::{Slot, SlotId, SlotOwner},
+        slot::{Slot, SlotId},
     },
+    secret::Secret,
     time::Timestamp,
 };
 
@@ -55,10 +61,14 @@ const MOST_REFUSALS: u32 = 2;
 pub struct Keeping {
     /// The deleted clusters, by incarnation.
     pub clusters: BTreeMap<Uuid, Kept>,
+    /// Incarnations of deleted clusters of which something is stored that cannot be read. It explains their slots.
+    pub unusable: BTreeSet<Uuid>,
     /// Slots that are reserved and that no record explains.
     pub orphans: BTreeMap<SlotId, Orphan>,
     /// When to look again even if nothing happens.
     pub again_at: Option<Timestamp>,
+    /// Counts the changes of what there is to see: the deleted clusters, what is left of them, and the orphans.
+    pub(super) changes: u64,
     /// Slots that are gone, with the operation whose feedback is not acknowledged yet, if there was one.
     gone: BTreeMap<SlotId, Option<String>>,
     /// What was tried.
@@ -70,27 +80,30 @@ pub struct Keeping {
 pub struct Kept {
     /// What is stored of it.
     pub retained: Retained,
-    /// Its version in the store.
-    pub version: Version,
-    /// The write that is under way: what will be stored, or nothing if it is being removed.
-    pub pending: Option<Option<Box<Retained>>>,
+    /// Its version in the store; `None` while it is being stored for the first time.
+    pub version: Option<Version>,
+    /// The password of its user, if it could be opened: whoever knows it may bring the cluster back.
+    pub password: Option<Secret>,
+    /// The write that is under way. Until it is done nothing else happens to it.
+    pub pending: Option<Writing>,
     /// Since when its slots are looked for.
     looking_since: Option<Timestamp>,
 }
 
-/// A slot that no record explains.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Orphan {
-    /// Whose it is by its labels.
-    pub owner: SlotOwner,
-    /// Mesos' id of its agent.
-    pub agent_id: String,
-    /// The agent's host name.
-    pub host: String,
-    /// Whether it has a volume.
-    pub has_volume: bool,
-    /// Whether it was told of.
-    pub told: bool,
+/// What is being written about a deleted cluster.
+#[derive(Debug)]
+pub enum Writing {
+    /// It is being replaced.
+    Store {
+        /// By this.
+        retained: Box<Retained>,
+        /// To be answered afterwards.
+        replies: Vec<(RequestToken, Reply)>,
+    },
+    /// It is being removed.
+    Forget,
+    /// The cluster's record is being stored again, in the transaction that removes this.
+    Undelete,
 }
 
 #[derive(Debug, Clone)]
@@ -108,8 +121,10 @@ pub enum Deed {
     Store {
         /// It.
         retained: Box<Retained>,
-        /// The version that it replaces.
-        expected: Version,
+        /// The version that it replaces; `None` if there is none yet.
+        expected: Option<Version>,
+        /// Requests to answer once it is stored.
+        replies: Vec<(RequestToken, Reply)>,
     },
     /// Nothing is left of a deleted cluster.
     Forget {
@@ -144,14 +159,21 @@ pub struct OperationUpdate {
 }
 
 impl Keeping {
-    /// Of the deleted clusters in the store.
-    pub fn new(stored: Vec<(Retained, Version)>) -> Self {
-        let clusters = stored.into_iter().map(|(retained, version)| {
-            let kept = Kept::new(retained, version);
+    /// Another number whenever there is something else to see of deleted clusters and orphans.
+    pub fn version(&self) -> u64 {
+        self.changes
+    }
+
+    /// Of the deleted clusters in the store, and those of which something is stored that cannot be read.
+    pub fn new(stored: Vec<StoredRetained>, unusable: BTreeSet<Uuid>) -> Self {
+        let clusters = stored.into_iter().map(|it| {
+            let kept = Kept::new(it.retained, Some(it.version), it.password);
             (kept.retained.incarnation(), kept)
         });
         Self {
             clusters: clusters.collect(),
+            unusable,
+            changes: 1,
             ..Self::default()
         }
     }
@@ -166,28 +188,63 @@ impl Keeping {
     }
 
     /// A cluster was removed, and this is kept of it.
-    pub fn removed(&mut self, retained: Retained, version: Version) {
-        let kept = Kept::new(retained, version);
+    pub fn removed(&mut self, retained: Retained, version: Version, password: Secret) {
+        let kept = Kept::new(retained, Some(version), Some(password));
         self.clusters.insert(kept.retained.incarnation(), kept);
+        self.changes += 1;
     }
 
-    /// What was to be stored is.
-    pub fn stored(&mut self, incarnation: Uuid, version: Version, now: Timestamp) {
+    /// What was to be stored is. Returns the requests that are to be answered.
+    pub fn stored(
+        &mut self,
+        incarnation: Uuid,
+        version: Version,
+        now: Timestamp,
+    ) -> Vec<(RequestToken, Reply)> {
         let Some(kept) = self.clusters.get_mut(&incarnation) else {
-            return;
+            return Vec::new();
         };
-        if let Some(Some(retained)) = kept.pending.take() {
-            if retained.destroying && !kept.retained.destroying {
-                kept.looking_since = Some(now);
-            }
-            kept.retained = *retained;
+        self.changes += 1;
+        kept.version = Some(version);
+        let Some(Writing::Store { retained, replies }) = kept.pending.take() else {
+            return Vec::new();
+        };
+        if retained.destroying && *retained != kept.retained {
+            kept.looking_since = Some(now);
         }
-        kept.version = version;
+        kept.retained = *retained;
+        let left = &kept.retained.left;
+        self.orphans.retain(|slot, _| !left.contains_key(slot));
+        replies
+    }
+
+    /// The record of a cluster is stored. If that has brought it back, what was kept of it is to be forgotten.
+    pub fn record_stored(&mut self, incarnation: Uuid) {
+        if let Some(kept) = self.clusters.get_mut(&incarnation)
+            && matches!(kept.pending, Some(Writing::Undelete))
+        {
+            kept.pending = None;
+            self.changes += 1;
+        }
+    }
+
+    /// A cluster is being brought back.
+    pub fn begin_undelete(&mut self, incarnation: Uuid) {
+        if let Some(kept) = self.clusters.get_mut(&incarnation) {
+            kept.pending = Some(Writing::Undelete);
+        }
     }
 
     /// Nothing of a deleted cluster is stored any more.
     pub fn forgotten(&mut self, incarnation: Uuid) {
         self.clusters.remove(&incarnation);
+        self.changes += 1;
+    }
+
+    /// Whether something is being written about a deleted cluster.
+    pub fn is_being_written(&self, incarnation: Uuid) -> bool {
+        let kept = self.clusters.get(&incarnation);
+        kept.is_some_and(|kept| kept.pending.is_some())
     }
 
     /// What an agent or a master says of an operation.
@@ -209,14 +266,27 @@ impl Keeping {
     /// Notes that this is being done.
     pub fn begin(&mut self, deed: &Deed, now: Timestamp) {
         match deed {
-            Deed::Store { retained, .. } => {
-                if let Some(kept) = self.clusters.get_mut(&retained.incarnation()) {
-                    kept.pending = Some(Some(retained.clone()));
-                }
+            Deed::Store {
+                retained, replies, ..
+            } => {
+                let kept = self.clusters.entry(retained.incarnation());
+                // Until it is stored it is of no slots.
+                let kept = kept.or_insert_with(|| {
+                    let left = BTreeMap::new();
+                    let none = Retained {
+                        left,
+                        ..Retained::clone(retained)
+                    };
+                    Kept::new(none, None, None)
+                });
+                kept.pending = Some(Writing::Store {
+                    retained: retained.clone(),
+                    replies: replies.clone(),
+                });
             }
             Deed::Forget { incarnation, .. } => {
                 if let Some(kept) = self.clusters.get_mut(incarnation) {
-                    kept.pending = Some(None);
+                    kept.pending = Some(Writing::Forget);
                 }
             }
             Deed::Release { offer, slots } => {
@@ -257,10 +327,11 @@ impl Keeping {
 }
 
 impl Kept {
-    fn new(retained: Retained, version: Version) -> Self {
+    fn new(retained: Retained, version: Option<Version>, password: Option<Secret>) -> Self {
         Self {
             retained,
             version,
+            password,
             pending: None,
             looking_since: None,
         }
@@ -306,20 +377,8 @@ impl Kept {
     }
 }
 
-/// Whether a record, living or kept, explains a slot.
-fn is_explained(state: &State, slot: &OfferedSlot) -> bool {
-    let owner = &slot.owner;
-    let living = state.clusters.get(&owner.cluster).is_some_and(|cluster| {
-        // A record that is being written explains as much as the one that it replaces.
-        cluster.record.uuid == owner.incarnation && names(&cluster.record, &slot.id)
-    });
-    let kept = state.keeping.clusters.get(&owner.incarnation);
-    living
-        || kept.is_some_and(|kept| kept.retained.left.contains_key(&slot.id))
-        || state.unusable.contains(&owner.cluster)
-}
-
-fn names(record: &ClusterRecord, id: &SlotId) -> bool {
+/// Whether a record names a slot as a member's.
+pub(super) fn names(record: &ClusterRecord, id: &SlotId) -> bool {
     let mut members = record.members.values();
     members.any(|member| {
         member
@@ -332,47 +391,22 @@ fn names(record: &ClusterRecord, id: &SlotId) -> bool {
 
 /// Whether a living cluster has given up this slot.
 fn was_given_up(state: &State, slot: &OfferedSlot) -> bool {
-    let Some(cluster) = state.clusters.get(&slot.owner.cluster) else {
+    let Some(cluster) = state.of_incarnation(slot.owner.incarnation) else {
         return false;
     };
     let member = cluster.record.members.get(&slot.owner.member);
-    cluster.record.uuid == slot.owner.incarnation
-        && member.is_some_and(|member| member.given_up.iter().any(|it| it.id == slot.id))
+    member.is_some_and(|member| member.given_up.iter().any(|it| it.id == slot.id))
 }
 
 /// Whether a slot may be released now: its cluster was deleted and that is stored as being carried out, or it was given up.
 pub fn may_be_released(state: &State, slot: &OfferedSlot) -> bool {
-    let owner = &slot.owner;
-    let lives = |cluster: &super::state::Cluster| cluster.record.uuid == owner.incarnation;
-    let kept = state.keeping.clusters.get(&owner.incarnation);
+    let incarnation = slot.owner.incarnation;
+    let kept = state.keeping.clusters.get(&incarnation);
     let destroying = kept
         .is_some_and(|kept| kept.retained.destroying && kept.retained.left.contains_key(&slot.id));
-    // With local files a crash may leave both the record of a deleted cluster and what is kept of it.
-    let deleted = destroying && !state.clusters.get(&owner.cluster).is_some_and(lives);
+    // With local files a crash may leave both the record of a cluster and what is kept of it.
+    let deleted = destroying && state.of_incarnation(incarnation).is_none();
     deleted || was_given_up(state, slot)
-}
-
-/// Notes which offered slots no record explains.
-pub fn note_orphans(state: &mut State, offers: &[Offer]) {
-    for offer in offers {
-        for slot in &offer.slots {
-            if is_explained(state, slot) {
-                state.keeping.orphans.remove(&slot.id);
-                continue;
-            }
-            let known = state.keeping.orphans.entry(slot.id.clone());
-            let orphan = known.or_insert_with(|| Orphan {
-                owner: slot.owner.clone(),
-                agent_id: String::new(),
-                host: String::new(),
-                has_volume: false,
-                told: false,
-            });
-            orphan.agent_id.clone_from(&offer.agent_id);
-            orphan.host.clone_from(&offer.host);
-            orphan.has_volume = slot.volume_mib.is_some();
-        }
-    }
 }
 
 /// Forgets the slots that a living cluster had given up and that are gone.
@@ -383,37 +417,27 @@ pub fn forget_gone(next: &mut ClusterRecord, keeping: &Keeping) {
 }
 
 /// What is to be done with slots that nobody is to use; offers that are used for it are taken out of `pool`. Also, when to look
-/// again even if nothing happens.
+/// again even if nothing happens. Nothing is stored about those of `written`, about which a request has just had something stored.
 pub fn plan(
     state: &State,
+    written: &[Uuid],
     pool: &mut BTreeMap<&str, &Offer>,
     now: Timestamp,
 ) -> (Vec<Action>, Option<Timestamp>) {
     let keeping = &state.keeping;
     let mut actions = Vec::new();
     let mut times = Vec::new();
-    for (incarnation, kept) in &keeping.clusters {
-        if kept.pending.is_some() {
+    let kept = keeping.clusters.iter();
+    for (incarnation, kept) in kept.filter(|(incarnation, _)| !written.contains(incarnation)) {
+        let Some(expected) = kept.version.filter(|_| kept.pending.is_none()) else {
             continue;
-        }
-        let (incarnation, expected) = (*incarnation, kept.version);
-        actions.extend(match kept.next(keeping, now) {
-            Some(next) if next.left.is_empty() => Some(Action::Keep(Deed::Forget {
-                incarnation,
-                expected,
-            })),
-            Some(next) => {
-                let retained = Box::new(next);
-                Some(Action::Keep(Deed::Store { retained, expected }))
-            }
-            None => {
-                times.push(match kept.releases() {
-                    true => kept.window(now).1,
-                    false => kept.retained.destroy_at,
-                });
-                None
-            }
-        });
+        };
+        let (deed, at) = match state.of_incarnation(*incarnation) {
+            Some(living) => (of_living(&living.record, kept, expected), None),
+            None => of_deleted(keeping, kept, expected, now),
+        };
+        actions.extend(deed.map(Action::Keep));
+        times.extend(at);
     }
     if state.mesos.connected {
         actions.extend(release(state, pool).map(Action::Keep));
@@ -426,6 +450,48 @@ pub fn plan(
     let operations = acknowledged.filter_map(|(_, operation)| operation.clone());
     actions.extend(operations.map(|operation| Action::Keep(Deed::Acknowledge { operation })));
     (actions, times.into_iter().min())
+}
+
+/// What is to be stored about a deleted cluster next, or when to look again.
+fn of_deleted(
+    keeping: &Keeping,
+    kept: &Kept,
+    expected: Version,
+    now: Timestamp,
+) -> (Option<Deed>, Option<Timestamp>) {
+    match kept.next(keeping, now) {
+        Some(next) if next.left.is_empty() => {
+            let incarnation = next.incarnation();
+            let forget = Deed::Forget {
+                incarnation,
+                expected,
+            };
+            (Some(forget), None)
+        }
+        Some(next) => {
+            let store = Deed::Store {
+                retained: Box::new(next),
+                expected: Some(expected),
+                replies: Vec::new(),
+            };
+            (Some(store), None)
+        }
+        None if kept.releases() => (None, Some(kept.window(now).1)),
+        None => (None, Some(kept.retained.destroy_at)),
+    }
+}
+
+/// What is kept of a cluster whose record is there as well.
+///
+/// If the cluster was brought back, that is to be forgotten; in ZooKeeper it went in the transaction that brought the record, with
+/// local files a crash may come between the two. If the cluster is being deleted, with local files a crash came
+/// between the file of what is kept and the removal of the record, which is done again. Either way nothing of it is destroyed.
+fn of_living(record: &ClusterRecord, kept: &Kept, expected: Version) -> Option<Deed> {
+    let came_back = kept.retained.record.is_some() && !kept.retained.destroying;
+    (came_back && !record.deleting).then(|| Deed::Forget {
+        incarnation: record.uuid,
+        expected,
+    })
 }
 
 /// The offered slots that may be released, an offer at a time.
@@ -465,6 +531,8 @@ fn overdue(state: &State, now: Timestamp, times: &mut Vec<Timestamp>) -> Vec<Act
             times.push(at);
         }
     }
+    // Several slots may have been in one offer.
+    offers.sort_unstable();
     offers.dedup();
     let refuse_seconds = 0.0;
     let given_back = (!offers.is_empty()).then_some(Action::Decline {
@@ -500,6 +568,7 @@ impl State {
         let silent: Vec<SlotId> = silent.map(|(slot, _)| slot.clone()).collect();
         for slot in silent {
             self.keeping.tries.remove(&slot);
+            self.keeping.changes += 1;
             self.keeping.gone.entry(slot).or_insert(None);
         }
     }

@@ -15,7 +15,10 @@ use uuid::Uuid;
 
 use super::{
     driver::{Door, Driver},
-    event::{Ask, CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, Wish},
+    event::{
+        Ask, CreateRequest, Event, FreshCluster, Reclaim, RequestToken, StoredCluster,
+        StoredRetained, UndeleteRequest, Wish,
+    },
     execute::{Ending, Hands, Input, Waiting},
     placement::{SPREAD_PATIENCE, SpreadBy},
     requested::Requested,
@@ -97,7 +100,7 @@ pub(super) async fn lead(
     let framework = store.framework().await;
     let framework = framework.context("read the framework id").map_err(ending)?;
     let (clusters, unusable) = load(&store, key).await.map_err(ending)?;
-    let keeping = load_retained(&store).await.map_err(ending)?;
+    let keeping = load_retained(&store, key).await.map_err(ending)?;
     info!(
         kept = keeping.clusters.len(),
         clusters = clusters.len(),
@@ -137,6 +140,7 @@ pub(super) async fn lead(
         inputs: receiver,
         views: views.clone(),
         unknown_shown: 0,
+        left_shown: 0,
         requested: Requested::default(),
         metrics: metrics.clone(),
         door: door(key.clone()),
@@ -250,16 +254,37 @@ async fn load(
 }
 
 /// Reads what is kept of deleted clusters. What cannot be read is told of and left alone: its slots are not destroyed.
-async fn load_retained(store: &Store) -> anyhow::Result<Keeping> {
+async fn load_retained(store: &Store, key: &Key) -> anyhow::Result<Keeping> {
     let mut kept = Vec::new();
+    let mut unusable = BTreeSet::new();
     let all = store.load_retained().await;
     for loaded in all.context("load what is kept of deleted clusters")? {
-        match loaded {
-            Ok(loaded) => kept.push(loaded),
-            Err(fault) => error!("{fault}"),
-        }
+        let (retained, version) = match loaded {
+            Ok(loaded) => loaded,
+            Err(fault) => {
+                error!("{fault}");
+                unusable.extend(fault.name.parse::<Uuid>().ok());
+                continue;
+            }
+        };
+        let sealed = retained
+            .record
+            .as_ref()
+            .map(|record| &record.sealed_password);
+        let password = sealed.and_then(|sealed| {
+            let incarnation = retained.incarnation();
+            let opened = seal::open(key, sealed).inspect_err(|fault| {
+                warn!(%incarnation, %fault, "the password of a deleted cluster cannot be opened with the key of --scheduler-keypath; it cannot be brought back");
+            });
+            opened.ok()
+        });
+        kept.push(StoredRetained {
+            retained,
+            version,
+            password,
+        });
     }
-    Ok(Keeping::new(kept))
+    Ok(Keeping::new(kept, unusable))
 }
 
 async fn feed_requests(api: &mut mpsc::Receiver<ApiRequest>, inputs: mpsc::Sender<Input>) {
@@ -433,6 +458,26 @@ fn door(key: Key) -> Door {
             let wish = Wish::Failover { accept_data_loss };
             (ask(token, name, password, wish), Waiting::Failover(reply))
         }
+        ApiRequest::Undelete {
+            name,
+            password,
+            target,
+            incarnation,
+            reply,
+        } => {
+            let request = UndeleteRequest {
+                token,
+                name,
+                target,
+                incarnation,
+                password,
+            };
+            (Event::Undelete(Box::new(request)), Waiting::Undelete(reply))
+        }
+        ApiRequest::Reclaim { slot, reply } => (
+            Event::Reclaim(Reclaim { token, slot }),
+            Waiting::Reclaim(reply),
+        ),
     })
 }
 

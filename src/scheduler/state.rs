@@ -10,19 +10,24 @@ use std::{
     time::Duration,
 };
 
+use uuid::Uuid;
+
 use super::{
     action::{Action, Plan, Reply},
     agenda::Agenda,
-    event::{Ask, CreateRequest, Event, RequestToken, StoredCluster, Version},
+    event::{Event, RequestToken, StoredCluster, Version},
     explain,
     failover::{Awaited, View},
     fitness::Unfit,
     maintenance::Maintenance,
     members,
     observed::Observed,
+    orphans,
     placement::{Launch, Offer, SpreadBy},
     reconcile::Reconciliation,
+    requests::Request,
     retained::{self, Deed, Keeping},
+    undelete::Undeletion,
     unknown::UnknownTasks,
 };
 use crate::{
@@ -86,6 +91,8 @@ pub struct State {
     pub accepting: BTreeMap<String, Accepting>,
     /// The clusters.
     pub clusters: BTreeMap<ClusterName, Cluster>,
+    /// Their names by incarnation: what slots are labelled with stays when a cluster comes back under another name.
+    incarnations: BTreeMap<Uuid, ClusterName>,
     /// What is kept of deleted ones.
     pub keeping: Keeping,
     /// Names whose records exist but cannot be read. They are left alone until a person has looked.
@@ -131,35 +138,6 @@ pub enum FrameworkStored {
     Underway,
     /// It is stored.
     Yes,
-}
-
-/// A request of the API that waits for its decision.
-#[derive(Debug)]
-pub enum Request {
-    /// See [`Event::Create`].
-    Create(Box<CreateRequest>),
-    /// See [`Event::Delete`].
-    Delete {
-        /// Whom to answer.
-        token: RequestToken,
-        /// The cluster.
-        name: ClusterName,
-        /// The given password.
-        password: Option<Secret>,
-    },
-    /// See [`Event::Ask`].
-    Ask(Box<Ask>),
-}
-
-impl Request {
-    /// Whom to answer.
-    pub fn token(&self) -> RequestToken {
-        match self {
-            Self::Create(request) => request.token,
-            Self::Delete { token, .. } => *token,
-            Self::Ask(ask) => ask.token,
-        }
-    }
 }
 
 /// One cluster.
@@ -251,6 +229,10 @@ impl State {
             listening_since: Timestamp::FAR_FUTURE,
             launched: BTreeMap::new(),
             touched: clusters.keys().cloned().collect(),
+            incarnations: clusters
+                .iter()
+                .map(|(name, cluster)| (cluster.record.uuid, name.clone()))
+                .collect(),
             due: Agenda::default(),
             unplaced: Agenda::default(),
             clusters,
@@ -275,7 +257,7 @@ impl State {
             }
             Event::FrameworkStored => self.mesos.stored = FrameworkStored::Yes,
             Event::Offers(offers) => {
-                retained::note_orphans(self, &offers);
+                orphans::note(self, &offers, now);
                 self.offers
                     .extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
                 self.take_silence_for_gone(now);
@@ -307,6 +289,8 @@ impl State {
                 });
             }
             Event::Ask(ask) => self.requests.push(Request::Ask(ask)),
+            Event::Undelete(undelete) => self.requests.push(Request::Undelete(undelete)),
+            Event::Reclaim(reclaim) => self.requests.push(Request::Reclaim(reclaim)),
             Event::Reported { cluster, report } => self.reported(cluster, *report, now),
             Event::ReportGone { cluster, task_id } => self.report_gone(cluster, &task_id, now),
             Event::ControlLost => self.listening_since = Timestamp::FAR_FUTURE,
@@ -318,18 +302,28 @@ impl State {
             Event::RetainedStored {
                 incarnation,
                 version,
-            } => self.keeping.stored(incarnation, version, now),
-            Event::RetainedForgotten { incarnation } => self.keeping.forgotten(incarnation),
+            } => {
+                let replies = self.keeping.stored(incarnation, version, now);
+                self.answers.extend(replies);
+            }
+            Event::RetainedForgotten { incarnation } => {
+                self.keeping.forgotten(incarnation);
+                // A deletion may wait for it.
+                self.touched
+                    .extend(self.incarnations.get(&incarnation).cloned());
+            }
             Event::Operation(update) => {
                 self.touched.extend(retained::named_in(self, &update.slot));
                 self.keeping.operation(update);
             }
             Event::Removed { cluster, retained } => {
-                if let Some(Pending::Remove(Some(kept))) =
-                    self.clusters.remove(&cluster).and_then(|it| it.pending)
-                    && let Some(version) = retained
-                {
-                    self.keeping.removed(*kept, version);
+                if let Some(removed) = self.clusters.remove(&cluster) {
+                    self.incarnations.remove(&removed.record.uuid);
+                    if let Some(Pending::Remove(Some(kept))) = removed.pending
+                        && let Some(version) = retained
+                    {
+                        self.keeping.removed(*kept, version, removed.password);
+                    }
                 }
                 self.due.set(&cluster, None);
                 self.index(&cluster);
@@ -372,6 +366,8 @@ impl State {
             cluster.version = Some(version);
             self.answers.extend(replies);
             cluster.forget_past_tasks();
+            let incarnation = cluster.record.uuid;
+            self.keeping.record_stored(incarnation);
             self.launches_stored(launches);
         }
         self.index(&name);
@@ -411,6 +407,16 @@ impl State {
                         cluster.pending = Some(Pending::Remove(retained.clone()));
                     }
                 }
+                Action::Undelete(undeletion) => {
+                    let Undeletion {
+                        record,
+                        password,
+                        replies,
+                        kept: _,
+                    } = &**undeletion;
+                    self.keeping.begin_undelete(record.uuid);
+                    self.begin_persist(record, &[], replies, Some(password));
+                }
                 Action::Launch(launches) => self.begin_launch(launches),
                 Action::Decline { offers, .. } => {
                     for offer in offers {
@@ -420,8 +426,10 @@ impl State {
                     self.keeping.declined(offers);
                 }
                 Action::Keep(deed) => {
-                    if let Deed::Release { offer, .. } = deed {
-                        self.offers.remove(&offer.id);
+                    match deed {
+                        Deed::Release { offer, .. } => drop(self.offers.remove(&offer.id)),
+                        Deed::Store { replies, .. } => self.decided(replies),
+                        Deed::Forget { .. } | Deed::Acknowledge { .. } => {}
                     }
                     self.keeping.begin(deed, now);
                 }
@@ -452,11 +460,11 @@ impl State {
         password: Option<&Secret>,
     ) {
         self.launches_begun(launches);
-        self.requests
-            .retain(|request| replies.iter().all(|(token, _)| *token != request.token()));
+        self.decided(replies);
         if let Some(password) = password {
             let cluster = Cluster::new(record.clone(), None, password.clone());
             self.clusters.insert(record.name().clone(), cluster);
+            self.incarnations.insert(record.uuid, record.name().clone());
         }
         if let Some(cluster) = self.clusters.get_mut(record.name()) {
             cluster.pending = Some(Pending::Persist {
@@ -465,6 +473,12 @@ impl State {
                 replies: replies.to_vec(),
             });
         }
+    }
+
+    /// These requests are answered when what they ask for is stored.
+    fn decided(&mut self, replies: &[(RequestToken, Reply)]) {
+        self.requests
+            .retain(|request| replies.iter().all(|(token, _)| *token != request.token()));
     }
 
     fn answered(&mut self, token: RequestToken) {
@@ -481,6 +495,11 @@ impl State {
         let mut names: Vec<ClusterName> = std::mem::take(&mut self.touched).into_iter().collect();
         names.sort_by_key(|name| self.clusters.get(name).map(|c| c.record.created_at));
         names
+    }
+
+    /// The living cluster of this incarnation.
+    pub fn of_incarnation(&self, incarnation: Uuid) -> Option<&Cluster> {
+        self.clusters.get(self.incarnations.get(&incarnation)?)
     }
 
     /// What decisions about a cluster look at.

@@ -284,8 +284,8 @@ impl World {
                 self.persist(scheduler, Rc::new(*record), expected);
             }
             Action::Remove { expected, .. } => self.remove(scheduler, expected.0),
-            // Slots are not played.
-            Action::Keep(_) => {}
+            // Slots are not played, so nothing is kept that could come back.
+            Action::Keep(_) | Action::Undelete(_) => {}
             Action::Launch(launches) => {
                 for launch in launches {
                     self.accept(scheduler, launch);

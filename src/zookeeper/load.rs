@@ -1,9 +1,11 @@
 //! Reading the scheduler's state back.
 
+use std::path::PathBuf;
+
 use futures::{StreamExt as _, stream};
 
 use super::document::parse;
-use super::local::LocalError;
+use super::local::{LocalError, LocalFiles};
 use super::operations::{Answer, Connection, Read};
 use super::paths;
 use super::publish::Published;
@@ -13,7 +15,7 @@ use crate::cluster::record::{self, ClusterRecord};
 
 /// How many clusters are read at a time: enough to keep one connection busy, few enough for its
 /// queue to stay short.
-const LOADS_IN_FLIGHT: usize = 64;
+pub(super) const LOADS_IN_FLIGHT: usize = 64;
 
 impl Store {
     /// One cluster, or `None` if it has no record.
@@ -26,18 +28,9 @@ impl Store {
 
     /// All clusters. A record that cannot be used does not stand in the way of the others.
     pub async fn load_all(&self) -> Result<Vec<std::result::Result<Loaded, Unusable>>> {
-        let names = match &self.files {
-            Some(files) => {
-                let files = files.clone();
-                blocking(move || files.cluster_names()).await?
-            }
-            None => self
-                .session
-                .connection()?
-                .children(paths::CLUSTERS)
-                .await?
-                .unwrap_or_default(),
-        };
+        let names = self
+            .names(paths::CLUSTERS, LocalFiles::cluster_names)
+            .await?;
         let mut loads = stream::iter(names)
             .map(|name| async move { self.load_named(&name).await })
             .buffer_unordered(LOADS_IN_FLIGHT);
@@ -53,38 +46,19 @@ impl Store {
         &self,
         name: &str,
     ) -> Result<Option<std::result::Result<Loaded, Unusable>>> {
-        let location = self.location(&format!("{}/{name}", paths::CLUSTERS), |files| {
-            files.cluster(name)
-        });
+        let node = format!("{}/{name}", paths::CLUSTERS);
+        let file = |files: &LocalFiles| files.cluster(name);
         let unusable = |fault: String| Unusable {
             name: name.to_owned(),
-            location,
+            location: self.location(&node, file),
             fault,
         };
         let cluster: ClusterName = match name.parse() {
             Ok(cluster) => cluster,
             Err(error) => return Ok(Some(Err(unusable(format!("{error}"))))),
         };
-        let connection = self.session.connection()?;
-        let (document, version) = match &self.files {
-            Some(files) => {
-                let (files, path) = (files.clone(), files.cluster(name));
-                match blocking(move || files.read(&path)).await {
-                    Ok(Some((document, version))) => (Ok(document), version),
-                    Ok(None) => return Ok(None),
-                    Err(LocalError::Damaged { fault, .. }) => {
-                        return Ok(Some(Err(unusable(fault))));
-                    }
-                    Err(error) => return Err(error.into()),
-                }
-            }
-            None => match connection.get(&paths::record(&cluster)).await? {
-                Some((data, stat)) => (
-                    serde_json::from_slice(&data).map_err(|e| e.to_string()),
-                    stat.version,
-                ),
-                None => return Ok(None),
-            },
+        let Some((document, version)) = self.document(&node, file).await? else {
+            return Ok(None);
         };
         let record = match document.and_then(|value| parse::<ClusterRecord>(value, record::FORMAT))
         {
@@ -97,14 +71,51 @@ impl Store {
             }
             Err(fault) => return Ok(Some(Err(unusable(fault)))),
         };
-        let published = read_published(&connection, &cluster).await?;
+        let published = read_published(&self.session.connection()?, &cluster).await?;
         let is_published = published == Published::of(&record);
         self.known().insert(cluster, published);
         Ok(Some(Ok(Loaded {
             record,
-            version: Version(version),
+            version,
             is_published,
         })))
+    }
+
+    /// The document in a node, or in a file where the state is kept in files, with its version. What is no JSON is a fault of the
+    /// document, for whoever asks to tell of.
+    pub(super) async fn document(
+        &self,
+        node: &str,
+        file: impl Fn(&LocalFiles) -> PathBuf,
+    ) -> Result<Option<(std::result::Result<serde_json::Value, String>, Version)>> {
+        if let Some(files) = &self.files {
+            let (files, path) = (files.clone(), file(files));
+            return match blocking(move || files.read(&path)).await {
+                Ok(found) => Ok(found.map(|(document, version)| (Ok(document), Version(version)))),
+                // Its version stands in it, and nothing is written over a file whose version is not known.
+                Err(LocalError::Damaged { fault, .. }) => Ok(Some((Err(fault), Version(-1)))),
+                Err(error) => Err(error.into()),
+            };
+        }
+        let found = self.session.connection()?.get(node).await?;
+        Ok(found.map(|(data, stat)| {
+            let document = serde_json::from_slice(&data).map_err(|error| error.to_string());
+            (document, Version(stat.version))
+        }))
+    }
+
+    /// The names of all documents of a kind: the children of a node, or the files of a folder.
+    pub(super) async fn names(
+        &self,
+        node: &str,
+        list: fn(&LocalFiles) -> std::result::Result<Vec<String>, LocalError>,
+    ) -> Result<Vec<String>> {
+        if let Some(files) = &self.files {
+            let files = files.clone();
+            return Ok(blocking(move || list(&files)).await?);
+        }
+        let names = self.session.connection()?.children(node).await?;
+        Ok(names.unwrap_or_default())
     }
 }
 

@@ -198,42 +198,22 @@ impl Store {
 
     /// The framework's id, if one was stored.
     pub async fn framework(&self) -> Result<Option<(FrameworkRecord, Version)>> {
-        let (name, location) = (
-            "framework".to_owned(),
-            self.location(paths::FRAMEWORK, LocalFiles::framework),
-        );
-        let found = match &self.files {
-            Some(files) => {
-                let files = files.clone();
-                blocking(move || files.read(&files.framework()))
-                    .await?
-                    .map(|(value, version)| (Ok(value), version))
-            }
-            None => self
-                .session
-                .connection()?
-                .get(paths::FRAMEWORK)
-                .await?
-                .map(|(data, stat)| {
-                    (
-                        serde_json::from_slice::<serde_json::Value>(&data)
-                            .map_err(|e| e.to_string()),
-                        stat.version,
-                    )
-                }),
-        };
-        let Some((value, version)) = found else {
+        let found = self
+            .document(paths::FRAMEWORK, LocalFiles::framework)
+            .await?;
+        let Some((document, version)) = found else {
             return Ok(None);
         };
-        let parsed = value.and_then(|value| parse::<FrameworkRecord>(value, FRAMEWORK_FORMAT));
-        match parsed {
-            Ok(record) => Ok(Some((record, Version(version)))),
-            Err(fault) => Err(StoreError::Framework(Unusable {
-                name,
-                location,
-                fault,
-            })),
-        }
+        let parsed = document.and_then(|value| parse::<FrameworkRecord>(value, FRAMEWORK_FORMAT));
+        parsed
+            .map(|record| Some((record, version)))
+            .map_err(|fault| {
+                StoreError::Framework(Unusable {
+                    name: "framework".to_owned(),
+                    location: self.location(paths::FRAMEWORK, LocalFiles::framework),
+                    fault,
+                })
+            })
     }
 
     /// Stores the framework's id if the stored one still has the `expected` version.
@@ -282,7 +262,7 @@ impl Store {
         let expected = expected.map(|Version(number)| number);
         let Some(files) = &self.files else {
             let write = versioned(paths::record(name), json(record), expected, &self.acls);
-            let versions = self.publish(name, record, Some(write)).await?;
+            let versions = self.publish(name, record, &[write]).await?;
             return Ok(Version(version_at(&versions, 1)));
         };
         // Asked before the file is written, to leave less undone during an outage.
@@ -291,7 +271,7 @@ impl Store {
         let written =
             blocking(move || files.write(&files.cluster(&file), &document, expected)).await;
         let version = written.map_err(|error| conflict_or(error, name))?;
-        match self.publish(name, record, None).await {
+        match self.publish(name, record, &[]).await {
             Ok(_) => Ok(Version(version)),
             Err(StoreError::ZooKeeper(source)) => Err(StoreError::Unpublished {
                 cluster: name.clone(),
@@ -328,7 +308,7 @@ impl Store {
             }
             // Before anything goes that explains the slots.
             if let Some(retained) = retained {
-                kept = Some(self.begin_retained(files, retained).await?);
+                kept = Some(self.begin_retained(retained).await?);
             }
         }
         let mut attempt = 1;
@@ -370,13 +350,13 @@ impl Store {
         Ok(kept)
     }
 
-    /// The transaction of [`Store::commit`]: the fence, the record if it is in ZooKeeper, and what
+    /// The transaction of [`Store::commit`]: the fence, what is to be written of the state if that is in ZooKeeper, and what
     /// differs from what is published.
-    async fn publish(
+    pub(super) async fn publish(
         &self,
         name: &ClusterName,
         record: &ClusterRecord,
-        write: Option<Op>,
+        writes: &[Op],
     ) -> Result<Vec<Option<i32>>> {
         let connection = self.session.connection()?;
         let wanted = Published::of(record);
@@ -385,7 +365,7 @@ impl Store {
         let mut attempt = 1;
         loop {
             let mut ops = vec![self.fence.clone()];
-            ops.extend(write.clone());
+            ops.extend(writes.iter().cloned());
             ops.extend(publish::operations(name, &from, &wanted, &self.acls));
             match connection.transact(&ops).await {
                 Ok(versions) => {
@@ -399,6 +379,10 @@ impl Store {
                 Err(error) => return Err(self.conflict_or(error, name)),
             }
         }
+    }
+
+    pub(super) fn acls(&self) -> &Acls {
+        &self.acls
     }
 
     pub(super) fn known(&self) -> MutexGuard<'_, HashMap<ClusterName, Published>> {
@@ -449,7 +433,7 @@ fn is_stale(error: &Error, cluster: &ClusterName) -> bool {
     is_ours && moved
 }
 
-fn versioned(path: String, data: Vec<u8>, expected: Option<i32>, acls: &Acls) -> Op {
+pub(super) fn versioned(path: String, data: Vec<u8>, expected: Option<i32>, acls: &Acls) -> Op {
     match expected {
         None => Op::create(path, data, &acls.state),
         version => Op::Set {

@@ -26,6 +26,7 @@ mod schedulers;
 mod slots;
 mod soak;
 mod switchover;
+mod undelete;
 mod unknown_tasks;
 mod upgrades;
 

@@ -146,7 +146,7 @@ async fn a_single_node_comes_back(flavour: Flavour) {
 }
 
 /// What is reserved and the volumes on all agents.
-fn left_on_agents(system: &System) -> Vec<String> {
+pub fn left_on_agents(system: &System) -> Vec<String> {
     let mut left = Vec::new();
     for agent in fs::read_dir(system.run_directory().join("agents")).unwrap() {
         let agent = agent.unwrap().path();

@@ -98,7 +98,7 @@ async fn a_lost_state_kills_nothing(flavour: Flavour) {
     system.delete_and_wait(&cluster).await;
 }
 
-async fn restart_scheduler(system: &System) {
+pub async fn restart_scheduler(system: &System) {
     let old = system.scheduler().await;
     old.kill();
     eventually("the scheduler has ended", FAILOVER_DEADLINE, async || {

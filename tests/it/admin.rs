@@ -488,3 +488,42 @@ async fn what_came_of_a_switchover_is_told() {
         assert!(stderr.contains("this is how it is"), "{stderr}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_kept_is_listed_brought_back_and_given_up() {
+    let server = Server::start().await;
+    let none = texts(&admin(&server, &["slots"], "").await);
+    assert_eq!((none.0, none.1), (Some(0), String::new()));
+    server.show_left(crate::http::pages::left());
+    let (status, listed, told) = texts(&admin(&server, &["slots"], "").await);
+    assert_eq!(status, Some(0), "{told}");
+    let lines: Vec<Vec<&str>> = listed
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[1][..4], ["orders", "2", "kept", "db7.example.com"]);
+    assert_eq!(lines[2][..3], ["orders", "2", "orphaned"]);
+    assert_eq!(lines[5][..4], ["orders", "app", "3", "1"]);
+    assert!(told.contains("cotton admin slots --reclaim SLOT"), "{told}");
+
+    let undelete = ["undelete", "deleted", "--password-file", "-"];
+    let (status, answer, _) = texts(&admin(&server, &undelete, "right").await);
+    assert_eq!(status, Some(0));
+    let url = "\"cluster_url\":\"zk://z:2181/cotton/discover/deleted\"";
+    assert!(answer.contains(url), "{answer}");
+    let other = ["undelete", "deleted", "--as", "b", "--password-file", "-"];
+    let (_, answer, _) = texts(&admin(&server, &other, "right").await);
+    assert!(answer.contains("/discover/b\""), "{answer}");
+
+    let reclaim = ["slots", "--reclaim", "an-orphan", "--password-file", "-"];
+    let (status, _, told) = texts(&admin(&server, &reclaim, "right").await);
+    assert_eq!(status, Some(1));
+    assert!(told.contains("the account of --admin-keypath"), "{told}");
+    let administrator = crate::http::double::ADMINISTRATOR;
+    let (status, answer, told) = texts(&admin(&server, &reclaim, administrator).await);
+    assert_eq!(status, Some(0), "{told}");
+    assert!(
+        answer.contains("the slot an-orphan of the cluster orders"),
+        "{answer}"
+    );
+}

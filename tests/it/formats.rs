@@ -72,6 +72,7 @@ fn formats() -> Vec<Format> {
         published,
         donors,
         failovers,
+        undeleted,
         unknown,
     });
     let member = fields!(MemberRecord {
@@ -103,6 +104,7 @@ fn formats() -> Vec<Format> {
     let retained = fields!(Retained {
         format,
         record,
+        orphaned,
         deleted_at,
         destroy_at,
         destroying,

@@ -10,7 +10,9 @@ mod failover;
 mod list;
 mod password;
 mod show;
+mod slots;
 mod switchover;
+mod undelete;
 mod unknown_tasks;
 mod wait;
 
@@ -42,8 +44,10 @@ pub(super) struct AdminArgs {
 enum Verb {
     /// Create a cluster and print its password and the URL where its master and slaves are found.
     Create(create::CreateArgs),
-    /// Delete a cluster with all its data.
+    /// Delete a cluster. Its data is kept for a while, if it has volumes.
     Delete(delete::DeleteArgs),
+    /// Bring a deleted cluster back, while its data is kept.
+    Undelete(undelete::UndeleteArgs),
     /// List all clusters.
     List,
     /// Show a cluster and its members.
@@ -56,6 +60,8 @@ enum Verb {
     Switchover(switchover::SwitchoverArgs),
     /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
     Failover(failover::FailoverArgs),
+    /// List the members' reservations and volumes, and what is kept of deleted clusters.
+    Slots(slots::SlotsArgs),
     /// List tasks that run and that the scheduler's state does not explain.
     UnknownTasks,
     /// Wait until a cluster is in a state.
@@ -70,6 +76,7 @@ Examples:
   cotton admin explain orders
   cotton admin change orders --durability async
   cotton admin delete orders --password-file orders.password --wait
+  cotton admin undelete orders --password-file orders.password --wait
 
 A password is read from a file, from standard input (`--password-file -`) or from the terminal, and never
 stands on the command line, where every user of the machine could read it.";
@@ -97,12 +104,14 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
         match verb {
             Verb::Create(arguments) => create::run(&context, arguments).await,
             Verb::Delete(arguments) => delete::run(&context, arguments).await,
+            Verb::Undelete(arguments) => undelete::run(&context, arguments).await,
             Verb::List => list::run(&context).await,
             Verb::Show(arguments) => show::run(&context, arguments).await,
             Verb::Explain(arguments) => explain::run(&context, arguments).await,
             Verb::Change(arguments) => change::run(&context, arguments).await,
             Verb::Switchover(arguments) => switchover::run(&context, arguments).await,
             Verb::Failover(arguments) => failover::run(&context, arguments).await,
+            Verb::Slots(arguments) => slots::run(&context, arguments).await,
             Verb::UnknownTasks => unknown_tasks::run(&context).await,
             Verb::Wait(arguments) => wait::run(&context, arguments).await,
         }

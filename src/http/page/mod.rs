@@ -13,6 +13,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::port::{SchedulerPort, Views};
 use crate::cluster::{
     explanation::{Explanation, FailoverView},
+    slot_view::{self, Left},
     unknown_task::{UnknownTask, WHAT_TO_DO},
     view::{ClusterView, MemberView, Standing},
 };
@@ -63,6 +64,7 @@ pub fn render(views: &Views) -> Markup {
                         }
                     }
                     @if !views.unknown_tasks.is_empty() { (unknown_tasks(&views.unknown_tasks)) }
+                    @if views.left.orphans().next().is_some() { (orphans(&views.left)) }
                     @if !views.loaded {
                         p.notice role="status" {
                             "The scheduler has not read its state from ZooKeeper yet; the clusters are shown as soon as it has."
@@ -73,6 +75,7 @@ pub fn render(views: &Views) -> Markup {
                     @for (name, cluster) in &views.clusters {
                         (section(cluster, views.explanations.get(name).map(Arc::as_ref)))
                     }
+                    @if !views.left.deleted.is_empty() { (deleted(&views.left)) }
                 }
             }
         }
@@ -93,6 +96,47 @@ fn unknown_tasks(tasks: &[UnknownTask]) -> Markup {
                     td { (task.agent_id.as_deref().unwrap_or("")) }
                     td.when { (task.since) }
                     td { (task.reason) }
+                } } }
+            }
+        }
+    }
+}
+
+/// Slots that wait for an operator's decision.
+fn orphans(left: &Left) -> Markup {
+    html! {
+        section.notice id="orphans" role="status" {
+            h2 { "Slots that no record explains" }
+            p { "An operator has to decide about them: " (slot_view::WHAT_TO_DO) "." }
+            table {
+                thead { tr { th { "Slot" } th { "Cluster" } th { "Host" } th { "Size" } th { "Since" } } }
+                tbody { @for slot in left.orphans() { tr {
+                    td { code { (slot.slot) } }
+                    td { (slot.cluster) }
+                    td { (slot.host) }
+                    td { (slot.size) }
+                    td.when { (slot.since) }
+                } } }
+            }
+        }
+    }
+}
+
+/// Deleted clusters that can be brought back, or whose slots are not gone yet.
+fn deleted(left: &Left) -> Markup {
+    html! {
+        section id="deleted" {
+            h2 { "Deleted clusters" }
+            p { "Until its time is over, a deleted cluster comes back with " code { "cotton admin undelete NAME" } "." }
+            table {
+                thead { tr { th { "Name" } th { "User" } th { "Members" } th { "Deleted" } th { "Kept until" } th { "Incarnation" } } }
+                tbody { @for cluster in &left.deleted { tr {
+                    td { (cluster.name) }
+                    td { (cluster.user) }
+                    td { (cluster.num_nodes) }
+                    td.when { (cluster.deleted_at) }
+                    td.when { @if cluster.destroying { "being destroyed" } @else { (cluster.kept_until) } }
+                    td { code { (cluster.incarnation) } }
                 } } }
             }
         }

@@ -10,7 +10,7 @@ use crate::{
         slot::{Slot, SlotId},
     },
     scheduler::{
-        placement::{Ground, Launch},
+        placement::{Ground, Launch, OfferedSlot},
         retained::Deed,
         state::State,
     },
@@ -99,38 +99,53 @@ pub(super) fn leaves(record: &ClusterRecord, retained: Option<&Retained>) -> boo
 
 /// The rules that are broken by what is done with slots that nobody is to use.
 pub(super) fn broken_by(state: &State, deed: &Deed) -> Vec<Violation> {
-    let Deed::Release {
-        offer,
-        slots: released,
-    } = deed
-    else {
-        return Vec::new();
-    };
-    let offered = offer
-        .slots
-        .iter()
-        .filter(|slot| released.contains_key(&slot.id));
-    let mut violations = Vec::new();
-    for slot in offered {
-        let owner = &slot.owner;
-        let living = state
-            .clusters
-            .get(&owner.cluster)
-            .map(|cluster| &cluster.record);
-        let living = living.filter(|record| record.uuid == owner.incarnation);
-        let in_use = living.is_some_and(|record| slots(record).any(|own| own.id == slot.id));
-        let was_used = living.is_some_and(|record| {
-            let mut given_up = record.members.values().flat_map(|member| &member.given_up);
-            given_up.any(|it| it.id == slot.id && it.used)
-        });
-        let kept = state.keeping.clusters.get(&owner.incarnation);
-        let intended = kept.is_some_and(|kept| kept.retained.destroying);
-        if in_use || was_used || living.is_none() && !intended {
-            violations.push(Violation {
-                cluster: owner.cluster.clone(),
+    match deed {
+        Deed::Release { offer, slots } => offer
+            .slots
+            .iter()
+            .filter(|slot| slots.contains_key(&slot.id) && !may_be_destroyed(state, slot))
+            .map(|slot| Violation {
+                cluster: slot.owner.cluster.clone(),
                 rule: "a volume is destroyed only when its cluster was deleted and that is stored, or when it was never used",
-            });
-        }
+            })
+            .collect(),
+        Deed::Store { retained, .. } => broken_by_keeping(state, retained).into_iter().collect(),
+        Deed::Forget { .. } | Deed::Acknowledge { .. } => Vec::new(),
     }
-    violations
+}
+
+fn may_be_destroyed(state: &State, slot: &OfferedSlot) -> bool {
+    let incarnation = slot.owner.incarnation;
+    // The labels may name another cluster than the record: one that was brought back under a new name.
+    let mut living = state.clusters.values().map(|cluster| &cluster.record);
+    let Some(record) = living.find(|record| record.uuid == incarnation) else {
+        let kept = state.keeping.clusters.get(&incarnation);
+        return kept.is_some_and(|kept| {
+            kept.retained.destroying && kept.retained.left.contains_key(&slot.id)
+        });
+    };
+    let in_use = slots(record).any(|own| own.id == slot.id);
+    let mut given_up = record.members.values().flat_map(|member| &member.given_up);
+    !in_use && !given_up.any(|it| it.id == slot.id && it.used)
+}
+
+/// What is stored about a deleted cluster takes back no intention, and begins none while the cluster lives or about slots that a record
+/// explains.
+fn broken_by_keeping(state: &State, next: &Retained) -> Option<Violation> {
+    let kept = state.keeping.clusters.get(&next.incarnation());
+    let before = kept.map(|kept| &kept.retained);
+    let mut living = state.clusters.values();
+    let lives = living.any(|cluster| cluster.record.uuid == next.incarnation());
+    let begins = next.destroying && !before.is_some_and(|before| before.destroying);
+    let rule = if before.is_some_and(|before| before.destroying && !next.destroying) {
+        "the intention to destroy is never taken back"
+    } else if begins && lives {
+        "nothing of a living cluster is to be destroyed"
+    } else if before.is_some_and(|before| before.record != next.record) {
+        "what is kept of a deleted cluster stays its last record"
+    } else {
+        return None;
+    };
+    let cluster = next.name()?.clone();
+    Some(Violation { cluster, rule })
 }

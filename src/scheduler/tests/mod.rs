@@ -23,5 +23,6 @@ mod requests;
 mod slots;
 mod succession;
 mod switchover;
+mod undelete;
 mod voters;
 mod world;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{PASSWORD, World, name, spec};
+use super::world::{KEPT_FOR, PASSWORD, World, name, spec};
 use crate::{
     cluster::{
         id::{Epoch, MemberId},
@@ -191,8 +191,6 @@ fn a_lost_scheduler_leaves_one_slot_for_each_member() {
         assert_eq!(world.records[&name()].0.members.len(), 3);
     }
 }
-
-const KEPT_FOR: Duration = Duration::from_secs(3600);
 
 fn deleted(nodes: u32) -> World {
     let mut world = World::running_on_slots(nodes, Durability::Majority);

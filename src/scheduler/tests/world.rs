@@ -30,8 +30,8 @@ use crate::{
         awaiting,
         check::check,
         event::{
-            Ask, CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, TaskState,
-            TaskUpdate, Version, Wish,
+            Ask, CreateRequest, Event, FreshCluster, Reclaim, RequestToken, StoredCluster,
+            StoredRetained, TaskState, TaskUpdate, UndeleteRequest, Version, Wish,
         },
         placement::{Ground, Launch, Offer, OfferedSlot, SpreadBy},
         plan,
@@ -88,6 +88,8 @@ pub enum Answers {
 
 pub struct World {
     pub state: State,
+    /// The name of the cluster that is played.
+    pub called: ClusterName,
     now: Timestamp,
     pub records: BTreeMap<ClusterName, (ClusterRecord, Version)>,
     pub instances: BTreeMap<TaskId, Instance>,
@@ -103,6 +105,8 @@ pub struct World {
     pub slots: BTreeMap<SlotId, PlacedSlot>,
     /// What is kept of deleted clusters.
     pub kept: BTreeMap<Uuid, (Retained, Version)>,
+    /// The state is in files, and the scheduler is lost between the record that comes back and what was kept of it.
+    pub leaves_kept: bool,
     /// The slots that were to be released, and whether feedback was asked for.
     pub released: Vec<(SlotId, bool)>,
     /// Agents refuse what asks for feedback.
@@ -138,6 +142,9 @@ pub struct World {
     cut: bool,
 }
 
+/// How long the slots of a deleted cluster are kept.
+pub const KEPT_FOR: Duration = Duration::from_secs(3600);
+
 pub fn policy() -> Policy {
     Policy {
         election_timeout: Duration::from_secs(60),
@@ -145,7 +152,7 @@ pub fn policy() -> Policy {
         spread_patience: Some(Duration::from_secs(30)),
         spread_by: SpreadBy::default(),
         volumes: false,
-        keep_deleted: Duration::from_secs(3600),
+        keep_deleted: KEPT_FOR,
         voter_patience: Duration::from_secs(600),
         voter_lag: Duration::from_secs(60),
         timings: Timings::default(),
@@ -175,6 +182,7 @@ impl World {
         let now = Timestamp::from_millis(1_000_000);
         let mut world = Self {
             state: State::new(policy(), None, Vec::new(), BTreeSet::new()),
+            called: name(),
             now,
             records: BTreeMap::new(),
             instances: BTreeMap::new(),
@@ -185,6 +193,7 @@ impl World {
             volumes: false,
             slots: BTreeMap::new(),
             kept: BTreeMap::new(),
+            leaves_kept: false,
             released: Vec::new(),
             no_feedback: false,
             acknowledged: Vec::new(),
@@ -244,7 +253,12 @@ impl World {
             assert_eq!(check(&self.state, &plan), Vec::new());
             self.state.begin(&plan, self.now);
             let again = plan::plan(&self.state, &[], self.now);
-            let writes = |a: &Action| matches!(a, Action::Persist { .. } | Action::Remove { .. });
+            let writes = |a: &Action| {
+                matches!(
+                    a,
+                    Action::Persist { .. } | Action::Remove { .. } | Action::Undelete(_)
+                )
+            };
             assert!(
                 !again.actions.iter().any(writes),
                 "planned again while in flight"
@@ -299,6 +313,21 @@ impl World {
                 self.state
                     .apply(Event::Removed { cluster, retained }, self.now);
             }
+            Action::Undelete(undeletion) => {
+                let (record, version) = (undeletion.record, Version(0));
+                let cluster = record.name().clone();
+                if !self.leaves_kept {
+                    let kept = self.kept.remove(&record.uuid).unwrap();
+                    assert_eq!(kept.1, undeletion.kept);
+                }
+                let before = self.records.insert(cluster.clone(), (record, version));
+                assert!(before.is_none(), "the name is in use");
+                self.called.clone_from(&cluster);
+                self.cut = self.cut_after == Some(0);
+                self.cut_after = self.cut_after.and_then(|n| n.checked_sub(1));
+                self.state
+                    .apply(Event::Stored { cluster, version }, self.now);
+            }
             Action::Keep(deed) => self.keep(deed),
             Action::Launch(launches) if self.lose_launches => {
                 let offers = launches.into_iter().map(|launch| launch.offer.id);
@@ -311,7 +340,7 @@ impl World {
             }
             Action::Kill { task_id, .. } if self.unreachable.contains(&task_id) => {}
             Action::Kill { task_id, .. } => {
-                self.instances.remove(&task_id);
+                self.stop(&task_id);
                 self.killed.insert(task_id.clone());
                 self.task(&task_id, TaskState::Killed);
             }
@@ -340,10 +369,13 @@ impl World {
 
     fn keep(&mut self, deed: Deed) {
         match deed {
-            Deed::Store { retained, expected } => {
-                let (incarnation, version) = (retained.incarnation(), Version(expected.0 + 1));
+            Deed::Store {
+                retained, expected, ..
+            } => {
+                let next = expected.map_or(0, |Version(version)| version + 1);
+                let (incarnation, version) = (retained.incarnation(), Version(next));
                 let before = self.kept.insert(incarnation, (*retained, version));
-                assert_eq!(before.unwrap().1, expected);
+                assert_eq!(before.map(|(_, version)| version), expected);
                 let event = Event::RetainedStored {
                     incarnation,
                     version,
@@ -381,14 +413,15 @@ impl World {
 
     fn launch(&mut self, launch: Launch) {
         let lost_after = self.lose_after.take();
-        let record = &self.records[&name()].0;
+        let cluster = launch.task.task_id.cluster().unwrap();
+        let record = &self.records[&cluster].0;
         let uuid = record.uuid;
         let member = record.member_of(&launch.task.task_id).unwrap();
         let task = launch.task;
         let placed = |has_volume| PlacedSlot {
             agent: task.agent_id[1..].parse().unwrap(),
             owner: SlotOwner {
-                cluster: name(),
+                cluster: cluster.clone(),
                 incarnation: uuid,
                 member,
             },
@@ -440,14 +473,18 @@ impl World {
     /// A member's task ends. What is on its volume stays.
     pub fn end(&mut self, member: u32, state: TaskState) {
         let task = self.task_of(member);
-        if let Some(instance) = self.instances.remove(&task)
+        self.stop(&task);
+        self.task(&task, state);
+        self.settle();
+    }
+
+    fn stop(&mut self, task: &TaskId) {
+        if let Some(instance) = self.instances.remove(task)
             && let Some(slot) = instance.slot
         {
             let contents = (instance.data, instance.position, instance.promised);
             self.slots.get_mut(&slot).unwrap().contents = Some(contents);
         }
-        self.task(&task, state);
-        self.settle();
     }
 
     /// What an agent offers of slots that nothing runs on.
@@ -542,7 +579,13 @@ impl World {
             BTreeSet::new(),
         );
         self.state.policy.volumes = self.volumes;
-        self.state.keeping = Keeping::new(self.kept.values().cloned().collect());
+        let kept = self.kept.values().cloned();
+        let kept = kept.map(|(retained, version)| StoredRetained {
+            password: retained.record.as_ref().map(|_| Secret::new(PASSWORD)),
+            retained,
+            version,
+        });
+        self.state.keeping = Keeping::new(kept.collect(), BTreeSet::new());
         self.state.apply(Event::ControlRestored, self.now);
         self.state.apply(
             Event::Subscribed {
@@ -596,9 +639,29 @@ impl World {
         let password = password.map(Secret::new);
         self.tell(Event::Delete {
             token: RequestToken(2),
-            name: name(),
+            name: self.called.clone(),
             password,
         });
+        self.replies.pop()
+    }
+
+    /// The deleted cluster is asked for, under another name if one is given.
+    pub fn undelete(&mut self, password: Option<&str>, target: Option<&str>) -> Option<Reply> {
+        self.tell(Event::Undelete(Box::new(UndeleteRequest {
+            token: RequestToken(4),
+            name: name(),
+            target: target.map(|target| target.parse().unwrap()),
+            incarnation: None,
+            password: password.map(Secret::new),
+        })));
+        self.replies.pop()
+    }
+
+    /// An operator gives a slot up.
+    pub fn reclaim(&mut self, slot: &SlotId) -> Option<Reply> {
+        let slot = slot.clone();
+        let token = RequestToken(5);
+        self.tell(Event::Reclaim(Reclaim { token, slot }));
         self.replies.pop()
     }
 
@@ -606,7 +669,7 @@ impl World {
         let password = password.map(Secret::new);
         self.tell(Event::Ask(Box::new(Ask {
             token: RequestToken(3),
-            name: name(),
+            name: self.called.clone(),
             password,
             wish,
         })));
@@ -618,13 +681,13 @@ impl World {
         self.instance(member).silent = true;
         let task_id = self.task_of(member);
         self.tell(Event::ReportGone {
-            cluster: name(),
+            cluster: self.called.clone(),
             task_id,
         });
     }
 
     pub fn record(&self) -> &ClusterRecord {
-        &self.records[&name()].0
+        &self.records[&self.called].0
     }
 
     pub fn task_of(&self, member: u32) -> TaskId {
@@ -657,7 +720,7 @@ impl World {
 
     /// What an executor does and reports under the stored goal.
     pub fn report(&mut self, task: &TaskId) {
-        let Some((record, _)) = self.records.get(&name()) else {
+        let Some((record, _)) = self.records.get(&self.called) else {
             return;
         };
         let goal = record.goal();
@@ -767,14 +830,14 @@ impl World {
                 }),
         };
         self.tell(Event::Reported {
-            cluster: name(),
+            cluster: self.called.clone(),
             report: Box::new(report),
         });
     }
 
     /// What the API says why.
     pub fn explanation(&self) -> Explanation {
-        let cluster = &self.state.clusters[&name()];
+        let cluster = &self.state.clusters[&self.called];
         let view = view(cluster, "zk://h/discover");
         awaiting::explanation(&self.state, cluster, &view)
     }
@@ -785,7 +848,7 @@ impl World {
     }
 
     pub fn state(&self) -> ClusterState {
-        view(&self.state.clusters[&name()], "zk://h/discover").state
+        view(&self.state.clusters[&self.called], "zk://h/discover").state
     }
 
     /// A world in which members get slots.

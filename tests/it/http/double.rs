@@ -12,6 +12,8 @@ use cotton::{
         data_loss::Prospect,
         explanation::Explanation,
         id::{ClusterName, MemberId},
+        retained::Orphaned,
+        slot_view::Left,
         spec::{ClusterSpec, Rules},
         switchover::Switchover,
         unknown_task::UnknownTask,
@@ -23,8 +25,8 @@ use cotton::{
         leader::ToLeader,
         metrics::Metrics,
         port::{
-            ApiRequest, Changing, Created, Deleted, FailingOver, MAX_PATIENT_READERS,
-            SchedulerPort, SwitchingOver, Views,
+            ApiRequest, Changing, Created, Deleted, FailingOver, MAX_PATIENT_READERS, Reclaiming,
+            SchedulerPort, SwitchingOver, Undeleting, Views,
         },
     },
     secret::Secret,
@@ -38,6 +40,9 @@ use uuid::Uuid;
 
 /// The password that the core makes when none is given.
 pub const MADE_PASSWORD: &str = "w9gMCkecsMh6sWsRdxNTa";
+
+/// The password of the administrator.
+pub const ADMINISTRATOR: &str = "of-the-administrator";
 
 type Clusters = Arc<Mutex<BTreeMap<ClusterName, (ClusterSpec, Secret)>>>;
 
@@ -97,6 +102,7 @@ impl Server {
             metrics: metrics.clone(),
             executor,
             rules,
+            administrator: Arc::new(Secret::new(ADMINISTRATOR)),
             leader: ToLeader::new("127.0.0.1:1".to_owned()),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -146,6 +152,13 @@ impl Server {
     pub fn show_unknown_task(&self, task: UnknownTask) {
         let mut views = Views::clone(&self.views.borrow());
         views.unknown_tasks = Arc::new(vec![task]);
+        self.views.send_replace(views);
+    }
+
+    /// Shows what is left of deleted clusters, and orphans, beside what is shown already.
+    pub fn show_left(&self, left: Left) {
+        let mut views = Views::clone(&self.views.borrow());
+        views.left = Arc::new(left);
         self.views.send_replace(views);
     }
 
@@ -307,6 +320,33 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                     to,
                     switchover: (to != MemberId(0)).then(|| switchover(to)),
                 });
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Undelete {
+                name,
+                target,
+                incarnation,
+                reply,
+                ..
+            } => {
+                let answer = match name.as_str() {
+                    "deleted" => Ok(Undeleting {
+                        cluster_url: url(target.as_ref().unwrap_or(&name)),
+                        incarnation: incarnation.unwrap_or(Uuid::from_u128(1)),
+                    }),
+                    _ => Err(ApiError::NothingKept(name)),
+                };
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Reclaim { slot, reply } => {
+                let whose = Orphaned {
+                    cluster: "orders".parse().unwrap(),
+                    incarnation: Uuid::from_u128(1),
+                };
+                let answer = match slot.as_str() {
+                    "an-orphan" => Ok(Reclaiming { slot, whose }),
+                    other => Err(ApiError::UnknownSlot(other.to_owned())),
+                };
                 reply.send(answer).unwrap();
             }
             ApiRequest::Failover {

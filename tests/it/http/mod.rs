@@ -715,3 +715,77 @@ async fn changes_and_failovers_take_the_password_and_known_fields() {
     let again = server.form(Method::PATCH, change, body).await.json();
     assert_eq!(again["changed"], serde_json::json!([]));
 }
+
+#[tokio::test]
+async fn a_deleted_cluster_is_asked_for_and_a_slot_is_given_up() {
+    let server = Server::start().await;
+    for (path, body, status, detail) in [
+        (
+            "/clusters/other/undelete",
+            "password=right",
+            404,
+            "nothing is kept of a deleted cluster other: a deleted cluster is kept for the time of --keep-deleted, and only if its members had \
+             volumes; GET /slots lists what is kept",
+        ),
+        (
+            "/clusters/deleted/undelete",
+            "password=right&as=../x",
+            400,
+            "the cluster name \"../x\" is not valid: use 1 to 64 letters, digits, '_' and '-', starting with a letter or digit",
+        ),
+        (
+            "/clusters/deleted/undelete",
+            "password=right&incarnation=7",
+            400,
+            "incarnation must be that of a deleted cluster, as GET /slots names it",
+        ),
+        (
+            "/clusters/deleted/undelete",
+            "password=right&to=x",
+            400,
+            "there is no form field \"to\" here; the fields are password, as, incarnation",
+        ),
+        (
+            "/slots/reclaim",
+            "password=of-the-administrator",
+            400,
+            "slot is missing: give the id of the slot, as GET /slots names it",
+        ),
+        (
+            "/slots/reclaim",
+            "slot=an-orphan",
+            401,
+            "the form field password is missing: no record says whose the slot is, so give the password of the account of --admin-keypath",
+        ),
+        (
+            "/slots/reclaim",
+            "slot=an-orphan&password=right",
+            403,
+            "the password is not that of the account of --admin-keypath",
+        ),
+        (
+            "/slots/reclaim",
+            "slot=x&password=of-the-administrator",
+            404,
+            "nothing is known of a slot \"x\"; GET /slots lists all that were seen",
+        ),
+    ] {
+        let answer = server.form(Method::POST, path, body).await;
+        assert_eq!(answer.status, status, "{path} {body}");
+        assert_eq!(answer.problem().detail, detail, "{path} {body}");
+    }
+    let undelete = "/clusters/deleted/undelete";
+    for (body, name) in [
+        ("password=right", "deleted"),
+        ("password=right&as=other", "other"),
+    ] {
+        let answer = server.form(Method::POST, undelete, body).await.json();
+        let url = format!("zk://z:2181/cotton/discover/{name}");
+        assert_eq!(answer["cluster_url"], url);
+        let first = "00000000-0000-0000-0000-000000000001";
+        assert_eq!(answer["incarnation"], first);
+    }
+    let body = "slot=an-orphan&password=of-the-administrator";
+    let answer = server.form(Method::POST, "/slots/reclaim", body).await;
+    assert_eq!(answer.json()["cluster"], "orders");
+}

@@ -7,6 +7,7 @@ use cotton::{
         failover_record::FailoverRecord,
         id::TaskId,
         size::Size,
+        slot_view::Left,
         unknown_task::UnknownTask,
         view::{ClusterState, ClusterView, MemberRole, MemberView, MemberViewState, Standing},
         voters::Durability,
@@ -448,4 +449,54 @@ async fn tasks_that_no_record_explains_are_listed() {
     }
     let clusters = server.get("/clusters").await.json();
     assert_eq!(clusters["clusters"].as_array().unwrap().len(), 1);
+}
+
+/// What is left of a deleted cluster, and an orphan.
+pub fn left() -> Left {
+    let incarnation = "1c9e5a2e-8d5b-4f0a-9c0e-0d7f5f0a3b6d";
+    let slot = |state: &str, slot: &str| {
+        serde_json::json!({
+            "slot": slot, "state": state, "cluster": "orders", "incarnation": incarnation, "member": 2,
+            "agent_id": "agent-<1>", "host": "db7.example.com", "port": 31007,
+            "size": {"cpus": 1.0, "mem": "512mb", "disk": "2gb"}, "since": 1_769_947_200_123_u64,
+        })
+    };
+    let deleted = serde_json::json!({
+        "name": "orders", "incarnation": incarnation, "user": "app", "num_nodes": 3, "deleted_at": 1_769_947_200_123_u64,
+        "kept_until": 1_770_033_600_123_u64, "destroying": false, "slots": 1,
+    });
+    let view = |view| serde_json::from_value(view).unwrap();
+    Left {
+        deleted: vec![serde_json::from_value(deleted).unwrap()],
+        slots: vec![
+            view(slot("kept", "kept.2.1")),
+            view(slot("orphaned", "lost.2.1")),
+        ],
+    }
+}
+
+#[tokio::test]
+async fn slots_and_deleted_clusters_are_listed() {
+    let server = Server::start().await;
+    let none = server.get("/slots").await.json();
+    let nothing = serde_json::json!({"slots": [], "deleted_clusters": []});
+    assert_eq!(none, nothing);
+    assert!(!server.get("/").await.text().contains("Deleted clusters"));
+    server.show_left(left());
+    let listed = server.get("/slots").await.json();
+    assert_eq!(listed["slots"][1]["state"], "orphaned");
+    assert_eq!(listed["deleted_clusters"][0]["name"], "orders");
+    let page = server.get("/").await;
+    for text in [
+        "Deleted clusters",
+        "2026-02-02 12:00:00.123 UTC",
+        "Slots that no record explains",
+        "lost.2.1",
+    ] {
+        assert!(page.text().contains(text), "{text}");
+    }
+    assert!(
+        !page.text().contains("kept.2.1"),
+        "only what waits for somebody"
+    );
 }
