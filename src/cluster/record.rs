@@ -94,6 +94,9 @@ pub struct ClusterRecord {
     /// The last failover that an operator asked for with the loss of data: pending until it has an outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lossy: Option<LossyFailover>,
+    /// Since when nothing is decided for the cluster, because an operator has paused it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_since: Option<Timestamp>,
     /// The last switchover that was asked for: pending until it has an outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
@@ -290,6 +293,7 @@ impl ClusterRecord {
             named: Vec::new(),
             failover_times: Vec::new(),
             lossy: None,
+            paused_since: None,
             switchover: None,
             last_held: BTreeMap::new(),
             rejoining: BTreeMap::new(),

@@ -101,7 +101,8 @@ impl Retained {
     ///
     /// It is the last record, as that of a cluster all of whose tasks have ended: incarnation, epoch, voters and slots stay, so
     /// the members elect again with what they have, by the rules of any election. That it was being deleted is the one thing that is
-    /// taken back. An operator's word that data may be lost is not carried over: whoever brings a cluster back wants its data.
+    /// taken back. Neither an operator's word that data may be lost nor a pause is
+    /// carried over: whoever brings a cluster back wants its data, and wants it to run.
     pub fn undeleted(&self, name: &ClusterName, now: Timestamp) -> Option<ClusterRecord> {
         let mut record = ClusterRecord::clone(self.record.as_ref()?);
         record.undeleted = Some(Undeleted {
@@ -111,6 +112,7 @@ impl Retained {
         });
         record.spec.name = name.clone();
         record.deleting = false;
+        record.paused_since = None;
         record.published = Published::default();
         record.lossy = record.lossy.filter(|lossy| !lossy.is_pending());
         for member in record.members.values_mut() {

@@ -10,6 +10,7 @@ use super::{
     switchover::Switchover,
     voters::Durability,
 };
+use crate::time::Timestamp;
 
 /// A cluster as `GET /clusters/<name>` answers it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,6 +50,9 @@ pub struct Standing {
     /// What its writes still lack to be worth what `durability` says, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changing: Option<String>,
+    /// Since when nothing is decided, because an operator has paused the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_since: Option<Timestamp>,
     /// The way out that an operator has while the cluster cannot go on by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover_offer: Option<Offer>,

@@ -1,5 +1,5 @@
-//! What is asked of a cluster that is there: other settings, another master, and a failover with the loss of data; and of one that was
-//! deleted: that it comes back.
+//! What is asked of a cluster that is there: other settings, a pause, another master, and a failover with the loss of data; and of one
+//! that was deleted: that it comes back.
 
 use axum::{
     Json,
@@ -23,6 +23,9 @@ use crate::cluster::{
 
 /// The form fields of a change.
 const CHANGE_FIELDS: &[&str] = &["password", "durability"];
+
+/// The form fields of a pause, and of its end.
+const PAUSE_FIELDS: &[&str] = &["password"];
 
 /// The form fields of a switchover.
 const SWITCHOVER_FIELDS: &[&str] = &["password", "to"];
@@ -99,6 +102,51 @@ pub(super) async fn change(
             name,
             password,
             change,
+            reply,
+        })
+        .await?;
+    Ok(Json(ChangeAnswer {
+        cluster_url: changing.cluster_url,
+        changed: changing.changed,
+    }))
+}
+
+/// `POST /clusters/<name>/pause`
+pub(super) async fn pause(
+    port: State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<ChangeAnswer>, ApiError> {
+    set_paused(port, path, request, true).await
+}
+
+/// `POST /clusters/<name>/resume`
+pub(super) async fn resume(
+    port: State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<ChangeAnswer>, ApiError> {
+    set_paused(port, path, request, false).await
+}
+
+async fn set_paused(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+    paused: bool,
+) -> Result<Json<ChangeAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let faults = form.into_faults(PAUSE_FIELDS);
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
+    }
+    let changing = port
+        .ask(|reply| ApiRequest::Pause {
+            name,
+            password,
+            paused,
             reply,
         })
         .await?;

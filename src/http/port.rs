@@ -93,6 +93,17 @@ pub enum ApiRequest {
         /// Where the answer goes, once the request is durable.
         reply: Reply<Changing>,
     },
+    /// Decide nothing for a cluster from now on, or go on.
+    Pause {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// Whether it is to be paused.
+        paused: bool,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Changing>,
+    },
     /// Make another member the master.
     Switchover {
         /// The cluster's name.

@@ -28,6 +28,8 @@ pub fn router(port: SchedulerPort) -> Router {
         )
         .route("/clusters/{name}/switchover", post(changes::switchover))
         .route("/clusters/{name}/undelete", post(changes::undelete))
+        .route("/clusters/{name}/pause", post(changes::pause))
+        .route("/clusters/{name}/resume", post(changes::resume))
         .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))
         .route("/clusters/{name}/failovers", get(explain::failovers))

@@ -163,6 +163,8 @@ pub enum Wish {
     },
     /// Other settings.
     Change(Change),
+    /// To decide nothing from now on (`true`), or to go on.
+    Pause(bool),
 }
 
 /// A cluster as the store had it when the scheduler started.

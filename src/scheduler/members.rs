@@ -11,6 +11,7 @@ use super::{
     event::TaskState,
     failover::View,
     observed::{self, Observed, TaskObservation},
+    pause,
     placement::{self, Ground, Launch, Neighbour, Offer, Placement, SPREAD_PATIENCE, Wish},
     pool::Pool,
     slots,
@@ -165,7 +166,8 @@ pub fn unconfirmed(
 
 /// Whether any member is to be launched.
 pub fn wants_offers(record: &ClusterRecord) -> bool {
-    !record.deleting && record.members.values().any(|m| m.task.is_none())
+    let wanted = !record.deleting && !pause::holds(record);
+    wanted && record.members.values().any(|m| m.task.is_none())
 }
 
 /// Places the members that have no task: on their slots, those without one where there is room. What they take is

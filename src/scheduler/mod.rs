@@ -25,6 +25,7 @@ pub mod maintenance;
 pub mod members;
 pub mod observed;
 pub mod orphans;
+pub mod pause;
 pub mod placement;
 pub mod plan;
 pub mod pool;

@@ -14,7 +14,7 @@ use super::{
     action::{Action, Look, Plan},
     explain,
     failover::{self, View},
-    lossy, members,
+    lossy, members, pause,
     placement::{Launch, Offer},
     pool::Pool,
     publish, rebuild, requests,
@@ -154,7 +154,7 @@ fn plan_cluster(
     look.notes = members::forget_ended(&mut next, view);
     if next.deleting {
         plan_deletion(state, cluster, &next, now, &mut look, plan);
-    } else {
+    } else if !pause::holds(&next) {
         if state.mesos.connected {
             plan.actions
                 .extend(lossy::kill_missing(&cluster.record, view, &mut look));
@@ -232,7 +232,7 @@ fn place(
     now: Timestamp,
     look: &mut Look,
 ) -> Vec<Launch> {
-    if next.deleting || !state.mesos.connected {
+    if next.deleting || pause::holds(next) || !state.mesos.connected {
         return Vec::new();
     }
     // A record that is older than the world must not come to the numbers of tasks that run: they would then be taken

@@ -4,6 +4,7 @@ use super::{
     durability,
     event::TaskState,
     observed::{Observed, Presence},
+    pause,
     state::Cluster,
 };
 use crate::cluster::{
@@ -21,7 +22,11 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
         .keys()
         .map(|id| member_view(record, &cluster.observed, *id))
         .collect();
-    let (state, reason) = state_and_reason(cluster, &members);
+    let (state, mut reason) = state_and_reason(cluster, &members);
+    let paused_since = record.paused_since.filter(|_| pause::holds(record));
+    if let Some(since) = paused_since {
+        reason = format!("paused by an operator since {since}: nothing is decided; {reason}");
+    }
     ClusterView {
         name: record.name().clone(),
         user: record.spec.user.to_string(),
@@ -39,6 +44,7 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
         epoch: record.epoch.0,
         standing: Standing {
             changing: durability::changing(record, &cluster.observed).filter(|_| !record.deleting),
+            paused_since,
             failover_offer: cluster.offer.clone().filter(|_| !record.deleting),
             lossy_failover: record.lossy.clone(),
             switchover: record.switchover.clone(),

@@ -440,6 +440,15 @@ fn door(key: Key) -> Door {
             let wish = Wish::Change(change);
             (ask(token, name, password, wish), Waiting::Change(reply))
         }
+        ApiRequest::Pause {
+            name,
+            password,
+            paused,
+            reply,
+        } => {
+            let wish = Wish::Pause(paused);
+            (ask(token, name, password, wish), Waiting::Change(reply))
+        }
         ApiRequest::Switchover {
             name,
             password,

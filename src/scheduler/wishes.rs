@@ -1,4 +1,4 @@
-//! What is asked of a cluster that is there: a switchover, a failover with the loss of data, a change of its settings.
+//! What is asked of a cluster that is there: a switchover, a failover with the loss of data, a change of its settings, a pause.
 //!
 //! Each needs the password of the cluster's user and is answered when it is recorded. None needs Mesos at that moment: what is
 //! recorded is carried out as soon as Mesos is there. A wish that changes nothing is answered at once.
@@ -7,7 +7,7 @@ use super::{
     action::{Action, Refusal, Reply},
     event::{Ask, RequestToken, Wish},
     failover::View,
-    lossy,
+    lossy, pause,
     requests::{owner, refuse},
     state::{Cluster, State},
     switchover::{self, Course},
@@ -32,6 +32,10 @@ pub fn decide(state: &State, ask: &Ask, now: Timestamp) -> Action {
     if cluster.record.deleting {
         return refuse(ask.token, Refusal::BeingDeleted(ask.name.clone()));
     }
+    let pauses = matches!(ask.wish, Wish::Pause(_));
+    if let Some(refusal) = pause::refusal(&cluster.record).filter(|_| !pauses) {
+        return refuse(ask.token, refusal);
+    }
     match &ask.wish {
         Wish::Failover { accept_data_loss } => {
             let view = state.view(cluster, now);
@@ -42,6 +46,17 @@ pub fn decide(state: &State, ask: &Ask, now: Timestamp) -> Action {
             switch_over(cluster, ask.token, *to, view)
         }
         Wish::Change(change) => self::change(cluster, ask.token, change),
+        Wish::Pause(paused) => {
+            let mut next = cluster.record.clone();
+            let changed = pause::set(&mut next, *paused, state.view(cluster, now));
+            let name = ask.name.clone();
+            let changes = !changed.is_empty();
+            let reply = Reply::Changed { name, changed };
+            match changes {
+                true => persist(cluster, next, ask.token, reply),
+                false => Action::Reply(ask.token, reply),
+            }
+        }
     }
 }
 

@@ -440,6 +440,25 @@ async fn tasks_that_no_record_explains_are_told_of() {
     assert!(told.starts_with("they are left running"), "{told}");
 }
 
+/// Goal: a pause says how it ends. Method: pause, resume.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_is_paused_and_goes_on() {
+    let server = Server::start().await;
+    let create = ["create", "a", "--user", "app", "--password-file", "-"];
+    admin(&server, &create, "right").await;
+    for (verb, told) in [
+        (
+            "pause",
+            "a is paused: nothing is decided for it until cotton admin resume a\n",
+        ),
+        ("resume", "a goes on\n"),
+    ] {
+        let ask = [verb, "a", "--password-file", "-"];
+        let output = admin(&server, &ask, "right").await;
+        assert_eq!(texts(&output), (Some(0), told.to_owned(), String::new()));
+    }
+}
+
 /// Goal: a switchover that does not come about is an error for whoever waits. Method: the view says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_of_a_switchover_is_told() {

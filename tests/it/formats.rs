@@ -64,6 +64,7 @@ fn formats() -> Vec<Format> {
         named,
         failover_times,
         lossy,
+        paused_since,
         switchover,
         last_held,
         rejoining,

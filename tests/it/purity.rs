@@ -56,6 +56,7 @@ const PURE: &[&str] = &[
     "src/scheduler/members.rs",
     "src/scheduler/observed.rs",
     "src/scheduler/orphans.rs",
+    "src/scheduler/pause.rs",
     "src/scheduler/placement.rs",
     "src/scheduler/pool.rs",
     "src/scheduler/plan.rs",

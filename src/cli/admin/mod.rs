@@ -9,6 +9,7 @@ mod explain;
 mod failover;
 mod list;
 mod password;
+mod pause;
 mod show;
 mod slots;
 mod switchover;
@@ -56,6 +57,10 @@ enum Verb {
     Explain(explain::ExplainArgs),
     /// Change the settings of a cluster.
     Change(change::ChangeArgs),
+    /// Decide nothing for a cluster until it is resumed.
+    Pause(pause::PauseArgs),
+    /// Go on with a cluster that was paused.
+    Resume(pause::ResumeArgs),
     /// Make another member the master.
     Switchover(switchover::SwitchoverArgs),
     /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
@@ -109,6 +114,8 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::Show(arguments) => show::run(&context, arguments).await,
             Verb::Explain(arguments) => explain::run(&context, arguments).await,
             Verb::Change(arguments) => change::run(&context, arguments).await,
+            Verb::Pause(arguments) => pause::pause(&context, arguments).await,
+            Verb::Resume(arguments) => pause::resume(&context, arguments).await,
             Verb::Switchover(arguments) => switchover::run(&context, arguments).await,
             Verb::Failover(arguments) => failover::run(&context, arguments).await,
             Verb::Slots(arguments) => slots::run(&context, arguments).await,

@@ -16,6 +16,7 @@ mod lineage;
 mod lossy;
 mod maintenance;
 mod members;
+mod pause;
 mod placing;
 mod rebuild;
 mod reconcile;

@@ -14,6 +14,7 @@ use cotton::{
         id::{ClusterName, MemberId},
         retained::Orphaned,
         slot_view::Left,
+        spec::Changed,
         spec::{ClusterSpec, Rules},
         switchover::Switchover,
         unknown_task::UnknownTask,
@@ -304,6 +305,23 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                 let answer = owned.map(|(spec, _)| Changing {
                     cluster_url: url(&name),
                     changed: change.apply(spec),
+                });
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Pause {
+                name,
+                password,
+                paused,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let answer = owned.map(|_| Changing {
+                    cluster_url: url(&name),
+                    changed: vec![Changed {
+                        field: "paused".into(),
+                        from: (!paused).to_string(),
+                        to: paused.to_string(),
+                    }],
                 });
                 reply.send(answer).unwrap();
             }

@@ -658,6 +658,18 @@ async fn changes_and_failovers_take_the_password_and_known_fields() {
         assert_eq!(answer.status, status, "{method} {path} {body}");
         assert_eq!(answer.problem().detail, detail, "{method} {path} {body}");
     }
+    for (path, from, to) in [("pause", "false", "true"), ("resume", "true", "false")] {
+        let path = format!("/clusters/a/{path}");
+        let answer = server.form(Method::POST, &path, "password=right").await;
+        let changed = serde_json::json!([{"field": "paused", "from": from, "to": to}]);
+        assert_eq!(answer.json()["changed"], changed);
+        let unknown = server
+            .form(Method::POST, &path, "password=right&for=1h")
+            .await;
+        assert_eq!(unknown.status, 400);
+        let missing = server.form(Method::POST, &path, "").await;
+        assert_eq!(missing.status, 401);
+    }
     let switchover = "/clusters/a/switchover";
     for (body, status, detail) in [
         (

@@ -239,6 +239,7 @@ async fn what_an_operator_can_do_is_shown() {
         "outcome": {"done": false, "epoch": 2, "at": 1_769_947_200_000_u64, "sentence": "member 0 is <still> the master"},
     });
     let standing = Standing {
+        paused_since: None,
         changing: Some("changing from async to majority: <soon>".to_owned()),
         failover_offer: Some(Offer {
             command: "cotton admin failover orders --accept-data-loss".to_owned(),
