@@ -142,6 +142,10 @@ fn broken_by_change(before: &ClusterRecord, after: &ClusterRecord) -> Rules {
         ),
         ("an epoch only grows", after.epoch < before.epoch),
         (
+            "nothing is decided for a paused cluster",
+            before.paused_since.is_some() && after.paused_since.is_some() && decides(before, after),
+        ),
+        (
             "an epoch has one master",
             one_epoch_two_choices(before, after),
         ),
@@ -184,6 +188,19 @@ fn broken_by_change(before: &ClusterRecord, after: &ClusterRecord) -> Rules {
 
 fn elected(record: &ClusterRecord) -> Option<&Elected> {
     record.elected()
+}
+
+fn decides(before: &ClusterRecord, after: &ClusterRecord) -> bool {
+    let launches = |record: &ClusterRecord| -> Vec<u32> {
+        let members = record.members.values();
+        members.map(|member| member.launches).collect()
+    };
+    before.epoch != after.epoch
+        || before.mastership != after.mastership
+        || before.voters != after.voters
+        || before.terms != after.terms
+        || before.change != after.change
+        || launches(before) != launches(after)
 }
 
 fn one_epoch_two_choices(before: &ClusterRecord, after: &ClusterRecord) -> bool {

@@ -110,14 +110,18 @@ fn a_name_in_use_needs_another_one() {
 }
 
 #[test]
-fn a_given_up_slot_of_a_renamed_cluster_is_known_by_its_incarnation() {
+fn slots_of_a_renamed_cluster_are_known_by_its_incarnation() {
     let mut world = deleted(1);
     world.undelete(Some(PASSWORD), Some("orders2"));
     runs_again(&mut world);
     let slot = world.record().members[&MemberId(0)].slot.clone().unwrap();
     world.end(0, TaskState::Failed);
+    world.offer();
+    world.settle();
     world.converge();
     assert_eq!(world.state(), ClusterState::Running);
+    assert!(world.state.keeping.orphans.is_empty());
+    assert!(world.state.keeping.clusters.is_empty(), "it is forgotten");
     let now = world.record().members[&MemberId(0)].slot.clone().unwrap();
     assert_eq!(now.id, slot.id);
     assert_eq!(world.slots.len(), 1);
