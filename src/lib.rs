@@ -41,6 +41,7 @@
 //! * [`mesos`]: the Mesos v1 scheduler and executor APIs; messages generated from `proto/`.
 //! * [`zookeeper`]: sessions, the store of records, goals and reports, discovery.
 //! * [`mysql`]: one server through its socket, in the dialect of its flavour.
+//! * [`backup`]: the store of backups, their manifests, and the streams into it and out of it.
 //! * [`http`]: the REST API and the page, behind a port to the core.
 //! * [`cli`]: arguments and settings, and one file for each verb of `cotton admin`.
 //! * [`local`]: `cotton local`, the stand-in for a Mesos on one machine.
@@ -55,6 +56,7 @@
 //! * No password leaves [`secret::Secret`] by `Debug`, and none stands in a task, an argument or a log.
 
 pub mod backoff;
+pub mod backup;
 pub mod cli;
 pub mod cluster;
 pub mod executor;

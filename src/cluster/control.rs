@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    backup::{BackupOrder, BackupReport, RestoreFrom},
     donor::{Donor, WantsDonor},
     flavour::{Flavour, ServerVersion},
     gtid::Position,
@@ -60,6 +61,19 @@ pub struct TaskData {
     /// How fast another member's data may be copied, in MiB per second; 0 for no limit.
     #[serde(default)]
     pub copy_rate_mib: u32,
+    /// What the member begins with in the place of an empty data directory, while the cluster has had no master.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreTask>,
+}
+
+/// A backup that a member begins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreTask {
+    /// Which one, and where it is.
+    #[serde(flatten)]
+    pub from: RestoreFrom,
+    /// The name of the cluster's user. That of the cluster of which the backup was made may have the same.
+    pub user: String,
 }
 
 /// How the MySQL server gets onto the agent (`--installer-args`).
@@ -119,6 +133,9 @@ pub struct Goal {
     /// What the master is to do about a switchover, while one is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
+    /// The backup that one of the members is to make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupOrder>,
 }
 
 /// Where a server listens.
@@ -252,6 +269,9 @@ pub struct Report {
     /// As master: what has become of the last switchover that it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Answer>,
+    /// How far the backup is that it was told to make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupReport>,
 }
 
 /// The faults of a server that an executor tells apart, each of which has a remedy of its own.

@@ -1,5 +1,6 @@
 //! The vocabulary: what clusters, members and positions are, without any I/O, clock or chance.
 
+pub mod backup;
 pub mod control;
 pub mod data_loss;
 pub mod donor;

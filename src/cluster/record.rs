@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    backup::{BackupOrder, Backups, Restore},
     control::{self, Address, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
     data_loss::{LastHeld, LossyFailover},
     donor::{Chosen, Donor},
@@ -115,6 +116,12 @@ pub struct ClusterRecord {
     /// Whose data is copied to members that hold nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub donors: BTreeMap<MemberId, Chosen>,
+    /// The backup that is being made, and what came of the last ones.
+    #[serde(default, skip_serializing_if = "Backups::is_empty")]
+    pub backups: Backups,
+    /// The backup that the cluster was made from, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
     /// How the last changes of master came about, for people. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "FailoverLog::is_empty")]
     pub failovers: FailoverLog,
@@ -301,6 +308,8 @@ impl ClusterRecord {
             members,
             published: Published::default(),
             donors: BTreeMap::new(),
+            backups: Backups::default(),
+            restore: None,
             failovers: FailoverLog::default(),
             undeleted: None,
             unknown: serde_json::Map::new(),
@@ -339,6 +348,7 @@ impl ClusterRecord {
             addresses: self.addresses(),
             donors: self.donors(),
             handover: self.handover(),
+            backup: self.backup_order(),
         }
     }
 
@@ -348,6 +358,13 @@ impl ClusterRecord {
         let switchover = self.switchover.as_ref().filter(|_| opened)?;
         let asked = switchover.is_pending() && switchover.epoch == self.epoch;
         asked.then(|| switchover.handover())
+    }
+
+    /// What the member that makes the pending backup is told. Once its task has ended, or the cluster is being deleted, nobody is.
+    fn backup_order(&self) -> Option<BackupOrder> {
+        let order = self.backups.pending.as_ref()?.order()?;
+        let task = self.task(order.member)?;
+        (task.task_id == order.task_id && !self.deleting).then_some(order)
     }
 
     fn addresses(&self) -> BTreeMap<MemberId, Address> {

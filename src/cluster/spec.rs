@@ -50,8 +50,6 @@ pub struct CreateRequest {
     pub size: Option<String>,
     /// `durability`
     pub durability: Option<String>,
-    /// `backup_id`
-    pub backup_id: Option<String>,
     /// `cluster_password`
     pub cluster_password: Option<Secret>,
 }
@@ -170,7 +168,6 @@ impl ClusterSpec {
             num_nodes,
             size,
             durability,
-            backup_id,
             cluster_password,
         } = request;
         let mut faults = Vec::new();
@@ -185,9 +182,6 @@ impl ClusterSpec {
             }
         };
         let durability = note(read_durability(durability), "durability", &mut faults);
-        if backup_id.is_some() {
-            faults.push(Fault::new("backup_id", NO_BACKUP_STORE));
-        }
         let password = note(
             read_password(cluster_password),
             "cluster_password",
@@ -218,9 +212,6 @@ impl ClusterSpec {
         }
     }
 }
-
-const NO_BACKUP_STORE: &str = "backup_id was given, but no backup store is configured, so there is nothing \
-     to restore from; leave backup_id out to create an empty cluster";
 
 fn note<T, E: fmt::Display>(
     result: Result<T, E>,
@@ -426,7 +417,6 @@ mod tests {
             num_nodes: Some("0".to_owned()),
             size: Some(r#"{"cpus": 0, "mem": 1}"#.to_owned()),
             durability: Some("best".to_owned()),
-            backup_id: Some("x".to_owned()),
             cluster_password: Some(Secret::new("\0")),
         })
         .unwrap_err();
@@ -440,7 +430,6 @@ mod tests {
                 "size",
                 "size",
                 "durability",
-                "backup_id",
                 "cluster_password"
             ]
         );

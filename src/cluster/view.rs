@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    backup::{BackupId, BackupOutcome},
     data_loss::{LossyFailover, Offer},
     flavour::Flavour,
     id::ClusterName,
@@ -62,6 +63,29 @@ pub struct Standing {
     /// The last switchover: under way as long as it has no outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
+    /// The backup that is being made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupView>,
+    /// What came of the last backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_backup: Option<BackupOutcome>,
+    /// The backup that the cluster was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_from: Option<BackupId>,
+}
+
+/// A backup that is being made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupView {
+    /// Counts the cluster's backups.
+    pub number: u64,
+    /// Its id.
+    pub id: BackupId,
+    /// The member that makes it, once one was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub member: Option<u32>,
+    /// How many bytes of the server's data were read so far.
+    pub bytes: u64,
 }
 
 /// How a cluster does.

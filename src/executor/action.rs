@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use crate::cluster::{
+    backup::BackupOrder,
     control::{Address, Beyond, ClusterUser, Report},
     donor::Donor,
     gtid::Position,
@@ -116,6 +117,20 @@ pub enum Action {
         /// What.
         beyond: Box<Beyond>,
     },
+    /// Make a backup. Answered by `Backup`, several times.
+    BackUp {
+        /// What is to be made.
+        order: Box<BackupOrder>,
+        /// The epoch in which it is begun.
+        epoch: Epoch,
+        /// The name of the cluster's user.
+        user: String,
+    },
+    /// Give up a backup that is not wanted any more.
+    AbandonBackup {
+        /// Its number.
+        number: u64,
+    },
     /// Write the report into ZooKeeper, now or when that can be reached. It replaces earlier ones.
     Report(Box<Report>),
     /// Tell Mesos what has become of the task.
@@ -154,6 +169,8 @@ pub enum Step {
         /// What it holds beyond the history, to be exported later, by another executor perhaps.
         beyond: Option<Box<Beyond>>,
     },
+    /// Make a new data directory from the backup that the task names.
+    Restore,
     /// Start the server closed and log in.
     Start {
         /// On this data directory.
@@ -273,6 +290,9 @@ pub enum Birth {
     Past,
     /// It is new and empty: its accounts are made, and it is synced.
     Empty,
+    /// It is new and was restored from the backup that the task names: accounts are replaced, what belongs to the former cluster
+    /// alone is forgotten, and it is synced.
+    Restored,
     /// It is new and a copy of a donor's: what belongs to the donor alone is forgotten, and it is synced.
     Copied {
         /// The directory whose place it takes, which holds nothing and is removed.
@@ -284,7 +304,7 @@ impl Step {
     /// The epoch that the step serves, if it serves one.
     pub fn epoch(&self) -> Option<Epoch> {
         match self {
-            Self::Install | Self::MakeData { .. } | Self::Start { .. } => None,
+            Self::Install | Self::MakeData { .. } | Self::Restore | Self::Start { .. } => None,
             Self::Hold { epoch }
             | Self::Copy { epoch, .. }
             | Self::Apply { epoch, .. }
@@ -313,6 +333,7 @@ impl Step {
             | Self::Reopen { .. } => true,
             Self::Install
             | Self::MakeData { .. }
+            | Self::Restore
             | Self::Start { .. }
             | Self::Hold { .. }
             | Self::Copy { .. }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cluster::{
+        backup::BackupState,
         control::{Goal, ServerKind},
         gtid::Position,
         id::{DataId, Epoch, ProcessId},
@@ -133,6 +134,13 @@ pub enum Event {
         /// The export's path in the sandbox; or why there is none, as a sentence.
         export: Result<String, String>,
     },
+    /// How far a backup is.
+    Backup {
+        /// Which one.
+        number: u64,
+        /// How far it is.
+        state: BackupState,
+    },
     /// The task is to end.
     Kill {
         /// How long that may take before the agent ends the container.
@@ -147,6 +155,8 @@ pub enum Outcome {
     Installed(ServerKind),
     /// A new data directory is there.
     DataMade(DataId),
+    /// A new data directory is there, with the data of a backup.
+    Restored(DataId),
     /// The server runs, closed, and has let the administration account in.
     Started(ProcessId),
     /// Receiving is stopped, and this is what the server holds.

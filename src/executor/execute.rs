@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::{
     action::{Action, Step, TaskUpdate},
+    backup::{self, Made, Tell},
     chain, donor,
     event::Event,
     install::Installed,
@@ -27,6 +28,7 @@ use super::{
 };
 use crate::{
     cluster::{
+        backup::{BackupOrder, BackupState},
         control::{Address, Beyond},
         flavour::Flavour,
         id::{DataId, Epoch, MemberId, ProcessId},
@@ -37,7 +39,7 @@ use crate::{
 };
 
 /// How many facts may wait for the loop, which takes each in microseconds. More cannot come at the same
-/// time: a step, a look, a canary, a promise, the checks and an end.
+/// time: a step, a look, a canary, a promise, a backup, the checks and an end.
 const QUEUE: usize = 16;
 
 /// How long a canary may take. A member that rejoins waits for it; a master that waits for longer says so by
@@ -78,6 +80,7 @@ pub struct Hands {
     running: Option<Alive>,
     step: Option<(u64, AbortHandle)>,
     guard: Option<Guard>,
+    backup: Option<(u64, AbortHandle)>,
 }
 
 /// The watchdog of a server. Dropping it ends it.
@@ -114,6 +117,7 @@ impl Hands {
             running: None,
             step: None,
             guard: None,
+            backup: None,
         };
         (hands, queue)
     }
@@ -149,6 +153,49 @@ impl Hands {
             }
             send(&events, Event::Exported { data, export }).await;
         });
+    }
+
+    /// Makes a backup beside everything else.
+    fn back_up(&mut self, order: BackupOrder, epoch: Epoch, user: String) {
+        let context = Arc::clone(&self.context);
+        let (installed, events) = (self.installed.clone(), self.events.clone());
+        let server = self.running.as_ref();
+        let server = server.map(|alive| Arc::clone(&alive.server));
+        let number = order.number;
+        info!(number, id = %order.id, "backup begun");
+        let task = task::spawn(async move {
+            let told = events.clone();
+            let tell: Tell = Box::new(move |bytes| {
+                let events = told.clone();
+                Box::pin(async move {
+                    let state = BackupState::Running { bytes };
+                    send(&events, Event::Backup { number, state }).await;
+                })
+            });
+            let made = match (installed, server) {
+                (Some(installed), Some(server)) => {
+                    backup::make(&context, &installed, server, &order, epoch, user, tell)
+                        .await
+                        .map_err(|error| chain(&error))
+                }
+                _ => Err("the server does not run".to_owned()),
+            };
+            let state = match made {
+                Ok(Made {
+                    bytes,
+                    stored_bytes,
+                }) => BackupState::Done {
+                    bytes,
+                    stored_bytes,
+                },
+                Err(why) => {
+                    warn!(number, why, "backup failed");
+                    BackupState::Failed { why }
+                }
+            };
+            send(&events, Event::Backup { number, state }).await;
+        });
+        self.backup = Some((number, task.abort_handle()));
     }
 
     /// Begins to hand the server's data out to other executors.
@@ -317,6 +364,13 @@ impl Hands {
                 Event::Canary { process, number }
             }),
             Action::Export { data, beyond } => self.export(data, *beyond),
+            Action::BackUp { order, epoch, user } => self.back_up(*order, epoch, user),
+            Action::AbandonBackup { number } => {
+                info!(number, "backup given up");
+                if let Some((_, abort)) = self.backup.take_if(|(own, _)| *own == number) {
+                    abort.abort();
+                }
+            }
             Action::Report(report) => {
                 info!(
                     state = ?report.state,

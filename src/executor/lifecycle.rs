@@ -26,6 +26,7 @@
 
 mod apply;
 mod aside;
+mod backup;
 mod handover;
 mod health;
 mod lag;
@@ -83,6 +84,7 @@ pub struct State {
     look: Look,
     canary: Canary,
     rebuild: rebuild::Rebuild,
+    backup: backup::Backup,
     /// The data directory that was set aside last, or is about to be.
     aside: Option<aside::Aside>,
     export_problem: Option<String>,
@@ -112,6 +114,8 @@ enum Data {
     None { set_aside: Option<DataId> },
     /// A new one, not yet named by the promise, whose server was not yet started successfully.
     New(DataId),
+    /// The same, restored from a backup.
+    Restored(DataId),
     /// The same, copied from a donor. It takes the place of one that holds nothing.
     Copied { data: DataId, instead_of: DataId },
     /// The one in use.
@@ -296,6 +300,7 @@ impl State {
             look: Look::default(),
             canary: Canary::default(),
             rebuild: rebuild::Rebuild::default(),
+            backup: backup::Backup::default(),
             aside: None,
             export_problem: None,
             stream_port: None,
@@ -389,6 +394,8 @@ impl State {
                 self.canary.last = Some(now);
             }
             Action::Export { .. } => self.export_begun(),
+            Action::BackUp { order, .. } => self.backup_begun(order.number),
+            Action::AbandonBackup { number } => self.backup_given_up(*number),
             Action::Report(report) => self.reported = Some((**report).clone()),
             Action::Update(update) => match update {
                 TaskUpdate::Starting => self.told.starting = true,
@@ -412,7 +419,7 @@ impl State {
     fn data_in_use(&self) -> Option<DataId> {
         match self.data {
             Data::InUse(data) => Some(data),
-            Data::None { .. } | Data::New(_) | Data::Copied { .. } => None,
+            Data::None { .. } | Data::New(_) | Data::Restored(_) | Data::Copied { .. } => None,
         }
     }
 

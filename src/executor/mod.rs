@@ -17,6 +17,7 @@
 
 pub mod action;
 pub mod agent_cache;
+pub mod backup;
 pub mod copy;
 pub mod datadir;
 pub mod donor;
@@ -31,6 +32,7 @@ pub mod promise;
 pub mod quarantine;
 pub mod rebuild;
 pub mod receive;
+pub mod restore;
 pub mod sandbox;
 pub mod steps;
 pub mod stream;

@@ -119,8 +119,6 @@ pub async fn receive(
 ) -> Result<(), ReceiveError> {
     let unpack = tools::find(&installed.mysqld, &["mbstream"]);
     let unpack = unpack.ok_or(ReceiveError::NoTool("mbstream"))?;
-    let prepare = tools::find(&installed.mysqld, &["mariadb-backup", "mariabackup"]);
-    let prepare = prepare.ok_or(ReceiveError::NoTool("mariadb-backup"))?;
     let mut stream = connect(context, donor).await?;
     DirBuilder::new()
         .mode(0o700)
@@ -137,16 +135,42 @@ pub async fn receive(
     let _ = fs::remove_file(&log);
     let arguments = vec!["-x".into(), "-C".into(), target.into()];
     let trailer = unpack_stream(context, &program(unpack, arguments), &mut stream).await?;
-    let arguments = vec![
-        "--prepare".into(),
-        format!("--use-memory={PREPARE_MEMORY}").into(),
-        steps::option("--target-dir=", target),
-    ];
-    let prepare = program(prepare, arguments);
-    let spawned = context.spawner.spawn(&prepare).await;
+    prepare(context, installed, target, &log).await?;
+    note_begin(target, &trailer.binlog_state, |position| position)
+}
+
+/// Applies to a copy what was written while it was made.
+///
+/// # Errors
+/// When the tool is missing or fails.
+pub async fn prepare(
+    context: &Context,
+    installed: &Installed,
+    target: &Path,
+    log: &Path,
+) -> Result<(), ReceiveError> {
+    let tool = tools::find(&installed.mysqld, &["mariadb-backup", "mariabackup"]);
+    let program = Program {
+        path: tool.ok_or(ReceiveError::NoTool("mariadb-backup"))?,
+        arguments: vec![
+            "--prepare".into(),
+            format!("--use-memory={PREPARE_MEMORY}").into(),
+            steps::option("--target-dir=", target),
+        ],
+        working_directory: context.sandbox.tmp(),
+        log: log.to_owned(),
+    };
+    let spawned = context.spawner.spawn(&program).await;
     let mut process = spawned.map_err(ToolError::from)?;
-    finish("mariadb-backup", &mut process, PREPARE_DEADLINE, &log).await?;
-    note_begin(target, &trailer)
+    finish("mariadb-backup", &mut process, PREPARE_DEADLINE, log).await
+}
+
+/// Waits until the tool that unpacks has ended, which got everything.
+///
+/// # Errors
+/// When it fails.
+pub async fn unpacked(process: &mut Process, log: &Path) -> Result<(), ReceiveError> {
+    finish("mbstream", process, UNPACK_DEADLINE, log).await
 }
 
 async fn connect(context: &Context, donor: &Donor) -> Result<Receiver<TcpStream>, ReceiveError> {
@@ -222,8 +246,16 @@ async fn finish(
     Err(ToolError::failed(tool, how, log).into())
 }
 
-/// Writes down where the copy stands, and removes what the tool has left beside it.
-fn note_begin(target: &Path, trailer: &Trailer) -> Result<(), ReceiveError> {
+/// Writes down where the copy stands, and removes what the tool has left beside it. `begin` makes the position at which the server begins of
+/// the one that the copy has; `binlog_state` is that of the server that was copied, read after the data.
+///
+/// # Errors
+/// When the copy does not say where it stands.
+pub fn note_begin(
+    target: &Path,
+    binlog_state: &str,
+    begin: impl FnOnce(GtidList) -> GtidList,
+) -> Result<(), ReceiveError> {
     let found = POSITION_FILES
         .iter()
         .find_map(|name| fs::read_to_string(target.join(name)).ok());
@@ -231,10 +263,10 @@ fn note_begin(target: &Path, trailer: &Trailer) -> Result<(), ReceiveError> {
     let position = found
         .as_deref()
         .and_then(|text| text.trim().split('\t').nth(2));
-    let position: GtidList = position.ok_or(ReceiveError::NoPosition)?.parse()?;
+    let position = begin(position.ok_or(ReceiveError::NoPosition)?.parse()?);
     let begin = Begin {
         position: position.to_string(),
-        binlog_state: position.binlog_state(&trailer.binlog_state)?,
+        binlog_state: position.binlog_state(binlog_state)?,
     };
     let path = target.join(BEGIN_FILE);
     let text = serde_json::to_vec(&begin).unwrap_or_default();

@@ -93,13 +93,15 @@ impl Sandbox {
         }
         // Nothing in the volume is touched before it is certain that nobody else uses it.
         let lock = lock(root.join("state/lock"))?;
-        let tmp = root.join("state/tmp");
         // What the server of an earlier task has left there is of no use to anybody.
-        match fs::remove_dir_all(&tmp) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed(&tmp)(error));
+        for folder in ["state/tmp", "state/backup"] {
+            let folder = root.join(folder);
+            match fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed(&folder)(error));
+                }
+                _ => {}
             }
-            _ => {}
         }
         for folder in ["state/tmp", "state/data", "state/quarantine"] {
             make_folder(&root.join(folder))?;
@@ -142,6 +144,21 @@ impl Sandbox {
     /// What the tools print that make or receive a copy.
     pub fn copy_log(&self) -> PathBuf {
         self.root.join("copy.log")
+    }
+
+    /// How mariadb-backup logs in for a backup.
+    pub fn backup_cnf(&self) -> PathBuf {
+        self.root.join("backup.cnf")
+    }
+
+    /// What the tool prints that makes a backup.
+    pub fn backup_log(&self) -> PathBuf {
+        self.root.join("backup.log")
+    }
+
+    /// Where MySQL makes its copy for a backup, on the disk of the data.
+    pub fn backup_folder(&self) -> PathBuf {
+        self.root.join("state/backup")
     }
 
     /// The server's temporary files.

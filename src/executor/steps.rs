@@ -30,12 +30,14 @@ use super::{
     mysqld::{Process, Program, SpawnError, Spawner},
     quarantine,
     rebuild::{self, RebuildError},
+    restore::{self, RestoreError},
     sandbox::Sandbox,
     watchdog::Watchdog,
 };
 use crate::{
     cluster::{
         control::{Address, Beyond, ClusterUser, TaskData},
+        flavour::Flavour,
         gtid::Position,
         id::{DataId, Epoch, MemberId, ProcessId},
         spec::MAX_NODES,
@@ -43,7 +45,7 @@ use crate::{
     },
     mysql::{
         self, Credentials, Server, Source,
-        accounts::{birth_sql, replication_account, replication_user},
+        accounts::{birth_sql, replication_account, replication_user, restored_sql},
         authentication::{Authentication, SALT_LENGTH},
         mycnf::{self, MyCnfError, ServerSettings},
     },
@@ -133,6 +135,9 @@ pub enum StepError {
     /// Copying another member's data.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
+    /// Restoring a backup.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
     /// Handing the place of master over.
     #[error(transparent)]
     Handover(#[from] HandoverError),
@@ -165,6 +170,9 @@ pub enum StepError {
     /// There is no server that could be asked.
     #[error("the server does not run")]
     NoServer,
+    /// The task names no backup.
+    #[error("the task names no backup that it could begin with")]
+    NoBackup,
 }
 
 /// Performs a step.
@@ -178,7 +186,7 @@ pub async fn perform(
     server: Option<Arc<Server>>,
 ) -> Result<(Outcome, Brought), String> {
     match step {
-        Step::Install | Step::MakeData { .. } | Step::Start { .. } => {
+        Step::Install | Step::MakeData { .. } | Step::Restore | Step::Start { .. } => {
             raise(step, &context, installed).await
         }
         Step::Copy { donor, master, .. } => match (installed, server) {
@@ -236,6 +244,11 @@ async fn raise(
             datadir::make(data, &installed, sandbox, spawner, cache.as_ref()).await?;
             Ok((Outcome::DataMade(data), Brought::Nothing))
         }
+        Step::Restore => {
+            let wanted = task.restore.as_ref().ok_or(StepError::NoBackup)?;
+            let data = restore::make(context, &installed, wanted).await?;
+            Ok((Outcome::Restored(data), Brought::Nothing))
+        }
         Step::Start { data, birth } => {
             if let Birth::Copied { instead_of } = birth {
                 rebuild::remove(sandbox, instead_of).await;
@@ -283,18 +296,7 @@ async fn start(
     let sandbox = &context.sandbox;
     write(&sandbox.my_cnf(), &settings(context, installed, data)?)?;
     let mut arguments = vec![option("--defaults-file=", &sandbox.my_cnf())];
-    if birth == Birth::Empty {
-        let mut salt = [0; SALT_LENGTH];
-        rand::fill(&mut salt);
-        let admin = Authentication::of(&context.admin.password, salt);
-        let replication = (0..MAX_NODES).map(|member| replication_login(context, MemberId(member)));
-        let replication: Vec<_> = replication.collect();
-        let sql = birth_sql(
-            installed.kind.flavour,
-            &context.admin.user,
-            &admin,
-            &replication,
-        );
+    if let Some(sql) = first_statements(context, installed.kind.flavour, data, birth)? {
         write(&sandbox.birth_sql(), &sql)?;
         arguments.push(option("--init-file=", &sandbox.birth_sql()));
     }
@@ -317,6 +319,13 @@ async fn start(
             Birth::Past => return Ok(connect.await?),
             Birth::Copied { .. } => {
                 let server = connect.await?;
+                rebuild::settle(sandbox, &server, data).await?;
+                return Ok(server);
+            }
+            Birth::Restored => {
+                let server = connect.await?;
+                forget_statements(sandbox)?;
+                restore::forget_former(&sandbox.data(data))?;
                 rebuild::settle(sandbox, &server, data).await?;
                 return Ok(server);
             }
@@ -352,6 +361,36 @@ async fn start(
     }
 }
 
+/// What a server executes at its first start, before it lets anybody in.
+fn first_statements(
+    context: &Context,
+    flavour: Flavour,
+    data: DataId,
+    birth: Birth,
+) -> Result<Option<String>, StepError> {
+    if matches!(birth, Birth::Past | Birth::Copied { .. }) {
+        return Ok(None);
+    }
+    let mut salt = [0; SALT_LENGTH];
+    rand::fill(&mut salt);
+    let admin = Authentication::of(&context.admin.password, salt);
+    let replication = (0..MAX_NODES).map(|member| replication_login(context, MemberId(member)));
+    let replication: Vec<_> = replication.collect();
+    let user = &context.admin.user;
+    if birth == Birth::Empty {
+        return Ok(Some(birth_sql(flavour, user, &admin, &replication)));
+    }
+    let restore = context.task.restore.as_ref().ok_or(StepError::NoBackup)?;
+    let former = restore::former(&context.sandbox.data(data), restore)?;
+    let sql = restored_sql(flavour, user, &admin, &replication, &former);
+    Ok(Some(sql))
+}
+
+fn forget_statements(sandbox: &Sandbox) -> Result<(), StepError> {
+    let path = sandbox.birth_sql();
+    fs::remove_file(&path).map_err(|source| StepError::Write { path, source })
+}
+
 /// A member's replication account as the server stores it.
 fn replication_login(context: &Context, member: MemberId) -> (String, Authentication) {
     let account = replication_account(&context.admin.password, context.task.uuid, member);
@@ -363,8 +402,7 @@ fn replication_login(context: &Context, member: MemberId) -> (String, Authentica
 /// After the first start of a data directory: its accounts are made, and all of it is on the disk before
 /// anything is promised or acknowledged from it.
 async fn born(sandbox: &Sandbox, data: DataId, begun: Timestamp) -> Result<(), StepError> {
-    let path = sandbox.birth_sql();
-    fs::remove_file(&path).map_err(|source| StepError::Write { path, source })?;
+    forget_statements(sandbox)?;
     datadir::sync(sandbox.data(data), Part::WrittenSince(begun)).await?;
     Ok(())
 }
@@ -486,6 +524,7 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         // Those are in `perform` and `raise`.
         Step::Install
         | Step::MakeData { .. }
+        | Step::Restore
         | Step::Start { .. }
         | Step::Copy { .. }
         | Step::Yield { .. } => {

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
+    backups,
     errors::ApiError,
     forms::Form,
     patience,
@@ -67,27 +68,31 @@ pub(super) async fn create(
 ) -> Result<Json<CreateAnswer>, ApiError> {
     let name = name_in(path)?;
     let mut form = Form::read(request).await?;
+    let backup_id = form.take("backup_id");
     let request = CreateRequest {
         name,
         cluster_user: form.take("cluster_user"),
         num_nodes: form.take("num_nodes"),
         size: form.take("size"),
         durability: form.take("durability"),
-        backup_id: form.take("backup_id"),
         cluster_password: form.take_secret("cluster_password"),
     };
     let mut faults = form.into_faults(CREATE_FIELDS);
+    let without_store = backups::without_store(&port, backup_id.as_ref());
     let (spec, password) = match ClusterSpec::check(request, &port.rules) {
-        Ok(checked) if faults.is_empty() => checked,
+        Ok(checked) if faults.is_empty() && without_store.is_none() => checked,
         checked => {
             faults.extend(checked.err().unwrap_or_default());
+            faults.extend(without_store);
             return Err(ApiError::Invalid(faults));
         }
     };
+    let restore = backups::restore(&port, backup_id, &spec).await?;
     let created = port
         .ask(|reply| ApiRequest::Create {
             spec,
             password,
+            restore,
             reply,
         })
         .await?;

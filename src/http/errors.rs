@@ -96,6 +96,9 @@ pub enum ApiError {
     /// Not as things are: a sentence that says why, and what to do.
     #[error("{0}")]
     NotPossible(String),
+    /// The backup store does not answer.
+    #[error("{0}; nothing was done, try again when the store answers")]
+    Store(String),
     /// It may lose data, and the request does not accept that.
     #[error(
         "this failover may lose acknowledged writes, so it has to be asked for in so many words, with accept_data_loss=true ({})",
@@ -166,6 +169,7 @@ impl ApiError {
             Self::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting"),
             Self::NotRegistered => (StatusCode::SERVICE_UNAVAILABLE, "not-registered"),
             Self::NotPossible(_) => (StatusCode::CONFLICT, "not-possible"),
+            Self::Store(_) => (StatusCode::SERVICE_UNAVAILABLE, "backup-store"),
             Self::LossNotAccepted(_) => (StatusCode::CONFLICT, "data-loss-not-accepted"),
             Self::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not-stored"),
             Self::Overloaded => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),

@@ -5,6 +5,7 @@
 //! stands in its queue. `errors` turns every refusal into `application/problem+json`. `leader` passes requests on where another scheduler leads. `routes` is the table
 //! of all of it, `server` what accepts connections.
 
+pub mod backups;
 pub mod changes;
 pub mod clusters;
 pub mod errors;

@@ -13,7 +13,9 @@ use super::{
     errors::ApiError, executor_binary::ExecutorBinary, leader::ToLeader, metrics::Metrics,
 };
 use crate::{
+    backup::store::Store,
     cluster::{
+        backup::{BackupStore, PendingBackup, Restore},
         data_loss::Prospect,
         explanation::Explanation,
         id::{ClusterName, MemberId},
@@ -57,8 +59,19 @@ pub struct SchedulerPort {
     pub administrator: Arc<Secret>,
     /// What this installation adds to the rules for new clusters.
     pub rules: Arc<Rules>,
+    /// The store of backups, if there is one.
+    pub backups: Option<Arc<BackupAccess>>,
     /// The way to the scheduler that leads, where that is another one.
     pub leader: ToLeader,
+}
+
+/// The store of backups.
+#[derive(Debug)]
+pub struct BackupAccess {
+    /// As executors are told of it.
+    pub settings: BackupStore,
+    /// For looking into it.
+    pub store: Store,
 }
 
 /// A change that is asked for.
@@ -70,6 +83,8 @@ pub enum ApiRequest {
         spec: ClusterSpec,
         /// The password of its user; `None` lets the scheduler make one.
         password: Option<Secret>,
+        /// The backup that it is made from.
+        restore: Option<Box<Restore>>,
         /// Where the answer goes, once the request is durable.
         reply: Reply<Created>,
     },
@@ -134,6 +149,17 @@ pub enum ApiRequest {
         slot: SlotId,
         /// Where the answer goes, once the request is durable.
         reply: Reply<Reclaiming>,
+    },
+    /// Make a backup.
+    Backup {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// Where it goes.
+        store: Box<BackupStore>,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<BackingUp>,
     },
     /// Elect a master without the voters that are missing.
     Failover {
@@ -203,6 +229,15 @@ pub struct Reclaiming {
     pub slot: SlotId,
     /// Whose it was by its labels.
     pub whose: Orphaned,
+}
+
+/// A backup that was accepted.
+#[derive(Debug, Clone)]
+pub struct BackingUp {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// The backup.
+    pub backup: PendingBackup,
 }
 
 /// A failover with the loss of data that was accepted.

@@ -10,7 +10,7 @@ use axum::{
 };
 
 use super::{
-    changes, clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
+    backups, changes, clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
     port::SchedulerPort, slots, unknown_tasks,
 };
 
@@ -30,6 +30,10 @@ pub fn router(port: SchedulerPort) -> Router {
         .route("/clusters/{name}/undelete", post(changes::undelete))
         .route("/clusters/{name}/pause", post(changes::pause))
         .route("/clusters/{name}/resume", post(changes::resume))
+        .route(
+            "/clusters/{name}/backups",
+            get(backups::list).post(backups::make),
+        )
         .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))
         .route("/clusters/{name}/failovers", get(explain::failovers))

@@ -114,6 +114,54 @@ pub fn birth_sql(
     statements.join(";\n") + ";\n"
 }
 
+/// Whose accounts are in the data of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// The administration account's name.
+    pub admin: String,
+    /// The name of the cluster's user.
+    pub user: String,
+    /// Whether the new cluster's user has the same name.
+    pub is_same_user: bool,
+}
+
+/// Statements for `--init-file` of a data directory that was restored from a backup, one a line. They may be run again.
+///
+/// Cotton's accounts get the new cluster's passwords. The former cluster's user is removed if the new one has its name, and made again
+/// by the first master that opens; else it is locked, so that views and routines that were defined as it go on working. All other accounts are
+/// data. Markers and canaries are those of another cluster.
+pub fn restored_sql(
+    flavour: Flavour,
+    admin_user: &str,
+    admin: &Authentication,
+    replication: &[(String, Authentication)],
+    former: &Former,
+) -> String {
+    let mut statements = vec![birth_sql(flavour, admin_user, admin, replication)];
+    let own = ["localhost", "%"].map(|host| (sql::account(admin_user, host), admin));
+    let replicating = replication
+        .iter()
+        .map(|(user, authentication)| (sql::account(user, "%"), authentication));
+    for (account, authentication) in own.into_iter().chain(replicating) {
+        statements.push(alter_user(flavour, &account, authentication));
+    }
+    if former.admin != admin_user {
+        for host in ["localhost", "%"] {
+            let account = sql::account(&former.admin, host);
+            statements.push(format!("ALTER USER IF EXISTS {account} ACCOUNT LOCK"));
+        }
+    }
+    let user = sql::account(&former.user, "%");
+    statements.push(match former.is_same_user {
+        true => format!("DROP USER IF EXISTS {user}"),
+        false => format!("ALTER USER IF EXISTS {user} ACCOUNT LOCK"),
+    });
+    statements.push("DELETE FROM cotton.marker".to_owned());
+    statements.push("DELETE FROM cotton.canary".to_owned());
+    let text = statements.join(";\n") + ";\n";
+    text.replace(";\n;\n", ";\n")
+}
+
 /// What the names of replication accounts begin with. The member's number follows.
 pub const REPLICATION_USER_PREFIX: &str = "cotton_replication_";
 
@@ -341,6 +389,13 @@ fn create_user(flavour: Flavour, account: &str, authentication: &Authentication)
     }
 }
 
+/// Gives an account that is there a password, and lets it log in.
+fn alter_user(flavour: Flavour, account: &str, authentication: &Authentication) -> String {
+    let create = create_user(flavour, account, authentication);
+    let alter = create.replacen("CREATE USER IF NOT EXISTS", "ALTER USER", 1);
+    format!("{alter} ACCOUNT UNLOCK")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +410,40 @@ mod tests {
             assert!(text.starts_with("SET SESSION sql_log_bin = 0;\n"));
             assert!(text.lines().all(|line| line.ends_with(';')));
             assert!(!text.contains("hunter2") && text.contains("'ad''min'@'localhost'"));
+        }
+    }
+
+    #[test]
+    fn a_restored_directory_gets_the_new_clusters_accounts() {
+        for flavour in [Flavour::Mysql, Flavour::Mariadb] {
+            let admin = Authentication::of(&Secret::new("hunter2"), [7; SALT_LENGTH]);
+            let replication = [("cotton_replication_0".to_owned(), admin.clone())];
+            let restored = |admin_name: &str, is_same_user| {
+                let former = Former {
+                    admin: "ops".to_owned(),
+                    user: "app".to_owned(),
+                    is_same_user,
+                };
+                restored_sql(flavour, admin_name, &admin, &replication, &former)
+            };
+            let text = restored("admin", false);
+            assert!(text.starts_with("SET SESSION sql_log_bin = 0;\n"));
+            assert!(
+                text.lines()
+                    .all(|line| line.len() > 1 && line.ends_with(';'))
+            );
+            assert!(!text.contains("hunter2"));
+            for line in [
+                "ALTER USER IF EXISTS 'ops'@'localhost' ACCOUNT LOCK;",
+                "ALTER USER IF EXISTS 'app'@'%' ACCOUNT LOCK;",
+                "DELETE FROM cotton.canary;",
+            ] {
+                assert!(text.contains(line), "{line}: {text}");
+            }
+            assert_eq!(text.matches("ACCOUNT UNLOCK;").count(), 3);
+            let text = restored("ops", true);
+            assert!(text.contains("DROP USER IF EXISTS 'app'@'%'"));
+            assert!(!text.contains("'ops'@'localhost' ACCOUNT LOCK"));
         }
     }
 

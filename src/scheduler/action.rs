@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cluster::{
+        backup::PendingBackup,
         data_loss::{self, Prospect},
         id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
@@ -190,6 +191,13 @@ pub enum Reply {
         to: MemberId,
         /// The switchover; `None` if that member is the master already.
         switchover: Option<Box<Switchover>>,
+    },
+    /// The backup is recorded.
+    BackingUp {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The backup.
+        backup: Box<PendingBackup>,
     },
     /// The change is recorded.
     Changed {

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::{maintenance::InverseOffer, placement::Offer, retained::OperationUpdate};
 use crate::{
     cluster::{
+        backup::{BackupStore, Restore},
         control::{Authentication, Report},
         id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
@@ -165,6 +166,11 @@ pub enum Wish {
     Change(Change),
     /// To decide nothing from now on (`true`), or to go on.
     Pause(bool),
+    /// A backup.
+    Backup {
+        /// Where it goes.
+        store: Box<BackupStore>,
+    },
 }
 
 /// A cluster as the store had it when the scheduler started.
@@ -198,6 +204,8 @@ pub struct CreateRequest {
     pub spec: ClusterSpec,
     /// The password, if the request gave one.
     pub given_password: Option<Secret>,
+    /// The backup that it is made from.
+    pub restore: Option<Restore>,
     /// What a new cluster gets.
     pub fresh: FreshCluster,
 }

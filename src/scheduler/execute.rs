@@ -33,7 +33,10 @@ use crate::{
     http::{
         errors::ApiError,
         metrics::Metrics,
-        port::{Changing, Created, Deleted, FailingOver, Reclaiming, SwitchingOver, Undeleting},
+        port::{
+            BackingUp, Changing, Created, Deleted, FailingOver, Reclaiming, SwitchingOver,
+            Undeleting,
+        },
     },
     mesos::{
         calls,
@@ -79,6 +82,8 @@ pub enum Waiting {
     Change(oneshot::Sender<Result<Changing, ApiError>>),
     /// A switchover.
     Switchover(oneshot::Sender<Result<SwitchingOver, ApiError>>),
+    /// A backup.
+    Backup(oneshot::Sender<Result<BackingUp, ApiError>>),
     /// A failover with the loss of data.
     Failover(oneshot::Sender<Result<FailingOver, ApiError>>),
     /// A deleted cluster that is brought back.
@@ -95,6 +100,7 @@ impl Waiting {
             Self::Delete(sender) => drop(sender.send(Err(error))),
             Self::Change(sender) => drop(sender.send(Err(error))),
             Self::Switchover(sender) => drop(sender.send(Err(error))),
+            Self::Backup(sender) => drop(sender.send(Err(error))),
             Self::Failover(sender) => drop(sender.send(Err(error))),
             Self::Undelete(sender) => drop(sender.send(Err(error))),
             Self::Reclaim(sender) => drop(sender.send(Err(error))),
@@ -374,6 +380,12 @@ impl Hands {
                     switchover: switchover.map(|switchover| *switchover),
                 }));
             }
+            (Waiting::Backup(sender), Reply::BackingUp { name, backup }) => {
+                let _ = sender.send(Ok(BackingUp {
+                    cluster_url: url(&name),
+                    backup: *backup,
+                }));
+            }
             (Waiting::Failover(sender), Reply::FailingOver { name, prospect }) => {
                 let _ = sender.send(Ok(FailingOver {
                     cluster_url: url(&name),
@@ -395,6 +407,7 @@ impl Hands {
                 | Waiting::Delete(_)
                 | Waiting::Change(_)
                 | Waiting::Switchover(_)
+                | Waiting::Backup(_)
                 | Waiting::Failover(_)
                 | Waiting::Undelete(_)
                 | Waiting::Reclaim(_),
@@ -402,6 +415,7 @@ impl Hands {
                 | Reply::Deleting { .. }
                 | Reply::Changed { .. }
                 | Reply::SwitchingOver { .. }
+                | Reply::BackingUp { .. }
                 | Reply::FailingOver { .. }
                 | Reply::Undeleting { .. }
                 | Reply::Reclaiming { .. },

@@ -110,15 +110,27 @@ fn newborn(
 ) -> Option<Elected> {
     let task = record.task(member)?;
     let flavour = report.server.as_ref()?.flavour;
+    let history = match &record.restore {
+        None => Position::empty(flavour),
+        Some(_) => restored(record, report)?,
+    };
     Some(Elected {
         member,
         task_id: task.task_id.clone(),
         data: report.data?,
         process: report.process?,
-        history: Position::empty(flavour),
+        history,
         opened: false,
         since: now,
     })
+}
+
+/// What a member of a cluster that is made from a backup holds, once it has read that. All members restore the same backup, so
+/// that they hold the same, and each can acknowledge what the first master writes.
+fn restored(record: &ClusterRecord, report: &Report) -> Option<Position> {
+    let held = report.held.as_ref()?;
+    let is_it = held.epoch == record.epoch && !held.position.is_empty();
+    is_it.then(|| held.position.clone())
 }
 
 /// Stores the choice: the next epoch if this is a birth, else the one that was electing.

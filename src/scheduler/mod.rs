@@ -8,6 +8,7 @@
 pub mod action;
 pub mod agenda;
 pub mod awaiting;
+pub mod backups;
 pub mod check;
 pub mod driver;
 pub mod durability;

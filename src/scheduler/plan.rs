@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{
     action::{Action, Look, Plan},
-    explain,
+    backups, explain,
     failover::{self, View},
     lossy, members, pause,
     placement::{Launch, Offer},
@@ -187,6 +187,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     voting::advance(next, view, look);
     publish::advance(next, view);
     rebuild::advance(next, view.observed);
+    backups::advance(next, view, look);
     members::forgive_serving(next);
     look.offer = lossy::offer(next, view);
     if let Some(at) = look.awaited.until {

@@ -29,13 +29,17 @@ use super::{
     start::{self, Office, SESSION_TIMEOUT},
 };
 use crate::{
+    backup::store::Store,
     cli::settings::{Settings, StateStorage},
     cluster::spec,
     http::{
         executor_binary::ExecutorBinary,
         leader::ToLeader,
         metrics::Metrics,
-        port::{ApiRequest, MAX_PATIENT_READERS, MAX_WAITING_REQUESTS, SchedulerPort, Views},
+        port::{
+            ApiRequest, BackupAccess, MAX_PATIENT_READERS, MAX_WAITING_REQUESTS, SchedulerPort,
+            Views,
+        },
         router, serve,
     },
     process_identity::ProcessIdentity,
@@ -82,6 +86,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         rules: Arc::new(spec::Rules {
             admin_user: settings.admin.username.clone(),
         }),
+        backups: open_store(&settings)?,
         leader: to_leader.clone(),
     };
     let http = tokio::spawn(serve(listener, router(port), stop.clone()));
@@ -109,6 +114,15 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
     drop(candidacy);
     session.close(Duration::from_secs(2)).await;
     result
+}
+
+/// The store was opened before, to check the settings; its files may have changed since.
+fn open_store(settings: &Settings) -> anyhow::Result<Option<Arc<BackupAccess>>> {
+    let Some(settings) = settings.backup_store.clone() else {
+        return Ok(None);
+    };
+    let store = Store::open(&settings).context("open the backup store (--backup-store)")?;
+    Ok(Some(Arc::new(BackupAccess { settings, store })))
 }
 
 /// Leads and follows, as it comes, until `stop` is cancelled.

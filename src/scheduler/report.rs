@@ -1,7 +1,7 @@
 //! What the API shows of a cluster, and why it is as it is.
 
 use super::{
-    durability,
+    backups, durability,
     event::TaskState,
     observed::{Observed, Presence},
     pause,
@@ -48,6 +48,9 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
             failover_offer: cluster.offer.clone().filter(|_| !record.deleting),
             lossy_failover: record.lossy.clone(),
             switchover: record.switchover.clone(),
+            backup: backups::under_way(record, &cluster.observed),
+            last_backup: record.backups.outcomes.last().cloned(),
+            restored_from: record.restore.as_ref().map(|it| it.from.id.clone()),
         },
         members,
     }
@@ -109,6 +112,12 @@ fn creating(record: &ClusterRecord, members: &[MemberView]) -> String {
         .filter(|member| member.task_id.is_some())
         .count();
     let waiting = members.len() - placed;
+    if let Some(restore) = record.restore.as_ref().filter(|_| waiting == 0) {
+        return format!(
+            "{placed} members get the data of the backup {}",
+            restore.from.id
+        );
+    }
     if waiting > 0 {
         format!(
             "{waiting} of {} members wait for an offer with enough room",

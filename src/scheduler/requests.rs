@@ -8,7 +8,7 @@ use super::{
     undelete, wishes,
 };
 use crate::{
-    cluster::{control::ClusterUser, id::ClusterName, record::ClusterRecord},
+    cluster::{backup::Restore, control::ClusterUser, id::ClusterName, record::ClusterRecord},
     secret::Secret,
     time::Timestamp,
 };
@@ -106,13 +106,14 @@ fn decide_create(state: &State, create: &CreateRequest, now: Timestamp) -> Actio
         name: create.spec.user.to_string(),
         authentication: create.fresh.authentication.clone(),
     };
-    let record = ClusterRecord::new(
+    let mut record = ClusterRecord::new(
         create.spec.clone(),
         create.fresh.uuid,
         create.fresh.sealed_password.clone(),
         user,
         now,
     );
+    record.restore.clone_from(&create.restore);
     let password = create.fresh.password.clone();
     let reply = Reply::Created {
         name: name.clone(),
@@ -138,7 +139,9 @@ fn answer_existing(cluster: &Cluster, create: &CreateRequest) -> Action {
         .given_password
         .as_ref()
         .is_none_or(|given| *given == cluster.password);
-    if same_password && cluster.record.spec == create.spec {
+    let asked = |restore: &Option<Restore>| restore.as_ref().map(|restore| restore.asked.clone());
+    let same_backup = asked(&cluster.record.restore) == asked(&create.restore);
+    if same_password && same_backup && cluster.record.spec == create.spec {
         let password = cluster.password.clone();
         return Action::Reply(create.token, Reply::Created { name, password });
     }

@@ -401,6 +401,7 @@ fn door(key: Key) -> Door {
         ApiRequest::Create {
             spec,
             password,
+            restore,
             reply,
         } => {
             let given_password = password;
@@ -415,6 +416,7 @@ fn door(key: Key) -> Door {
                 token,
                 spec,
                 given_password,
+                restore: restore.map(|restore| *restore),
                 fresh,
             };
             (Event::Create(Box::new(create)), Waiting::Create(reply))
@@ -457,6 +459,15 @@ fn door(key: Key) -> Door {
         } => {
             let wish = Wish::Switchover { to };
             (ask(token, name, password, wish), Waiting::Switchover(reply))
+        }
+        ApiRequest::Backup {
+            name,
+            password,
+            store,
+            reply,
+        } => {
+            let wish = Wish::Backup { store };
+            (ask(token, name, password, wish), Waiting::Backup(reply))
         }
         ApiRequest::Failover {
             name,

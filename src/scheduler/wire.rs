@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cluster::{
-        control::{FORMAT, Installer, TaskData},
+        control::{FORMAT, Installer, RestoreTask, TaskData},
         id::TaskId,
         record::ClusterRecord,
         size::Size,
@@ -306,6 +306,7 @@ fn task_info(
         installer: template.installer.clone(),
         timings: template.timings,
         copy_rate_mib: template.copy_rate_mib,
+        restore: restore(record),
     };
     let id = launch.task.task_id.to_string();
     let prefix = template
@@ -333,6 +334,16 @@ fn task_info(
             grace_period: Some(grace_period()),
         }),
         ..Default::default()
+    })
+}
+
+/// What a task begins with if it finds no data. Once a master has opened, the members copy from each other: what they
+/// restored would lack what was written since, which the master's binlogs may not go back to.
+fn restore(record: &ClusterRecord) -> Option<RestoreTask> {
+    let restore = record.restore.as_ref().filter(|restore| !restore.done)?;
+    Some(RestoreTask {
+        from: restore.from.clone(),
+        user: record.user.name.clone(),
     })
 }
 

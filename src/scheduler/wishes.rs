@@ -5,15 +5,17 @@
 
 use super::{
     action::{Action, Refusal, Reply},
+    backups::{self, Course},
     event::{Ask, RequestToken, Wish},
     failover::View,
     lossy, pause,
     requests::{owner, refuse},
     state::{Cluster, State},
-    switchover::{self, Course},
+    switchover,
 };
 use crate::{
     cluster::{
+        backup::BackupStore,
         data_loss::LossyFailover,
         id::MemberId,
         record::{ClusterRecord, Mastership},
@@ -57,6 +59,7 @@ pub fn decide(state: &State, ask: &Ask, now: Timestamp) -> Action {
                 false => Action::Reply(ask.token, reply),
             }
         }
+        Wish::Backup { store } => back_up(cluster, ask.token, store, now),
     }
 }
 
@@ -112,12 +115,36 @@ fn switch_over(
             let sentence = format!("a switchover is not possible: {sentence}");
             refuse(token, Refusal::NotPossible(sentence))
         }
-        Ok(Course::IsMaster(member)) => Action::Reply(token, reply(member, None)),
-        Ok(Course::Pending(pending)) => Action::Reply(token, reply(pending.to, Some(pending))),
-        Ok(Course::Store(switchover)) => {
+        Ok(switchover::Course::IsMaster(member)) => Action::Reply(token, reply(member, None)),
+        Ok(switchover::Course::Pending(pending)) => {
+            Action::Reply(token, reply(pending.to, Some(pending)))
+        }
+        Ok(switchover::Course::Store(switchover)) => {
             let mut next = record.clone();
             next.switchover = Some(switchover.clone());
             persist(cluster, next, token, reply(switchover.to, Some(switchover)))
+        }
+    }
+}
+
+/// The same request again, while the backup is being made, gets the same answer.
+fn back_up(cluster: &Cluster, token: RequestToken, store: &BackupStore, now: Timestamp) -> Action {
+    let record = &cluster.record;
+    let reply = |backup| Reply::BackingUp {
+        name: record.name().clone(),
+        backup: Box::new(backup),
+    };
+    match backups::ask(record, store, now) {
+        Err(sentence) => {
+            let sentence = format!("a backup is not possible: {sentence}");
+            refuse(token, Refusal::NotPossible(sentence))
+        }
+        Ok(Course::Pending(backup)) => Action::Reply(token, reply(backup)),
+        Ok(Course::Store(backup)) => {
+            let mut next = record.clone();
+            next.backups.number = backup.number;
+            next.backups.pending = Some(backup.clone());
+            persist(cluster, next, token, reply(backup))
         }
     }
 }

@@ -259,7 +259,8 @@ impl World {
                 note!(self, "executor {executor} begins {step:?}");
                 self.begin_step(executor, number, step);
             }
-            Action::Abandon { .. } => {}
+            // No cluster of the simulation is backed up.
+            Action::Abandon { .. } | Action::BackUp { .. } | Action::AbandonBackup { .. } => {}
             Action::Kill { process } => {
                 if let Some(process) = self.process_with(executor, process) {
                     self.kill_process(process);

@@ -287,6 +287,7 @@ impl World {
             installer: Installer::Search,
             timings: Timings::default(),
             copy_rate_mib: 0,
+            restore: None,
         };
         self.history.cluster = record.uuid;
         let lost = self.setup.messages_get_lost && self.chance.percent(2);

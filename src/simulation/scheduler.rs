@@ -190,6 +190,7 @@ impl World {
             return;
         };
         let request = CreateRequest {
+            restore: None,
             token: RequestToken(1),
             spec: ClusterSpec {
                 name: cluster_name(),

@@ -72,6 +72,8 @@ impl World {
                     world.make_data(executor, number, set_aside)
                 });
             }
+            // No cluster of the simulation is made from a backup.
+            Step::Restore => {}
             Step::Start { data, birth } => {
                 if let Birth::Copied { instead_of } = birth {
                     self.forget_empty(executor, instead_of);

@@ -8,6 +8,7 @@
 
 mod support;
 
+mod backups;
 mod clusters;
 mod divergence;
 mod durability;

@@ -45,6 +45,8 @@ fn rewrite<T: Serialize + DeserializeOwned>(sample: Value) -> Result<Value, Stri
 
 fn formats() -> Vec<Format> {
     let record = fields!(ClusterRecord {
+        backups,
+        restore,
         format,
         uuid,
         spec,
@@ -113,6 +115,7 @@ fn formats() -> Vec<Format> {
         unknown,
     });
     let goal = fields!(Goal {
+        backup,
         format,
         uuid,
         epoch,
@@ -127,6 +130,7 @@ fn formats() -> Vec<Format> {
         handover,
     });
     let report = fields!(Report {
+        backup,
         format,
         uuid,
         member,
@@ -150,6 +154,7 @@ fn formats() -> Vec<Format> {
         handover,
     });
     let data = fields!(TaskData {
+        restore,
         format,
         cluster,
         uuid,

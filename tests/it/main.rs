@@ -1,6 +1,7 @@
 //! The integration tests: one binary, one module per part.
 
 mod admin;
+mod backup;
 mod executor;
 mod formats;
 mod http;

@@ -26,7 +26,7 @@ pub(super) struct CreateArgs {
     /// The resources of each member, such as {"cpus": 1.0, "mem": "512mb", "disk": "2gb"}.
     #[arg(long, value_name = "JSON")]
     size: Option<String>,
-    /// The backup to start from.
+    /// The backup to start from: its id, or the name of a cluster for its newest one.
     #[arg(long, value_name = "ID")]
     backup_id: Option<String>,
     /// What an acknowledged write is worth: majority or async [default: majority from 3 nodes on].

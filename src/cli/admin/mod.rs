@@ -1,6 +1,7 @@
 //! `cotton admin`: what a person or a script asks of a scheduler, one file per verb.
 
 mod api;
+mod backup;
 mod change;
 mod create;
 mod delete;
@@ -61,6 +62,10 @@ enum Verb {
     Pause(pause::PauseArgs),
     /// Go on with a cluster that was paused.
     Resume(pause::ResumeArgs),
+    /// Make a backup of a cluster.
+    Backup(backup::BackupArgs),
+    /// List the backups of a cluster.
+    Backups(backup::BackupsArgs),
     /// Make another member the master.
     Switchover(switchover::SwitchoverArgs),
     /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
@@ -116,6 +121,8 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::Change(arguments) => change::run(&context, arguments).await,
             Verb::Pause(arguments) => pause::pause(&context, arguments).await,
             Verb::Resume(arguments) => pause::resume(&context, arguments).await,
+            Verb::Backup(arguments) => backup::run(&context, arguments).await,
+            Verb::Backups(arguments) => backup::list(&context, arguments).await,
             Verb::Switchover(arguments) => switchover::run(&context, arguments).await,
             Verb::Failover(arguments) => failover::run(&context, arguments).await,
             Verb::Slots(arguments) => slots::run(&context, arguments).await,

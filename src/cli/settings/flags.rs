@@ -245,11 +245,18 @@ pub(super) const FLAGS: &[Flag] = &[
         "How MySQL gets onto agents: {\"mysqld\": PATH} for an installed server, {\"package\": URL, \"sha256\": HEX} for one to fetch [default: the mysqld or mariadbd on the agent's search path]",
     ),
     flag(
+        "backup-store",
+        "backup_store",
+        "URL",
+        None,
+        "Where backups are stored: file:///path, hdfs://namenode:port/path, hdfs://name/path (with several name nodes, from HADOOP_CONF_DIR) or s3://bucket/prefix. Agents and this machine must reach it [default: none, so that there are no backups]",
+    ),
+    flag(
         "backup-store-args",
         "backup_store_args",
         "JSON",
         Some("{}"),
-        "The backup store. This version has none, so that anything but {} is refused",
+        "Options of the backup store: {\"url\": URL} in the place of --backup-store; \"region\", \"endpoint\" and \"credentials\" (a YAML file with the keys username and password) for S3; \"key\" (a file of 32 bytes that backups are encrypted with); \"rate_mib\" (how many MiB per second a backup may read). Files are at these paths here and on every agent",
     ),
     flag(
         "volumes",

@@ -4,6 +4,7 @@
 //! [`Settings::resolve`] puts them together and checks what must hold between them. Everything that is wrong
 //! is told at once.
 
+mod backup;
 mod flags;
 mod layers;
 mod parse;
@@ -16,7 +17,8 @@ pub use self::{
     parse::{EnvironmentVariable, LogFormat, Spread, StateStorage},
 };
 use crate::{
-    cluster::{control::Installer, timings::Timings},
+    backup::store::Store,
+    cluster::{backup::BackupStore, control::Installer, timings::Timings},
     keyfile::{self, Account, SchedulerKey},
     mesos::{address::MasterAddresses, authentication::Credential},
     zookeeper::url::{Credentials, ZkUrl},
@@ -79,6 +81,8 @@ pub struct Settings {
     pub failover_window: Duration,
     /// How MySQL gets onto agents.
     pub installer: Installer,
+    /// Where backups are stored; `None`: there are none.
+    pub backup_store: Option<BackupStore>,
     /// Whether data is kept on persistent volumes. Never with the role `*`.
     pub volumes: bool,
     /// How long the data of a deleted cluster is kept.
@@ -213,7 +217,7 @@ impl Door {
         let failover_limit = self.required("failover-limit", parse::failover_limit);
         let failover_window = self.required("failover-window", parse::failover_window);
         let installer = self.required("installer-args", parse::installer);
-        let backups = self.required("backup-store-args", parse::no_backup_store);
+        let backup_store = self.backup_store();
         let volumes = self.volumes(framework_role.as_deref());
         let keep_deleted = self.required("keep-deleted", parse::keep_deleted);
         let spread = self.required("spread", parse::spread);
@@ -221,7 +225,6 @@ impl Door {
         let verbose = self.required("verbose", parse::boolean);
         let log_format = self.required("log-format", parse::log_format);
         let warnings = self.warnings();
-        let () = backups?;
         let (admin_keypath, admin) = admin?;
         Some(Settings {
             port: port?,
@@ -251,6 +254,7 @@ impl Door {
             failover_limit: failover_limit?,
             failover_window: failover_window?,
             installer: installer?,
+            backup_store: backup_store?,
             volumes: volumes?,
             keep_deleted: keep_deleted?,
             spread: spread?,
@@ -272,6 +276,26 @@ impl Door {
             hang_timeout: hang_timeout?,
             commit_timeout: commit_timeout?,
             master_lease: master_lease?,
+        })
+    }
+
+    /// The store is opened, so that what is wrong with its URL or its files is told now. Nothing is asked of it: a store that is
+    /// down must not keep the scheduler from running.
+    fn backup_store(&mut self) -> Option<Option<BackupStore>> {
+        let text = |flag| self.values.get(flag).map(|value| value.text.clone());
+        let url = text("backup-store");
+        // A fault is told where the URL is.
+        let args = text("backup-store-args").unwrap_or_else(|| "{}".to_owned());
+        let flag = match url {
+            Some(_) if args == "{}" => "backup-store",
+            _ => "backup-store-args",
+        };
+        self.required(flag, |_| {
+            let store = backup::store(&args, url.as_deref())?;
+            if let Some(settings) = &store {
+                Store::open(settings).map_err(|error| crate::executor::chain(&error))?;
+            }
+            Ok(store)
         })
     }
 
@@ -359,6 +383,18 @@ impl Door {
             if keyfile::is_readable_by_all(path.as_ref()) {
                 warnings.push(format!(
                     "every user of this machine can read {path}, the file of --{flag}; chmod o-r it"
+                ));
+            }
+        }
+        let args = text("backup-store-args").and_then(|args| backup::store(args, None).ok());
+        let store = args.flatten();
+        let files = store
+            .iter()
+            .flat_map(|store| [&store.credentials, &store.key]);
+        for path in files.flatten() {
+            if keyfile::is_readable_by_all(path.as_ref()) {
+                warnings.push(format!(
+                    "every user of this machine can read {path}, a file of --backup-store-args; chmod o-r it"
                 ));
             }
         }

@@ -377,14 +377,6 @@ fn digest(hex: &str) -> Result<String, String> {
     }
 }
 
-pub(super) fn no_backup_store(text: &str) -> Result<(), String> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) if object.is_empty() => Ok(()),
-        Ok(_) => Err("this version has no backup store, and to accept one silently would promise backups that never happen; leave it out".to_owned()),
-        Err(error) => Err(format!("it is not JSON: {error}")),
-    }
-}
-
 pub(super) fn spread(text: &str) -> Result<Spread, String> {
     match text {
         "prefer" => Ok(Spread::Prefer),

@@ -79,6 +79,7 @@ impl State {
                     self.look.proving = false;
                 }
             }
+            Event::Backup { number, state } => self.backup_is(number, state),
             Event::Exported { data, export } => self.exported(data, export, now),
             Event::HandsOut { port } => self.stream_port = Some(port),
             Event::Contact { in_touch } => self.lease.contact(in_touch, now),
@@ -146,7 +147,8 @@ impl State {
             retry_at: None,
             problem: None,
         };
-        if let (Data::New(new) | Data::Copied { data: new, .. }, Some(stored)) = (self.data, data)
+        if let (Data::New(new) | Data::Restored(new) | Data::Copied { data: new, .. }, Some(stored)) =
+            (self.data, data)
             && new == stored
         {
             if let Data::Copied { .. } = self.data {
@@ -164,6 +166,7 @@ impl State {
         match (step, outcome) {
             (Step::Install, Outcome::Installed(server)) => self.server = Some(server),
             (Step::MakeData { .. }, Outcome::DataMade(data)) => self.data = Data::New(data),
+            (Step::Restore, Outcome::Restored(data)) => self.data = Data::Restored(data),
             (Step::Start { .. }, Outcome::Started(id)) => {
                 self.process = Process::Up {
                     id,
@@ -258,6 +261,7 @@ impl State {
             (
                 step @ (Step::Install
                 | Step::MakeData { .. }
+                | Step::Restore
                 | Step::Start { .. }
                 | Step::Hold { .. }
                 | Step::Yield { .. }
@@ -288,7 +292,8 @@ impl State {
         self.retry_after(RETRY_DELAY, now);
         self.problem = Some(problem.clone());
         match step {
-            Step::Install | Step::MakeData { .. } => self.fail(problem, now),
+            // The scheduler has it launched again, perhaps elsewhere; a task that fails says why.
+            Step::Install | Step::MakeData { .. } | Step::Restore => self.fail(problem, now),
             // It was removed, and there are others to copy from.
             Step::Start {
                 birth: Birth::Copied { .. },

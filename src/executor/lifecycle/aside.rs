@@ -40,7 +40,9 @@ pub(super) fn export(state: &State, now: Timestamp, plan: &mut Plan) {
     let Some(aside) = &state.aside else { return };
     let in_use = match state.data {
         Data::None { set_aside } => set_aside,
-        Data::New(data) | Data::Copied { data, .. } | Data::InUse(data) => Some(data),
+        Data::New(data) | Data::Restored(data) | Data::Copied { data, .. } | Data::InUse(data) => {
+            Some(data)
+        }
     };
     // The tool comes with the server.
     if in_use == Some(aside.data) || state.server.is_none() {

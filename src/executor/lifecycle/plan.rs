@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Data, Process, Role, State, TERMINATION, Why, aside, handover, health, lease,
+    Data, Process, Role, State, TERMINATION, Why, aside, backup, handover, health, lease,
     rebuild::{self, Next},
     report::report,
     roles::{ends_following, follow, lead},
@@ -51,6 +51,7 @@ pub fn plan(state: &State, now: Timestamp) -> Plan {
         keep_promise(state, now, &mut plan);
         live(state, now, &mut plan);
         aside::export(state, now, &mut plan);
+        backup::make(state, &mut plan);
         if !state.told.running && state.running().is_some() && state.data_in_use().is_some() {
             plan.actions.push(Action::Update(TaskUpdate::Running));
         }
@@ -187,10 +188,16 @@ fn keep_promise(state: &State, now: Timestamp, plan: &mut Plan) {
         .map_or(state.promised.epoch, |goal| goal.epoch);
     let epoch = seen.max(state.promised.epoch);
     let data = match state.data {
-        Data::New(data) | Data::Copied { data, .. } if state.running().is_some() => Some(data),
-        Data::New(_) | Data::Copied { .. } | Data::None { .. } | Data::InUse(_) => {
-            state.promised.data
+        Data::New(data) | Data::Restored(data) | Data::Copied { data, .. }
+            if state.running().is_some() =>
+        {
+            Some(data)
         }
+        Data::New(_)
+        | Data::Restored(_)
+        | Data::Copied { .. }
+        | Data::None { .. }
+        | Data::InUse(_) => state.promised.data,
     };
     if (epoch, data) == (state.promised.epoch, state.promised.data) {
         return;
@@ -245,6 +252,10 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
         return plan.begin(state, Step::Install, "the server is installed first");
     }
     match state.data {
+        // One that was set aside held something that the cluster has without it.
+        Data::None { set_aside: None } if state.task.restore.is_some() => {
+            plan.begin(state, Step::Restore, "the cluster is made from a backup");
+        }
         Data::None { set_aside } => {
             plan.begin(
                 state,
@@ -255,7 +266,7 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
                 "there is no data directory",
             );
         }
-        Data::New(data) | Data::Copied { data, .. } | Data::InUse(data) => {
+        Data::New(data) | Data::Restored(data) | Data::Copied { data, .. } | Data::InUse(data) => {
             let Process::Down { start_at } = state.process else {
                 return;
             };
@@ -265,6 +276,7 @@ fn raise(state: &State, now: Timestamp, plan: &mut Plan) {
             }
             let birth = match state.data {
                 Data::New(_) => Birth::Empty,
+                Data::Restored(_) => Birth::Restored,
                 Data::Copied { instead_of, .. } => Birth::Copied { instead_of },
                 Data::InUse(_) | Data::None { .. } => Birth::Past,
             };

@@ -3,7 +3,7 @@
 use super::{
     Data, Process, Role, State, applier_error,
     aside::set_aside,
-    handover, health, lease,
+    backup, handover, health, lease,
     plan::{extras, lacks_history},
     rebuild::wants_donor,
 };
@@ -40,6 +40,7 @@ pub fn report(state: &State, now: Timestamp) -> Report {
         stream_port: state.stream_port,
         lag_seconds: state.lag.told(),
         handover: handover::answer(state),
+        backup: backup::told(state),
     }
 }
 

@@ -5,6 +5,7 @@
 //! never be broken are checked on the state and on the actions ([`Story::check`]).
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backups;
 mod ending;
 mod following;
 mod handover;
@@ -90,6 +91,7 @@ fn task() -> TaskData {
         installer: Installer::Search,
         timings: Timings::default(),
         copy_rate_mib: 0,
+        restore: None,
     }
 }
 
@@ -121,6 +123,7 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
             .into(),
         donors: BTreeMap::new(),
         handover: None,
+        backup: None,
     }
 }
 
@@ -420,12 +423,14 @@ fn text(action: &Action) -> Option<String> {
             Step::MakeData {
                 set_aside: None, ..
             } => "make data".into(),
+            Step::Restore => "restore".into(),
             Step::MakeData {
                 set_aside: Some(old),
                 ..
             } => format!("make data for {}", old.0.as_u128()),
             Step::Start { data, birth } => match birth {
                 Birth::Past => format!("start on {}", data.0.as_u128()),
+                Birth::Restored => format!("first start on the restored {}", data.0.as_u128()),
                 Birth::Empty => format!("first start on {}", data.0.as_u128()),
                 Birth::Copied { instead_of } => format!(
                     "first start on the copy {} instead of {}",
@@ -483,6 +488,8 @@ fn text(action: &Action) -> Option<String> {
         ),
         Action::ReadCanary { .. } => "read canary".into(),
         Action::Prove { .. } => "prove".into(),
+        Action::BackUp { order, .. } => format!("back up {}", order.number),
+        Action::AbandonBackup { number } => format!("give up backup {number}"),
         Action::Export { data, beyond } => {
             format!("export {} of {}", beyond.extras, data.0.as_u128())
         }

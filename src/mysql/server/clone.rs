@@ -90,6 +90,29 @@ impl Server {
         }
     }
 
+    /// Copies the server's own data into `target`, which must not exist; its parent must. It gives up when nothing has moved for
+    /// `stall`.
+    ///
+    /// If the caller gives it up half-way, the server goes on to its end.
+    ///
+    /// # Errors
+    /// [`Error::Statement`] with what the server says, [`Error::TimedOut`] when nothing moves. What was written so far is removed by the
+    /// server.
+    pub async fn clone_local(&self, target: &Path, stall: Duration) -> Result<(), Error> {
+        const OPERATION: &str = "copy its own data";
+        let mut own = self.connections.own(OPERATION).await?;
+        let folder = sql::text(&target.to_string_lossy());
+        let copying = own.execute(format!("CLONE LOCAL DATA DIRECTORY = {folder}"));
+        tokio::select! {
+            copied = copying => copied,
+            // With its connection the statement is given up as well.
+            () = stalled(&self.connections, stall) => Err(Error::TimedOut {
+                operation: "move on with copying its own data",
+                waited: stall,
+            }),
+        }
+    }
+
     /// Where the server's data lies, an absolute path.
     pub async fn data_directory(&self) -> Result<PathBuf, Error> {
         const OPERATION: &str = "ask for the data directory";

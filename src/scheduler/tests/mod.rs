@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backups;
 mod durability;
 mod explain;
 mod failover;

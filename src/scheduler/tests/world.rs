@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     cluster::{
+        backup::{BackupReport, BackupState, Restore},
         control::{Authentication, GoalPhase, Held, MemberState, Report, ServerKind},
         explanation::Explanation,
         flavour::Flavour,
@@ -76,6 +77,8 @@ pub struct Instance {
     pub unheard_in: Option<Epoch>,
     /// As master, what it does when it is to hand over.
     pub answers: Answers,
+    /// What it says of the backup that it is to make.
+    pub backup: Option<BackupState>,
 }
 
 /// What a master does when it is to hand over.
@@ -465,6 +468,7 @@ impl World {
             quarantined: false,
             unheard_in: None,
             answers: Answers::Closes,
+            backup: None,
         };
         self.instances.insert(task.task_id.clone(), instance);
         self.task(&task.task_id, TaskState::Running);
@@ -615,6 +619,10 @@ impl World {
     }
 
     pub fn create(&mut self, spec: ClusterSpec) -> Option<Reply> {
+        self.create_from(spec, None)
+    }
+
+    pub fn create_from(&mut self, spec: ClusterSpec, restore: Option<Restore>) -> Option<Reply> {
         let fresh = FreshCluster {
             uuid: self.id(),
             password: Secret::new(PASSWORD),
@@ -626,6 +634,7 @@ impl World {
         };
         let token = RequestToken(1);
         let create = CreateRequest {
+            restore,
             token,
             spec,
             given_password: None,
@@ -785,9 +794,22 @@ impl World {
                 });
                 MemberState::Closed
             }
-            (GoalPhase::Unborn | GoalPhase::Deleting, Some(_)) => MemberState::Closed,
+            (GoalPhase::Unborn | GoalPhase::Deleting, Some(_)) => {
+                held = Some(Held {
+                    epoch: goal.epoch,
+                    position: position(&instance.position),
+                    executed: position(&instance.position),
+                });
+                MemberState::Closed
+            }
         };
         let report = Report {
+            backup: goal.backup.as_ref().and_then(|order| {
+                let is_its = order.task_id == *task;
+                let state = instance.backup.clone().filter(|_| is_its)?;
+                let number = order.number;
+                Some(BackupReport { number, state })
+            }),
             format: 1,
             uuid: record.uuid,
             member: instance.member,

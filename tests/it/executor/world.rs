@@ -113,6 +113,7 @@ impl World {
             mariadb: hashed.mariadb,
         };
         let goal = Goal {
+            backup: None,
             format: control::FORMAT,
             uuid,
             epoch: Epoch(0),
@@ -179,6 +180,7 @@ impl World {
         let task_id = TaskId::new(&self.cluster, self.uuid, id, launch);
         let port = free_port();
         let data = TaskData {
+            restore: None,
             format: control::FORMAT,
             cluster: self.cluster.clone(),
             uuid: self.uuid,

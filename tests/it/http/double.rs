@@ -8,7 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use cotton::{
+    backup::store::Store,
     cluster::{
+        backup::{BackupId, BackupStore, PendingBackup},
         data_loss::Prospect,
         explanation::Explanation,
         id::{ClusterName, MemberId},
@@ -26,11 +28,12 @@ use cotton::{
         leader::ToLeader,
         metrics::Metrics,
         port::{
-            ApiRequest, Changing, Created, Deleted, FailingOver, MAX_PATIENT_READERS, Reclaiming,
-            SchedulerPort, SwitchingOver, Undeleting, Views,
+            ApiRequest, BackingUp, BackupAccess, Changing, Created, Deleted, FailingOver,
+            MAX_PATIENT_READERS, Reclaiming, SchedulerPort, SwitchingOver, Undeleting, Views,
         },
     },
     secret::Secret,
+    time::Timestamp,
 };
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
@@ -68,23 +71,42 @@ impl Server {
         let (requests, inbox) = mpsc::channel(16);
         let clusters = Clusters::default();
         tokio::spawn(core(inbox, clusters.clone()));
-        Self::with_core(requests, clusters, None).await
+        Self::with_core(requests, clusters, None, None).await
+    }
+
+    /// One with a store of backups in a folder.
+    pub async fn with_backups(folder: &std::path::Path) -> Self {
+        let (requests, inbox) = mpsc::channel(16);
+        let clusters = Clusters::default();
+        tokio::spawn(core(inbox, clusters.clone()));
+        let settings = BackupStore {
+            url: format!("file://{}", folder.display()),
+            region: None,
+            endpoint: None,
+            credentials: None,
+            key: None,
+            rate_mib: 0,
+        };
+        let store = Store::open(&settings).unwrap();
+        let access = Arc::new(BackupAccess { settings, store });
+        Self::with_core(requests, clusters, None, Some(access)).await
     }
 
     pub async fn with_executor(binary: ExecutorBinary) -> Self {
         let (requests, _) = mpsc::channel(1);
-        Self::with_core(requests, Clusters::default(), Some(Arc::new(binary))).await
+        Self::with_core(requests, Clusters::default(), Some(Arc::new(binary)), None).await
     }
 
     /// A server whose requests end in `requests`.
     pub async fn with_requests(requests: mpsc::Sender<ApiRequest>) -> Self {
-        Self::with_core(requests, Clusters::default(), None).await
+        Self::with_core(requests, Clusters::default(), None, None).await
     }
 
     async fn with_core(
         requests: mpsc::Sender<ApiRequest>,
         clusters: Clusters,
         executor: Option<Arc<ExecutorBinary>>,
+        backups: Option<Arc<BackupAccess>>,
     ) -> Self {
         let (views, seen) = watch::channel(Views {
             loaded: true,
@@ -104,6 +126,7 @@ impl Server {
             executor,
             rules,
             administrator: Arc::new(Secret::new(ADMINISTRATOR)),
+            backups,
             leader: ToLeader::new("127.0.0.1:1".to_owned()),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -260,6 +283,7 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
             ApiRequest::Create {
                 spec,
                 password,
+                restore: _,
                 reply,
             } => {
                 let name = spec.name.clone();
@@ -365,6 +389,25 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                     "an-orphan" => Ok(Reclaiming { slot, whose }),
                     other => Err(ApiError::UnknownSlot(other.to_owned())),
                 };
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Backup {
+                name,
+                password,
+                store,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let answer = owned.map(|_| BackingUp {
+                    cluster_url: url(&name),
+                    backup: PendingBackup {
+                        number: 1,
+                        id: BackupId::new(&name, Timestamp::from_millis(1_769_947_200_000)),
+                        store: *store,
+                        asked_at: Timestamp::from_millis(1_769_947_200_000),
+                        source: None,
+                    },
+                });
                 reply.send(answer).unwrap();
             }
             ApiRequest::Failover {

@@ -801,3 +801,48 @@ async fn a_deleted_cluster_is_asked_for_and_a_slot_is_given_up() {
     let answer = server.form(Method::POST, "/slots/reclaim", body).await;
     assert_eq!(answer.json()["cluster"], "orders");
 }
+
+#[tokio::test]
+async fn backups_are_asked_for_and_listed() {
+    let without = Server::start().await;
+    without
+        .form(Method::POST, "/clusters/a", "cluster_user=u")
+        .await;
+    let path = "/clusters/a/backups";
+    let refused = without.form(Method::POST, path, "password=right").await;
+    assert_eq!(refused.status, StatusCode::CONFLICT);
+    assert!(refused.problem().detail.contains("--backup-store"));
+
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::with_backups(folder.path()).await;
+    let create = "cluster_user=u&cluster_password=right";
+    server.form(Method::POST, "/clusters/a", create).await;
+    for (body, status) in [("", 401), ("password=wrong", 403), ("colour=red", 400)] {
+        let answer = server.form(Method::POST, path, body).await;
+        assert_eq!(answer.status, status, "{body}");
+    }
+    let asked = server.form(Method::POST, path, "password=right").await;
+    assert_eq!(asked.json()["id"], "a/20260201T120000Z");
+    let unknown = server.get("/clusters/b/backups").await;
+    assert_eq!(unknown.status, StatusCode::NOT_FOUND);
+    std::fs::create_dir_all(folder.path().join("b/1")).unwrap();
+    std::fs::write(folder.path().join("b/1/manifest.json"), "{}").unwrap();
+    let listed = server.get("/clusters/b/backups").await.json();
+    assert_eq!(listed["backups"][0]["id"], "b/1");
+    let problem = listed["backups"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("manifest is damaged"), "{problem}");
+
+    for (id, sentence) in [
+        ("nobody", "has no backup nobody"),
+        ("foo/bar:201503122000", "has no backup foo/bar:201503122000"),
+        ("../b", "is not the id of a backup"),
+        ("b", "the backup b/1 cannot be used"),
+    ] {
+        let body = format!("cluster_user=u&backup_id={id}");
+        let answer = server.form(Method::POST, "/clusters/c", &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{id}");
+        let problem = answer.problem();
+        assert_eq!(problem.errors[0].field, "backup_id");
+        assert!(problem.detail.contains(sentence), "{}", problem.detail);
+    }
+}

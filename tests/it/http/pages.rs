@@ -247,6 +247,7 @@ async fn what_an_operator_can_do_is_shown() {
         }),
         lossy_failover: serde_json::from_value(lossy).unwrap(),
         switchover: serde_json::from_value(switchover).unwrap(),
+        ..Standing::default()
     };
     let mut shown = view("orders");
     shown.standing = standing.clone();

@@ -350,7 +350,62 @@ fn wrong_values_and_their_sentences() {
         (
             "backup-store-args",
             r#"{"hdfs": "x"}"#,
-            "--backup-store-args: this version has no backup store",
+            "--backup-store-args: it has no url; the options are url, region,",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "file:///no/such/folder"}"#,
+            "--backup-store-args: the backup store's folder /no/such/folder is not there; make it, or mount what it is on",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "ftp://host/x"}"#,
+            "--backup-store-args: \"ftp://host/x\" is not the URL of a backup store; give file:///path",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "hdfs://nobody/x"}"#,
+            "--backup-store-args: nobody is neither HOST:PORT of a name node nor a name that Hadoop's settings know",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "s3://bucket/x"}"#,
+            "--backup-store-args: an S3 store needs its region",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "s3://bucket/x", "secret_access_key": "hunter2"}"#,
+            "--backup-store-args: secret_access_key must not stand here, where everybody can read it; name a file",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "file:///tmp", "colour": "red"}"#,
+            "--backup-store-args: it has the unknown key \"colour\"",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "file:///tmp", "key": "key"}"#,
+            "--backup-store-args: key: ",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "file:///tmp", "key": "/no/such/key"}"#,
+            "--backup-store-args: the file /no/such/key cannot be read",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "file:///tmp", "region": "x"}"#,
+            "--backup-store-args: region is for stores at s3:// alone",
+        ),
+        (
+            "backup-store-args",
+            r#"{"url": "file:///tmp", "rate_mib": -1}"#,
+            "--backup-store-args: the value of rate_mib: \"-1\" is not a whole number of MiB per second",
+        ),
+        (
+            "backup-store",
+            "/tmp",
+            "--backup-store: \"/tmp\" is not the URL of a backup store",
         ),
         (
             "backup-store-args",

@@ -27,6 +27,7 @@ fn task(member: u32) -> TaskId {
 
 fn report(member: u32, promised: u64) -> Report {
     Report {
+        backup: None,
         format: FORMAT,
         uuid: Uuid::from_u128(7),
         member: MemberId(member),

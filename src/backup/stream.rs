@@ -1,0 +1,534 @@
+//! From a server's data to the bytes in the store, and back.
+//!
+//! ```text
+//! what makes the data -> zstd -> (encrypted) -> SHA-256 -> pieces of 256 KiB  ->  the store
+//!          a thread of its own                             a queue of four        the executor's loop
+//! ```
+//!
+//! Compressing and encrypting is the work of a processor for milliseconds at a time, which the executor's only thread, which watches the
+//! server, must not do; so a thread does it. The queue is bounded: a slow store holds the thread up, the thread what makes the data. The way
+//! back is the same with the arrows turned round.
+
+use std::{
+    io::{self, Read, Write},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use super::cipher::{self, BackupKey, CipherError, Opener, Sealer};
+use crate::cluster::backup::BackupId;
+
+/// How much is handed over at a time, in bytes.
+const PIECE: usize = 256 << 10;
+
+/// How many pieces may wait.
+const QUEUE: usize = 4;
+
+/// The level of compression: zstd's own default, which an ordinary disk does not outrun.
+const LEVEL: i32 = 3;
+
+/// The largest window that data from a store may ask for, as a power of two: 8 MiB of memory, four times what [`LEVEL`] uses.
+const LARGEST_WINDOW: u32 = 23;
+
+/// How long what makes the data may bring nothing. It waits for statements that change tables, and for commits.
+pub const STALL: Duration = Duration::from_secs(300);
+
+/// What a backup is encrypted with, if with anything: the key, and the id under which it was made.
+pub type Seal = Option<(BackupKey, BackupId)>;
+
+/// A stream was not completed.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// What was to bring the data could not, or compressing it failed.
+    #[error("the data cannot be read or compressed")]
+    Pack(#[source] io::Error),
+    /// What is in the store is not what was stored, or what takes the data does not.
+    #[error("the backup's data cannot be unpacked")]
+    Unpack(#[source] io::Error),
+    /// Nothing moves.
+    #[error("nothing has moved for {STALL:?}")]
+    Stalled,
+    /// The thread cannot be started, or has panicked.
+    #[error("the thread that compresses cannot work")]
+    Thread(#[source] io::Error),
+}
+
+/// Some bytes for the store.
+#[derive(Debug)]
+pub struct Piece {
+    /// They.
+    pub bytes: Bytes,
+    /// How much of the data was read until they were made, in bytes.
+    pub read: u64,
+}
+
+/// What a stream came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Totals {
+    /// The size of the data, in bytes.
+    pub data_bytes: u64,
+    /// The size of what is stored, in bytes.
+    pub stored_bytes: u64,
+    /// The SHA-256 of what is stored, in hexadecimal.
+    pub sha256: String,
+}
+
+/// Data that is being packed. Dropping it ends the thread with its next piece.
+pub struct Packing {
+    pieces: mpsc::Receiver<Piece>,
+    result: oneshot::Receiver<io::Result<Totals>>,
+}
+
+/// Begins to pack what `produce` writes, on a thread.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn pack<F>(seal: Seal, produce: F) -> Result<Packing, StreamError>
+where
+    F: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+{
+    let (sender, pieces) = mpsc::channel(QUEUE);
+    let (done, result) = oneshot::channel();
+    let work = move || {
+        // Whoever waits for it may be gone.
+        let _ = done.send(pack_all(seal, produce, sender));
+    };
+    thread::Builder::new()
+        .name("pack".to_owned())
+        .spawn(work)
+        .map_err(StreamError::Thread)?;
+    Ok(Packing { pieces, result })
+}
+
+impl Packing {
+    /// The next piece; `None` when there is no more.
+    ///
+    /// # Errors
+    /// [`StreamError::Stalled`].
+    pub async fn next(&mut self) -> Result<Option<Piece>, StreamError> {
+        tokio::time::timeout(STALL, self.pieces.recv())
+            .await
+            .map_err(|_| StreamError::Stalled)
+    }
+
+    /// What it came to, when there are no more pieces.
+    ///
+    /// # Errors
+    /// When the data did not come to its end.
+    pub async fn finish(self) -> Result<Totals, StreamError> {
+        drop(self.pieces);
+        match self.result.await {
+            Ok(result) => result.map_err(StreamError::Pack),
+            Err(_) => Err(panicked()),
+        }
+    }
+}
+
+fn panicked() -> StreamError {
+    StreamError::Thread(io::Error::other("it has panicked"))
+}
+
+fn pack_all<F>(seal: Seal, produce: F, sender: mpsc::Sender<Piece>) -> io::Result<Totals>
+where
+    F: FnOnce(&mut dyn Write) -> io::Result<()>,
+{
+    let shelf = Shelf {
+        sealer: seal.map(|(key, id)| Sealer::new(&key, &id, cipher::nonce())),
+        waiting: Vec::with_capacity(2 * PIECE),
+        digest: Sha256::new(),
+        stored: 0,
+        read: 0,
+        sender,
+    };
+    let mut encoder = zstd::Encoder::new(shelf, LEVEL)?;
+    encoder.include_checksum(true)?;
+    let mut input = Input {
+        encoder,
+        position: 0,
+    };
+    produce(&mut input)?;
+    let data_bytes = input.position;
+    let mut shelf = input.encoder.finish()?;
+    if let Some(sealer) = shelf.sealer.take() {
+        sealer.finish(&mut shelf.waiting).map_err(unusable)?;
+    }
+    shelf.hand_over(0)?;
+    Ok(Totals {
+        data_bytes,
+        stored_bytes: shelf.stored,
+        sha256: hex::encode(shelf.digest.finalize()),
+    })
+}
+
+fn unusable(error: CipherError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Counts what is to be compressed.
+struct Input {
+    encoder: zstd::Encoder<'static, Shelf>,
+    position: u64,
+}
+
+impl Write for Input {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = self.encoder.write(data)?;
+        self.position += taken as u64;
+        self.encoder.get_mut().read = self.position;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // Every flush would end a block of the compression.
+        Ok(())
+    }
+}
+
+/// Encrypts what was compressed and hands it over.
+struct Shelf {
+    sealer: Option<Sealer>,
+    waiting: Vec<u8>,
+    digest: Sha256,
+    stored: u64,
+    read: u64,
+    sender: mpsc::Sender<Piece>,
+}
+
+impl Shelf {
+    /// Hands everything over if there is more than `most`.
+    fn hand_over(&mut self, most: usize) -> io::Result<()> {
+        if self.waiting.len() <= most {
+            return Ok(());
+        }
+        let bytes = std::mem::replace(&mut self.waiting, Vec::with_capacity(2 * PIECE));
+        self.digest.update(&bytes);
+        self.stored += bytes.len() as u64;
+        let piece = Piece {
+            bytes: bytes.into(),
+            read: self.read,
+        };
+        self.sender
+            .blocking_send(piece)
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the backup was given up"))
+    }
+}
+
+impl Write for Shelf {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match &mut self.sealer {
+            Some(sealer) => sealer.seal(data, &mut self.waiting).map_err(unusable)?,
+            None => self.waiting.extend_from_slice(data),
+        }
+        self.hand_over(PIECE)?;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Data that is being unpacked. Dropping it ends the thread with an error.
+pub struct Unpacking {
+    pieces: mpsc::Sender<Option<Bytes>>,
+    result: oneshot::Receiver<io::Result<Totals>>,
+}
+
+/// Begins to unpack on a thread; `consume` reads the data.
+///
+/// What it reads is not known to be whole before [`Unpacking::finish`] has said so.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn unpack<F>(seal: Seal, consume: F) -> Result<Unpacking, StreamError>
+where
+    F: FnOnce(&mut dyn Read) -> io::Result<()> + Send + 'static,
+{
+    let (pieces, receiver) = mpsc::channel(QUEUE);
+    let (done, result) = oneshot::channel();
+    let work = move || {
+        // Whoever waits for it may be gone.
+        let _ = done.send(unpack_all(seal, consume, receiver));
+    };
+    thread::Builder::new()
+        .name("unpack".to_owned())
+        .spawn(work)
+        .map_err(StreamError::Thread)?;
+    Ok(Unpacking { pieces, result })
+}
+
+impl Unpacking {
+    /// Hands bytes from the store over. `false`: nobody takes them any more, and [`finish`](Self::finish) says why.
+    ///
+    /// # Errors
+    /// [`StreamError::Stalled`].
+    pub async fn put(&self, bytes: Bytes) -> Result<bool, StreamError> {
+        let sent = tokio::time::timeout(STALL, self.pieces.send(Some(bytes))).await;
+        Ok(sent.map_err(|_| StreamError::Stalled)?.is_ok())
+    }
+
+    /// Says that this was all, and waits until it is unpacked. The size and the digest of what was read come back.
+    ///
+    /// # Errors
+    /// When it was damaged or cut off, the key is wrong, or what takes the data does not.
+    pub async fn finish(self) -> Result<Totals, StreamError> {
+        // Who has ended already does not take it.
+        let _ = self.pieces.send(None).await;
+        match self.result.await {
+            Ok(result) => result.map_err(StreamError::Unpack),
+            Err(_) => Err(panicked()),
+        }
+    }
+}
+
+fn unpack_all<F>(
+    seal: Seal,
+    consume: F,
+    pieces: mpsc::Receiver<Option<Bytes>>,
+) -> io::Result<Totals>
+where
+    F: FnOnce(&mut dyn Read) -> io::Result<()>,
+{
+    let stored = Stored {
+        pieces,
+        piece: Bytes::new(),
+        opener: seal.map(|(key, id)| Opener::new(&key, &id)),
+        opened: Vec::new(),
+        taken: 0,
+        ended: false,
+        digest: Sha256::new(),
+        read: 0,
+    };
+    let mut decoder = zstd::Decoder::with_buffer(io::BufReader::with_capacity(PIECE, stored))?;
+    decoder.window_log_max(LARGEST_WINDOW)?;
+    let mut output = Output { decoder, bytes: 0 };
+    consume(&mut output)?;
+    // What nobody was interested in counts in the digest, too.
+    io::copy(&mut output, &mut io::sink())?;
+    let stored = output.decoder.finish().into_inner();
+    Ok(Totals {
+        data_bytes: output.bytes,
+        stored_bytes: stored.read,
+        sha256: hex::encode(stored.digest.finalize()),
+    })
+}
+
+/// Counts what was decompressed.
+struct Output {
+    decoder: zstd::Decoder<'static, io::BufReader<Stored>>,
+    bytes: u64,
+}
+
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.decoder.read(buffer)?;
+        self.bytes += length as u64;
+        Ok(length)
+    }
+}
+
+/// What comes from the store, decrypted.
+struct Stored {
+    pieces: mpsc::Receiver<Option<Bytes>>,
+    piece: Bytes,
+    opener: Option<Opener>,
+    opened: Vec<u8>,
+    taken: usize,
+    ended: bool,
+    digest: Sha256,
+    read: u64,
+}
+
+impl Stored {
+    /// Gets more; at the end there is none.
+    fn fill(&mut self) -> io::Result<()> {
+        let Some(piece) = self.pieces.blocking_recv() else {
+            return Err(io::Error::new(
+                io::ErrorKind::BrokenPipe,
+                "reading from the store was given up",
+            ));
+        };
+        self.opened.clear();
+        self.taken = 0;
+        let Some(piece) = piece else {
+            self.ended = true;
+            return match self.opener.take() {
+                Some(opener) => opener.finish(&mut self.opened).map_err(unusable),
+                None => Ok(()),
+            };
+        };
+        self.digest.update(&piece);
+        self.read += piece.len() as u64;
+        match &mut self.opener {
+            Some(opener) => opener.open(&piece, &mut self.opened).map_err(unusable),
+            None => {
+                self.piece = piece;
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Read for Stored {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if !self.piece.is_empty() {
+                let length = buffer.len().min(self.piece.len());
+                buffer[..length].copy_from_slice(&self.piece.split_to(length));
+                return Ok(length);
+            }
+            let rest = &self.opened[self.taken..];
+            if !rest.is_empty() {
+                let length = buffer.len().min(rest.len());
+                buffer[..length].copy_from_slice(&rest[..length]);
+                self.taken += length;
+                return Ok(length);
+            }
+            if self.ended {
+                return Ok(0);
+            }
+            self.fill()?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::keyfile::SchedulerKey;
+
+    fn seal(byte: u8) -> Seal {
+        let key = BackupKey::new(SchedulerKey::from_bytes([byte; 32]));
+        Some((key, "a/b".parse().unwrap()))
+    }
+
+    /// Data that compresses to about half.
+    fn data(length: usize) -> Vec<u8> {
+        let mut state = 1u64;
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (state >> 33) as u8 & 15
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    async fn packed(data: Vec<u8>, seal: Seal) -> (Vec<u8>, Totals) {
+        let mut packing = pack(seal, move |to| to.write_all(&data)).unwrap();
+        let mut stored = Vec::new();
+        let mut read = 0;
+        while let Some(piece) = packing.next().await.unwrap() {
+            assert!(piece.read >= read);
+            read = piece.read;
+            stored.extend(piece.bytes);
+        }
+        (stored, packing.finish().await.unwrap())
+    }
+
+    async fn unpacked(stored: &[u8], seal: Seal) -> Result<(Vec<u8>, Totals), StreamError> {
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&found);
+        let consume =
+            move |from: &mut dyn Read| from.read_to_end(&mut into.lock().unwrap()).map(|_| ());
+        let unpacking = unpack(seal, consume)?;
+        for piece in stored.chunks(100_000) {
+            if !unpacking.put(Bytes::copy_from_slice(piece)).await? {
+                break;
+            }
+        }
+        let totals = unpacking.finish().await?;
+        let found = found.lock().unwrap().clone();
+        Ok((found, totals))
+    }
+
+    #[tokio::test]
+    async fn what_was_packed_is_unpacked() {
+        for length in [0, 1, 100_000, 5 << 20] {
+            for seal in [None, seal(1)] {
+                let data = data(length);
+                let (stored, totals) = packed(data.clone(), seal.clone()).await;
+                assert_eq!(totals.stored_bytes, stored.len() as u64);
+                assert_eq!(totals.sha256, hex::encode(Sha256::digest(&stored)));
+                let (found, read) = unpacked(&stored, seal).await.unwrap();
+                assert_eq!((found == data, read), (true, totals));
+            }
+        }
+    }
+
+    /// Goal: damage is an error, or the digest tells it. Method: each kind of damage, with and without a key.
+    #[tokio::test]
+    async fn damage_is_noticed() {
+        for seal in [None, seal(1)] {
+            let (good, totals) = packed(data(1 << 20), seal.clone()).await;
+            let changed = |at: usize| {
+                let mut bytes = good.clone();
+                bytes[at] ^= 1;
+                bytes
+            };
+            let table = [
+                ("empty", Vec::new()),
+                ("first byte", changed(0)),
+                ("middle", changed(good.len() / 2)),
+                ("last byte", changed(good.len() - 1)),
+                ("half", good[..good.len() / 2].to_vec()),
+                ("one byte less", good[..good.len() - 1].to_vec()),
+                ("more behind", [good.as_slice(), b"more"].concat()),
+            ];
+            for (what, bytes) in table {
+                let intact = match unpacked(&bytes, seal.clone()).await {
+                    Ok((_, read)) => read == totals,
+                    Err(_) => false,
+                };
+                assert!(!intact, "{what}, encrypted: {}", seal.is_some());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn another_key_and_no_key_are_refused_with_a_sentence() {
+        let (sealed, _) = packed(data(100_000), seal(1)).await;
+        let error = unpacked(&sealed, seal(2)).await.unwrap_err();
+        let text = crate::executor::chain(&error);
+        assert!(text.contains("does not open with this key"), "{text}");
+        assert!(unpacked(&sealed, None).await.is_err());
+        let (plain, _) = packed(data(100_000), None).await;
+        let error = unpacked(&plain, seal(1)).await.unwrap_err();
+        let text = crate::executor::chain(&error);
+        assert!(text.contains("does not begin as encrypted data"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_fails_and_a_reader_that_leaves_are_told() {
+        let mut packing = pack(None, |to| {
+            to.write_all(b"begun")?;
+            Err(io::Error::other("the tool has failed"))
+        })
+        .unwrap();
+        while packing.next().await.unwrap().is_some() {}
+        let error = packing.finish().await.unwrap_err();
+        assert!(crate::executor::chain(&error).contains("the tool has failed"));
+
+        let (told, ended) = oneshot::channel();
+        let endless = pack(None, move |to| {
+            let noise = data(1 << 20);
+            let error = loop {
+                if let Err(error) = to.write_all(&noise) {
+                    break error;
+                }
+            };
+            let _ = told.send(error.kind());
+            Err(error)
+        })
+        .unwrap();
+        drop(endless);
+        assert_eq!(ended.await.unwrap(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,207 @@
+//! A backup is made while clients write, and a cluster is made from it that has what was acknowledged before.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use cotton::cluster::flavour::Flavour;
+use cotton::cluster::view::{ClusterState, ClusterView};
+use cotton::http::backups::{BackupAnswer, BackupsAnswer};
+
+use crate::support::database::{Account, connect, run, texts, wait_for_texts};
+use crate::support::load::{self, Load};
+use crate::support::rest::{self, Answer};
+use crate::support::system::{Cluster, Options, System, endpoint, master, slaves};
+use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE};
+
+crate::for_both_flavours!(a_cluster_is_made_from_a_backup);
+
+/// How long a backup of a few megabytes may take.
+const BACKUP_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How many writes have to be acknowledged between two steps.
+const SOME_WRITES: usize = 100;
+
+/// A system with a store in a folder. The executors write there as the framework's user.
+fn system(flavour: Flavour, store: &Path, key: &Path) -> Options {
+    let args = serde_json::json!({
+        "url": format!("file://{}", store.display()),
+        "key": key,
+    });
+    Options {
+        arguments: ["--", "--backup-store-args", &args.to_string()]
+            .map(str::to_owned)
+            .to_vec(),
+        ..Options::new(flavour)
+    }
+}
+
+async fn back_up(system: &System, cluster: &Cluster) -> (BackupAnswer, ClusterView) {
+    let fields = [("password", cluster.account.password.as_str())];
+    let path = format!("{}/backups", cluster.name);
+    let answer = system.post(&path, &fields).await.unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let asked: BackupAnswer = serde_json::from_value(answer.json()).unwrap();
+    let is_over = |view: &ClusterView| {
+        let last = view.standing.last_backup.as_ref();
+        last.is_some_and(|last| last.number == asked.number)
+    };
+    let view = system
+        .wait_until(cluster, "has ended its backup", BACKUP_DEADLINE, is_over)
+        .await;
+    (asked, view)
+}
+
+async fn create_from(system: &System, name: &str, backup: &str) -> Answer {
+    let fields = [
+        ("cluster_user", "other"),
+        ("num_nodes", "2"),
+        ("backup_id", backup),
+    ];
+    system.post(name, &fields).await.unwrap()
+}
+
+async fn a_cluster_is_made_from_a_backup(flavour: Flavour) {
+    let store = tempfile::tempdir().unwrap();
+    let (key, folder) = (store.path().join("key"), store.path().join("backups"));
+    fs::write(&key, [7; 32]).unwrap();
+    fs::create_dir(&folder).unwrap();
+    // The executors, which run as another user, write there.
+    for (path, mode) in [(store.path(), 0o755), (&folder, 0o777)] {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+    let system = System::with_options(system(flavour, &folder, &key));
+
+    let cluster = system.create_running("orders", 2).await;
+    let before = system.show("orders").await.unwrap();
+    let account = &cluster.account;
+    let statements = ["CREATE DATABASE load_db", load::TABLE];
+    run(&endpoint(master(&before)), account, &statements).await;
+    let mut load = Load::start(&cluster.url, account, 4);
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+    let acknowledged = load.so_far();
+    // The slave that makes it may not have applied the last of them.
+    let slave = endpoint(slaves(&before)[0]);
+    wait_for_texts(
+        &slave,
+        account,
+        load::READ,
+        &acknowledged,
+        REPLICATION_DEADLINE,
+    )
+    .await;
+
+    let (asked, view) = back_up(&system, &cluster).await;
+    let outcome = view.standing.last_backup.clone().unwrap();
+    assert!(outcome.done, "{}", outcome.sentence);
+    let first = master(&before).id;
+    assert!(
+        !outcome.sentence.contains(&format!("member {first} ")),
+        "{}",
+        outcome.sentence
+    );
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+    load.stop().await;
+    let listed = rest::curl(&[&format!("{}/clusters/orders/backups", system.api)]).await;
+    let listed: BackupsAnswer = serde_json::from_value(listed.unwrap().json()).unwrap();
+    assert_eq!(listed.backups.len(), 1);
+    let about = listed.backups[0].about.as_ref().unwrap();
+    assert_eq!((about.flavour, &listed.backups[0].id), (flavour, &asked.id));
+    assert!(about.key_id.is_some() && about.stored_bytes < about.data_bytes);
+    system.delete_and_wait(&cluster).await;
+
+    // The name of the cluster is that of its newest backup, though the cluster is gone.
+    let answer = create_from(&system, "again", "orders").await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let again = Cluster {
+        name: "again".to_owned(),
+        url: answer.text_of("cluster_url"),
+        account: Account {
+            user: "other".to_owned(),
+            password: answer.text_of("cluster_password"),
+        },
+    };
+    let view = system.wait_running(&again, CREATE_DEADLINE).await;
+    assert_eq!(view.standing.restored_from.as_ref(), Some(&asked.id));
+    for member in &view.members {
+        // A slave learns of the new cluster's user a moment after it is ready.
+        wait_for_texts(
+            &endpoint(member),
+            &again.account,
+            load::READ,
+            &acknowledged,
+            REPLICATION_DEADLINE,
+        )
+        .await;
+        let former = connect(&endpoint(member), account).await;
+        assert!(former.is_err(), "the former cluster's user gets in");
+    }
+    // It lives on as any cluster does.
+    let at = endpoint(master(&view));
+    run(
+        &at,
+        &again.account,
+        &["INSERT INTO load_db.writes VALUES ('new')"],
+    )
+    .await;
+    let rows = texts(&at, &again.account, load::READ).await.unwrap();
+    for member in &view.members {
+        wait_for_texts(
+            &endpoint(member),
+            &again.account,
+            load::READ,
+            &rows,
+            REPLICATION_DEADLINE,
+        )
+        .await;
+    }
+    let (second, view) = back_up(&system, &again).await;
+    let outcome = view.standing.last_backup.unwrap();
+    assert!(outcome.done, "{}", outcome.sentence);
+    assert_ne!(second.id, asked.id);
+    damaged_backups_are_refused(&system, &folder, asked.id.as_str()).await;
+    system.delete_and_wait(&again).await;
+}
+
+/// A manifest that is damaged is seen at the door; data that is damaged by the members, and the cluster can be deleted.
+async fn damaged_backups_are_refused(system: &System, folder: &Path, id: &str) {
+    for unknown in ["nobody", "orders/19700101T000000Z", "../key"] {
+        let answer = create_from(system, "lost", unknown).await;
+        assert_eq!(answer.status, 400, "{unknown}: {}", answer.text);
+    }
+    let flip = |path: &Path| {
+        let mut bytes = fs::read(path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
+    };
+    flip(&folder.join(id).join("data"));
+    let answer = create_from(system, "lost", id).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    let lost = Cluster {
+        name: "lost".to_owned(),
+        url: answer.text_of("cluster_url"),
+        account: Account {
+            user: "other".to_owned(),
+            password: answer.text_of("cluster_password"),
+        },
+    };
+    let says_so = |view: &ClusterView| {
+        view.state == ClusterState::Creating && view.reason.contains("does not open with this key")
+    };
+    let what = "says that its backup is damaged";
+    system
+        .wait_until(&lost, what, CREATE_DEADLINE, says_so)
+        .await;
+    system.delete_and_wait(&lost).await;
+
+    flip(&folder.join(id).join("manifest.json"));
+    let answer = create_from(system, "lost", id).await;
+    assert_eq!(answer.status, 400, "{}", answer.text);
+    assert!(
+        answer.text.contains("manifest is damaged"),
+        "{}",
+        answer.text
+    );
+}
