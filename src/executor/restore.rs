@@ -1,6 +1,6 @@
 //! Making a data directory from a backup, for a cluster that is to begin with it.
 //!
-//! The directory is made under a name that is never used and gets that of its incarnation when it is complete ([`datadir`](super::datadir)).
+//! The directory is made under a name that is never used and gets that of its incarnation when it is complete ([`datadir`]).
 //! What the stream holds is not trusted before its size and digest are those of the manifest.
 //!
 //! The new cluster is another one than that of the backup. Its markers have another UUID on MySQL. On MariaDB they
