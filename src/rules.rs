@@ -1,7 +1,7 @@
-//! The rules of failover that a line of code carries out, each by name.
+//! The rules of failover, and of the data on volumes, that a line of code carries out, each by name.
 //!
-//! Every rule is there because without it an acknowledged write gets lost, two histories are served, or the
-//! cluster stands still. The simulation shows that: it breaks them one at a time and finds the harm. The
+//! Every rule is there because without it an acknowledged write gets lost, two histories are served, data is thrown away
+//! too soon, or the cluster stands still. The simulation shows that: it breaks them one at a time and finds the harm. The
 //! product keeps all of them: outside of the tests of this crate there is no other [`Rules`] than
 //! [`Rules::LAW`], and every question is answered with yes.
 
@@ -27,6 +27,13 @@ pub enum Rule {
     CanaryUnderTerms,
     /// Where no acknowledgement is waited for, a successor waits until its predecessors have certainly ended.
     SuccessorWaitsForLease,
+
+    /// A slot on which a task was heard of is not given up because it does not show up.
+    UsedSlotIsKept,
+    /// The volumes of a deleted cluster are kept until their time has come.
+    KeptUntilItsTime,
+    /// That they are to be destroyed is stored before the first one is.
+    IntentionComesFirst,
 
     // === decided by the executor ===
     /// A promise is stored before the epoch is acted on or reported.

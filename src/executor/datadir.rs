@@ -30,6 +30,7 @@ use super::{
     install::Installed,
     mysqld::{Program, SpawnError, Spawner},
     sandbox::Sandbox,
+    unpromised,
 };
 use crate::{
     cluster::{flavour::Flavour, id::DataId},
@@ -119,7 +120,9 @@ pub async fn make(
         }
         initialise(&unfinished, installed, sandbox, spawner).await?;
     }
-    fs::rename(&unfinished, &path).map_err(|source| DataDirError::Files { path, source })?;
+    unpromised::mark(sandbox, data)
+        .and_then(|()| fs::rename(&unfinished, &path))
+        .map_err(|source| DataDirError::Files { path, source })?;
     info!(%data, from_template = copied, "data directory made");
     Ok(())
 }
@@ -165,7 +168,7 @@ fn is_innodbs(name: &str) -> bool {
 }
 
 /// Moves every data directory except the one in use out of the way. What is there was made but never
-/// used, unless the promise was lost; so nothing is deleted.
+/// used, unless the promise was lost; so nothing is deleted here. See [`unpromised`].
 ///
 /// # Errors
 /// When the file system refuses.

@@ -21,9 +21,10 @@ use super::{
     event::Event,
     install::Installed,
     mysqld::Group,
-    promise::Promise,
+    promise::{Promise, PromiseError},
     quarantine,
     steps::{self, Brought, Context, Running},
+    unpromised,
     watchdog::Watchdog,
 };
 use crate::{
@@ -393,10 +394,20 @@ impl Hands {
     }
 
     fn store(&self, promise: Promise) {
-        let path = self.context.sandbox.promise();
+        let sandbox = self.context.sandbox.clone();
         let events = self.events.clone();
         task::spawn(async move {
-            let stored = task::spawn_blocking(move || promise.store(&path)).await;
+            let stored = task::spawn_blocking(move || {
+                let path = sandbox.promise();
+                if let Some(data) = promise.data {
+                    unpromised::unmark(&sandbox, data).map_err(|source| PromiseError::Store {
+                        path: path.clone(),
+                        source,
+                    })?;
+                }
+                promise.store(&path)
+            })
+            .await;
             let event = match stored {
                 Ok(Ok(())) => Event::Promised {
                     epoch: promise.epoch,

@@ -9,7 +9,7 @@
 //!
 //! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
-//!   [`install`], [`datadir`], [`quarantine`], [`rebuild`], [`receive`], [`donor`], [`stream`], [`tools`],
+//!   [`install`], [`datadir`], [`quarantine`], [`unpromised`], [`rebuild`], [`receive`], [`donor`], [`stream`], [`tools`],
 //!   [`mysqld`], [`mod@watchdog`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
 //!
 //! The server dies with the executor (a death signal), the executor does not die with its agent, and losing
@@ -37,6 +37,7 @@ pub mod sandbox;
 pub mod steps;
 pub mod stream;
 pub mod tools;
+pub mod unpromised;
 pub mod watchdog;
 
 use std::{
@@ -221,6 +222,9 @@ fn prepare(
     let in_use = promise.data.filter(|data| sandbox.data(*data).is_dir());
     datadir::set_aside_unused(&sandbox, in_use)?;
     let folder = sandbox.quarantine_folder();
+    if let Err(error) = unpromised::retire(&folder) {
+        warn!(%error, "data directories that were never used cannot be removed");
+    }
     let unexported =
         quarantine::unexported(&folder).map_err(|source| ExecutorError::Quarantine {
             path: folder,

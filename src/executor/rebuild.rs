@@ -4,12 +4,7 @@
 //! directory does ([`datadir`]). What an earlier attempt has left is removed first: it is part of a
 //! copy, so all of it is elsewhere.
 
-use std::{
-    ffi::OsStr,
-    fs, io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ffi::OsStr, fs, io, path::PathBuf, time::Duration};
 
 use tokio::{task, time::Instant};
 use tracing::{info, warn};
@@ -23,6 +18,7 @@ use super::{
     receive::{self, ReceiveError},
     sandbox::Sandbox,
     steps::Context,
+    unpromised::{self, UNFINISHED},
 };
 use crate::{
     cluster::{
@@ -43,9 +39,6 @@ const ASK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a copy may stand still before it is given up.
 const STALL: Duration = Duration::from_secs(120);
-
-/// What ends the name of a directory that is being made.
-const UNFINISHED: &str = "unfinished";
 
 /// A copy has come to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +129,9 @@ pub async fn copy(
     }
     datadir::sync(unfinished.clone(), Part::All).await?;
     let path = sandbox.data(data);
-    rename(&unfinished, &path)?;
+    unpromised::mark(sandbox, data)
+        .and_then(|()| fs::rename(&unfinished, &path))
+        .map_err(|source| RebuildError::Files { path, source })?;
     info!(%data, donor = %donor.member, took = ?begun.elapsed(), "donor's data copied");
     Ok(Outcome::Copied(data))
 }
@@ -178,13 +173,6 @@ fn remove_unfinished(sandbox: &Sandbox) -> Result<(), RebuildError> {
     };
     remove_all().map_err(|source| RebuildError::Files {
         path: folder.clone(),
-        source,
-    })
-}
-
-fn rename(from: &Path, to: &Path) -> Result<(), RebuildError> {
-    fs::rename(from, to).map_err(|source| RebuildError::Files {
-        path: to.to_owned(),
         source,
     })
 }

@@ -18,6 +18,7 @@
 //!     ├── data/<data id>/     0700; the data directory in use
 //!     └── quarantine/ 0700        data directories that were set aside
 //!         ├── <data id>/          kept until it is exported, and a while longer
+//!         ├── <data id>.unpromised  a mark, in `data` as well: it was never promised
 //!         └── <data id>.sql.gz    what it holds beyond the cluster's history
 //! ```
 //!

@@ -118,16 +118,27 @@ fn ending(task: &TaskRecord, view: View<'_>) -> Option<String> {
     if mesos.state.is_terminal() {
         return Some(mesos.message.clone());
     }
+    if !mesos.may_run() && is_silent(task, view) {
+        return Some("its agent was registered anew, and offers its slot".to_owned());
+    }
     // A task that nobody has ever heard of was never launched. Once its executor has reported it
     // exists, and a master that does not know it has merely not heard from its agent yet.
     let never_seen = !observed.reports.contains_key(&task.task_id);
     let unknown = matches!(mesos.state, TaskState::Unknown | TaskState::Lost);
     let overdue = now >= task.launched_at.plus(LAUNCH_DEADLINE);
-    // That there is no report says something only once every executor had the time to be heard. A scheduler that has
-    // just started hears Mesos first, and a master that has lost its registry knows no task at all.
+    (never_seen && is_silent(task, view) && unknown && overdue)
+        .then(|| "its launch never reached Mesos".to_owned())
+}
+
+/// Whether nothing is heard of the executor of a task.
+///
+/// That there is no report says something only once every executor had the time to be heard. A scheduler that has
+/// just started hears Mesos first, and a master that has lost its registry knows no task at all.
+fn is_silent(task: &TaskRecord, view: View<'_>) -> bool {
     let timeout = view.policy.session_timeout;
-    let heard = now >= observed::silence_counts_from(view.listening_since, timeout);
-    (never_seen && heard && unknown && overdue).then(|| "its launch never reached Mesos".to_owned())
+    let heard = view.now >= observed::silence_counts_from(view.listening_since, timeout);
+    let report = view.observed.reports.get(&task.task_id);
+    heard && report.is_none_or(|report| report.gone_since.is_some())
 }
 
 /// The tasks whose launch nobody has confirmed for so long that the master must be asked, each
@@ -300,7 +311,7 @@ pub fn former<'a>(
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a TaskId, &'a TaskObservation)> {
     let tasks = observed.tasks.iter();
-    tasks.filter(|(id, task)| record.member_of(id).is_none() && !task.state.is_terminal())
+    tasks.filter(|(id, task)| record.member_of(id).is_none() && task.may_run())
 }
 
 /// Asks for the kill of the tasks that members had before, again and again until each has ended: such as one whose

@@ -37,6 +37,47 @@ pub struct TaskObservation {
     pub kill_asked: Option<Timestamp>,
     /// When the master was last asked for its state.
     pub asked: Option<Timestamp>,
+    /// Whether its slot was offered by an agent with another id than the task's. So its host's agent was registered anew, and
+    /// nothing more will be heard of the task: Mesos goes on to call it unreachable, or does not know it any more.
+    pub agent_replaced: bool,
+}
+
+impl TaskObservation {
+    /// Nothing was heard of it yet, or this for the first time.
+    pub fn new(state: TaskState) -> Self {
+        Self {
+            state,
+            message: String::new(),
+            agent_id: None,
+            kill_asked: None,
+            asked: None,
+            agent_replaced: false,
+        }
+    }
+
+    /// Whether it may run, now or later.
+    pub fn may_run(&self) -> bool {
+        let forgotten = self.agent_replaced && self.is_missed();
+        !forgotten && !self.state.is_terminal()
+    }
+
+    /// Whether Mesos does not know what became of it.
+    pub fn is_missed(&self) -> bool {
+        match self.state {
+            TaskState::Unreachable | TaskState::Unknown | TaskState::Lost => true,
+            TaskState::Staging
+            | TaskState::Starting
+            | TaskState::Running
+            | TaskState::Killing
+            | TaskState::Finished
+            | TaskState::Failed
+            | TaskState::Killed
+            | TaskState::Error
+            | TaskState::Dropped
+            | TaskState::Gone
+            | TaskState::GoneByOperator => false,
+        }
+    }
 }
 
 /// What an executor reported.
@@ -116,6 +157,17 @@ impl Observed {
             Presence::Live(report) => Some(report),
             Presence::Gone(_) | Presence::Unknown => None,
         }
+    }
+
+    /// The members on slots that Mesos does not know about and whose executors are out of sight. Their slots may be
+    /// offered by an agent that was registered anew.
+    pub fn missed_with_slot(&self, record: &ClusterRecord) -> bool {
+        let mut members = record.members.iter();
+        members.any(|(id, member)| {
+            let task = member.task.as_ref().filter(|_| member.slot.is_some());
+            let known = task.and_then(|task| self.tasks.get(&task.task_id));
+            known.is_some_and(TaskObservation::is_missed) && self.live(record, *id).is_none()
+        })
     }
 
     /// The standing reports of all current tasks.

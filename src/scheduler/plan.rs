@@ -149,7 +149,7 @@ fn plan_cluster(
     }
     let mut next = cluster.record.clone();
     let view = state.view(cluster, now);
-    slots::note_used(&mut next, &cluster.observed);
+    slots::note_used(&mut next, &cluster.observed, state.policy.rules);
     retained::forget_gone(&mut next, &state.keeping);
     look.notes = members::forget_ended(&mut next, view);
     if next.deleting {

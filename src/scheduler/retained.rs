@@ -36,6 +36,7 @@ use crate::{
         retained::Retained,
         slot::{Slot, SlotId},
     },
+    rules::{Rule, Rules},
     secret::Secret,
     time::Timestamp,
 };
@@ -353,7 +354,7 @@ impl Kept {
     }
 
     /// What is to be stored of it next, if that differs from what is.
-    fn next(&self, keeping: &Keeping, now: Timestamp) -> Option<Retained> {
+    fn next(&self, keeping: &Keeping, rules: Rules, now: Timestamp) -> Option<Retained> {
         let Retained {
             destroying,
             destroy_at,
@@ -361,7 +362,8 @@ impl Kept {
             ..
         } = &self.retained;
         if !*destroying {
-            return (now >= *destroy_at).then(|| Retained {
+            let due = now >= *destroy_at || !rules.holds(Rule::KeptUntilItsTime);
+            return due.then(|| Retained {
                 destroying: true,
                 ..self.retained.clone()
             });
@@ -402,8 +404,10 @@ fn was_given_up(state: &State, slot: &OfferedSlot) -> bool {
 pub fn may_be_released(state: &State, slot: &OfferedSlot) -> bool {
     let incarnation = slot.owner.incarnation;
     let kept = state.keeping.clusters.get(&incarnation);
-    let destroying = kept
-        .is_some_and(|kept| kept.retained.destroying && kept.retained.left.contains_key(&slot.id));
+    let unstored = !state.policy.rules.holds(Rule::IntentionComesFirst);
+    let destroying = kept.is_some_and(|kept| {
+        (kept.retained.destroying || unstored) && kept.retained.left.contains_key(&slot.id)
+    });
     // With local files a crash may leave both the record of a cluster and what is kept of it.
     let deleted = destroying && state.of_incarnation(incarnation).is_none();
     deleted || was_given_up(state, slot)
@@ -434,7 +438,7 @@ pub fn plan(
         };
         let (deed, at) = match state.of_incarnation(*incarnation) {
             Some(living) => (of_living(&living.record, kept, expected), None),
-            None => of_deleted(keeping, kept, expected, now),
+            None => of_deleted(keeping, kept, expected, state.policy.rules, now),
         };
         actions.extend(deed.map(Action::Keep));
         times.extend(at);
@@ -457,9 +461,10 @@ fn of_deleted(
     keeping: &Keeping,
     kept: &Kept,
     expected: Version,
+    rules: Rules,
     now: Timestamp,
 ) -> (Option<Deed>, Option<Timestamp>) {
-    match kept.next(keeping, now) {
+    match kept.next(keeping, rules, now) {
         Some(next) if next.left.is_empty() => {
             let incarnation = next.incarnation();
             let forget = Deed::Forget {

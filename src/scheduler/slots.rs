@@ -28,6 +28,7 @@ use crate::{
         record::{ClusterRecord, MemberRecord, TaskRecord},
         slot::{Slot, SlotId},
     },
+    rules::{Rule, Rules},
     time::Timestamp,
 };
 
@@ -37,7 +38,10 @@ pub const SLOT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Notes which slots are used: a task on them was heard of. It goes into the record together with, or before, anything that
 /// makes data on them count, because both follow from what was heard of the task.
-pub fn note_used(next: &mut ClusterRecord, observed: &Observed) {
+pub fn note_used(next: &mut ClusterRecord, observed: &Observed, rules: Rules) {
+    if !rules.holds(Rule::UsedSlotIsKept) {
+        return;
+    }
     for member in next.members.values_mut() {
         if let (Some(task), Some(slot)) = (&member.task, &mut member.slot) {
             slot.used |= was_heard_of(&task.task_id, observed);
@@ -56,8 +60,9 @@ fn was_heard_of(task: &TaskId, observed: &Observed) -> bool {
             | TaskState::Killing
             | TaskState::Finished
             | TaskState::Failed
-            | TaskState::Killed
-            | TaskState::Unreachable => true,
+            | TaskState::Killed => true,
+            // The master says so of the agent, whether the launch ever got there or not.
+            TaskState::Unreachable => false,
             // A master or an agent has refused the launch; an executor of Cotton never says so of its task.
             TaskState::Error | TaskState::Dropped => false,
             // The same words for a task that nobody has ever sent, and for one that is over. What was on its slot counts for

@@ -258,6 +258,7 @@ impl State {
             Event::FrameworkStored => self.mesos.stored = FrameworkStored::Yes,
             Event::Offers(offers) => {
                 orphans::note(self, &offers, now);
+                self.note_replaced_agents(&offers);
                 self.offers
                     .extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
                 self.take_silence_for_gone(now);
@@ -538,7 +539,7 @@ impl State {
     }
 
     /// Keeps [`State::unplaced`] true for one cluster.
-    fn index(&mut self, name: &ClusterName) {
+    pub(super) fn index(&mut self, name: &ClusterName) {
         let unplaced = self.clusters.get(name).filter(|c| c.wants_offers());
         let asked_for = unplaced.map(|cluster| cluster.record.created_at);
         self.unplaced.set(name, asked_for);
@@ -561,6 +562,6 @@ impl Cluster {
     }
 
     fn wants_offers(&self) -> bool {
-        members::wants_offers(&self.record)
+        members::wants_offers(&self.record) || self.observed.missed_with_slot(&self.record)
     }
 }

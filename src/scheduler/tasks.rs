@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     event::{TaskState, TaskUpdate},
     observed::TaskObservation,
-    placement::Launch,
+    placement::{Launch, Offer},
     state::{Cluster, State},
     unknown::Owner,
 };
@@ -53,19 +53,14 @@ impl State {
             self.launched.remove(&update.task_id);
         }
         let known = cluster.observed.tasks.entry(update.task_id);
-        let known = known.or_insert_with(|| TaskObservation {
-            state: update.state,
-            message: String::new(),
-            agent_id: None,
-            kill_asked: None,
-            asked: None,
-        });
+        let known = known.or_insert_with(|| TaskObservation::new(update.state));
         known.agent_id = update.agent_id.or(known.agent_id.take());
         // The end of a task is final, whatever arrives late.
         if !known.state.is_terminal() {
             known.state = update.state;
             known.message = update.message;
         }
+        self.index(&name);
         self.touched.insert(name);
     }
 
@@ -78,6 +73,7 @@ impl State {
             return;
         }
         cluster.observed.reported(report, now);
+        self.index(&name);
         self.touched.insert(name);
     }
 
@@ -87,6 +83,7 @@ impl State {
         };
         if let Some(observation) = cluster.observed.reports.get_mut(task_id) {
             observation.gone_since.get_or_insert(now);
+            self.index(&name);
             self.touched.insert(name);
         }
     }
@@ -141,6 +138,26 @@ impl State {
         }
     }
 
+    /// Notes which members' slots are offered by another agent than their tasks were launched on.
+    pub(super) fn note_replaced_agents(&mut self, offers: &[Offer]) {
+        for offer in offers {
+            for slot in offer.slots.iter().filter(|slot| slot.volume_mib.is_some()) {
+                let Some(cluster) = self.of_incarnation(slot.owner.incarnation) else {
+                    continue;
+                };
+                let own = cluster.record.members.get(&slot.owner.member);
+                let own = own.filter(|it| it.slot.as_ref().is_some_and(|own| own.id == slot.id));
+                let task = own.and_then(|member| member.task.as_ref());
+                let Some(task) = task.filter(|task| task.agent_id != offer.agent_id) else {
+                    continue;
+                };
+                let (name, task_id) = (cluster.record.name().clone(), task.task_id.clone());
+                self.note_task(&task_id, |task| task.agent_replaced = true);
+                self.touched.insert(name);
+            }
+        }
+    }
+
     /// Mesos is being told of launches.
     pub(super) fn begin_launch(&mut self, launches: &[Launch]) {
         for launch in launches {
@@ -165,13 +182,7 @@ impl State {
                 .observed
                 .tasks
                 .entry(task_id.clone())
-                .or_insert(TaskObservation {
-                    state: TaskState::Staging,
-                    message: String::new(),
-                    agent_id: None,
-                    kill_asked: None,
-                    asked: None,
-                }),
+                .or_insert_with(|| TaskObservation::new(TaskState::Staging)),
         );
     }
 
@@ -197,7 +208,7 @@ impl Cluster {
         let past = |task_id: &TaskId| record.member_of(task_id).is_none();
         self.observed
             .tasks
-            .retain(|id, task| !past(id) || !task.state.is_terminal());
+            .retain(|id, task| !past(id) || task.may_run());
         self.observed
             .reports
             .retain(|id, r| !past(id) || r.gone_since.is_none());

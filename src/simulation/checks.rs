@@ -264,9 +264,14 @@ impl World {
         };
         let master = self.discovered_master();
         let mut alive = self.executors.iter().filter(|executor| executor.alive);
+        // With the data that they vote with: what was made anew in between does not elect.
         let others = alive.clone().filter(|it| {
-            let votes = record.voters.members.contains_key(&it.member);
-            votes && it.process.is_some() && Some((it.host, it.port)) != master
+            let votes = it.process.is_some_and(|process| {
+                let data = self.data[self.processes[process].data].id;
+                record.voters.counts(it.member, data)
+            });
+            let is_voter = record.voters.members.contains_key(&it.member);
+            is_voter && votes && Some((it.host, it.port)) != master
         });
         leads
             && others.count() >= record.voters.quorum()
@@ -290,6 +295,10 @@ impl World {
             return None;
         }
         let (record, _) = self.zookeeper.record.as_ref()?;
+        let mut members = record.members.values();
+        if record.mastership == Mastership::Unborn && members.any(|it| self.has_lost_its_slot(it)) {
+            return Some("a slot was lost before the cluster was born");
+        }
         let voters = &record.voters;
         let alive = self.executors.iter().filter(|executor| executor.alive);
         let mut left: Vec<&Data> = Vec::new();
@@ -336,7 +345,11 @@ impl World {
     pub fn unfinished(&self, calm_since: u64) -> Option<String> {
         if self.setup.deleted_at.is_some() {
             let removed = self.history.deleted && self.zookeeper.record.is_none();
-            return (!removed).then(|| "the cluster is not removed".to_owned());
+            return match removed {
+                false => Some("the cluster is not removed".to_owned()),
+                true if self.is_kept() => Some("what is kept is not destroyed".to_owned()),
+                true => None,
+            };
         }
         let Some((record, _)) = &self.zookeeper.record else {
             return Some("there is no record".to_owned());
@@ -360,10 +373,10 @@ impl World {
         if record.published.master != Some(elected.member) {
             return Some("the master is not in discovery".to_owned());
         }
-        let missing = record
-            .members
-            .keys()
-            .find(|member| **member != elected.member && !record.published.slaves.contains(member));
+        let missing = record.members.keys().find(|member| {
+            let serves = **member == elected.member || record.published.slaves.contains(member);
+            !serves && !self.has_lost_its_slot(&record.members[member])
+        });
         if let Some(member) = missing {
             return Some(format!("member {member} is not in discovery"));
         }
@@ -377,6 +390,7 @@ impl World {
 
     /// After all has come to rest: the master has what it owes, and everybody has what the master has.
     pub fn check_the_end(&mut self) {
+        self.check_explained();
         let Some((record, _)) = self.zookeeper.record.clone() else {
             return;
         };

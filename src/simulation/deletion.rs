@@ -1,13 +1,20 @@
 //! The end of a cluster: asked for by an operator, stored, never taken back, and complete when nothing of it runs.
 
+use std::rc::Rc;
+
+use uuid::Uuid;
+
 use super::{
     scheduler::cluster_name,
     world::{MILLISECOND, SECOND, World, note},
     zookeeper::Transacted,
 };
 use crate::{
-    cluster::id::TaskId,
-    scheduler::event::{Event, RequestToken},
+    cluster::{id::TaskId, retained::Retained},
+    scheduler::{
+        event::{Event, RequestToken, Version},
+        retained::Deed,
+    },
     secret::Secret,
 };
 
@@ -42,11 +49,11 @@ impl World {
     }
 
     /// The record goes, last of all.
-    pub fn remove(&mut self, scheduler: usize, expected: i32) {
+    pub fn remove(&mut self, scheduler: usize, expected: i32, kept: Option<Rc<Retained>>) {
         let delay = self.network();
         self.after(delay, move |world| {
             let result = if world.schedulers[scheduler].session.connected {
-                world.remove_record(scheduler, expected)
+                world.remove_record(scheduler, expected, kept.clone())
             } else {
                 Transacted::Uncertain
             };
@@ -61,7 +68,8 @@ impl World {
                             scheduler,
                             Event::Removed {
                                 cluster,
-                                retained: None,
+                                // A new node's version.
+                                retained: kept.map(|_| Version(0)),
                             },
                         );
                     }
@@ -70,7 +78,7 @@ impl World {
                     }
                     Transacted::Uncertain => world.after(250 * MILLISECOND, move |world| {
                         world.on_scheduler(scheduler, move |world| {
-                            world.remove(scheduler, expected);
+                            world.remove(scheduler, expected, kept);
                         });
                     }),
                 });
@@ -78,7 +86,12 @@ impl World {
         });
     }
 
-    fn remove_record(&mut self, scheduler: usize, expected: i32) -> Transacted {
+    fn remove_record(
+        &mut self,
+        scheduler: usize,
+        expected: i32,
+        kept: Option<Rc<Retained>>,
+    ) -> Transacted {
         if self.schedulers[scheduler].fence != self.zookeeper.fence {
             return Transacted::Deposed;
         }
@@ -97,6 +110,125 @@ impl World {
         note!(self, "the record is removed");
         self.zookeeper.record = None;
         self.zookeeper.goal = None;
+        self.zookeeper.retained = kept.map(|kept| (kept, 0));
+        self.history.removed_at = self.now;
         Transacted::Stored(0)
+    }
+
+    // === what is kept ===
+
+    /// What is done with slots that nobody is to use: `execute::keep`.
+    pub fn keep(&mut self, scheduler: usize, deed: Deed) {
+        match deed {
+            Deed::Store {
+                retained, expected, ..
+            } => {
+                // It is there since the record was removed.
+                let Some(expected) = expected else { return };
+                let incarnation = retained.incarnation();
+                self.store_kept(scheduler, incarnation, Some(Rc::new(*retained)), expected.0);
+            }
+            Deed::Forget {
+                incarnation,
+                expected,
+            } => self.store_kept(scheduler, incarnation, None, expected.0),
+            Deed::Release { offer, slots } => self.release_slots(scheduler, &offer, slots),
+            Deed::Acknowledge { operation } => self.acknowledge_operation(scheduler, operation),
+        }
+    }
+
+    /// Stores what is kept of the cluster, or that it is nothing, whatever it takes.
+    fn store_kept(
+        &mut self,
+        scheduler: usize,
+        incarnation: Uuid,
+        kept: Option<Rc<Retained>>,
+        expected: i32,
+    ) {
+        let delay = self.network();
+        self.after(delay, move |world| {
+            let result = if world.schedulers[scheduler].session.connected {
+                world.replace_kept(scheduler, &kept, expected)
+            } else {
+                Transacted::Uncertain
+            };
+            let lost = world.setup.answers_get_lost && world.chance.percent(5);
+            let result = if lost { Transacted::Uncertain } else { result };
+            let delay = world.network();
+            world.after(delay, move |world| {
+                world.on_scheduler(scheduler, move |world| match result {
+                    Transacted::Stored(version) => {
+                        world.kept_is_stored(scheduler, incarnation, kept.is_some(), version)
+                    }
+                    Transacted::Deposed | Transacted::Conflict => {
+                        world.scheduler_ends(scheduler, "what is kept was changed");
+                    }
+                    // Read before it is written again.
+                    Transacted::Uncertain => world.after(250 * MILLISECOND, move |world| {
+                        world.on_scheduler(scheduler, move |world| {
+                            let found = world.zookeeper.retained.clone();
+                            let connected = world.schedulers[scheduler].session.connected;
+                            match found {
+                                Some((found, version))
+                                    if connected && Some(&found) == kept.as_ref() =>
+                                {
+                                    world.kept_is_stored(
+                                        scheduler,
+                                        incarnation,
+                                        kept.is_some(),
+                                        version,
+                                    );
+                                }
+                                _ => world.store_kept(scheduler, incarnation, kept, expected),
+                            }
+                        });
+                    }),
+                });
+            });
+        });
+    }
+
+    fn kept_is_stored(&mut self, scheduler: usize, incarnation: Uuid, is_left: bool, version: i32) {
+        let version = Version(version);
+        let event = match is_left {
+            true => Event::RetainedStored {
+                incarnation,
+                version,
+            },
+            false => Event::RetainedForgotten { incarnation },
+        };
+        self.scheduler_hears(scheduler, event);
+    }
+
+    fn replace_kept(
+        &mut self,
+        scheduler: usize,
+        kept: &Option<Rc<Retained>>,
+        expected: i32,
+    ) -> Transacted {
+        if self.schedulers[scheduler].fence != self.zookeeper.fence {
+            return Transacted::Deposed;
+        }
+        let found = self.zookeeper.retained.as_ref();
+        match (
+            found.map(|(kept, version)| (kept.destroying, *version)),
+            kept,
+        ) {
+            // An answer got lost.
+            (None, None) => return Transacted::Stored(0),
+            (Some((_, version)), _) if version != expected => return Transacted::Conflict,
+            (None, Some(_)) => return Transacted::Conflict,
+            (Some((true, _)), Some(kept)) if !kept.destroying => {
+                self.wrong(|| "I4: the intention to destroy is taken back".to_owned());
+            }
+            (Some(_), _) => {}
+        }
+        note!(
+            self,
+            "kept of the deleted cluster: {:?}",
+            kept.as_ref().map(|kept| (kept.destroying, kept.left.len()))
+        );
+        self.zookeeper.retained = kept.clone().map(|kept| (kept, expected + 1));
+        Transacted::Stored(expected + 1)
     }
 }

@@ -1,6 +1,6 @@
 //! The executor's shell in the simulated world: the real lifecycle, and hands that move the models.
 
-use std::rc::Rc;
+use std::{cell::RefCell, rc::Rc};
 
 use super::{
     history::Kind,
@@ -53,7 +53,9 @@ pub struct Executor {
     /// When it wakes if nothing happens before.
     wakes_at: Moment,
     /// Where it keeps promise and data.
-    pub sandbox: Rc<std::cell::RefCell<Sandbox>>,
+    pub sandbox: Rc<RefCell<Sandbox>>,
+    /// Whether that outlives it.
+    is_volume: bool,
     pub session: Session,
     pub report: Option<Rc<Report>>,
     /// Counts looks and canaries, so that only the newest one's deadline counts.
@@ -71,8 +73,13 @@ pub struct Sandbox {
 
 impl World {
     /// A task begins.
-    pub fn executor_starts(&mut self, task: TaskData, host: usize) -> usize {
-        let sandbox = self.sandbox_of(task.member, host);
+    pub fn executor_starts(
+        &mut self,
+        task: TaskData,
+        host: usize,
+        sandbox: Rc<RefCell<Sandbox>>,
+        is_volume: bool,
+    ) -> usize {
         let (epoch, data) = {
             let kept = sandbox.borrow();
             let there = |data: &DataId| {
@@ -107,6 +114,7 @@ impl World {
             wake: 0,
             wakes_at: Moment::MAX,
             sandbox,
+            is_volume,
             session: Session::default(),
             report: None,
             asked: 0,
@@ -115,15 +123,6 @@ impl World {
         self.relink();
         self.turn(executor);
         executor
-    }
-
-    fn sandbox_of(&self, member: MemberId, host: usize) -> Rc<std::cell::RefCell<Sandbox>> {
-        let before = self.executors.iter().rev();
-        let before = before.filter(|e| self.setup.volumes && e.member == member && e.host == host);
-        before
-            .map(|executor| Rc::clone(&executor.sandbox))
-            .next()
-            .unwrap_or_default()
     }
 
     /// It is gone, and its server with it.
@@ -142,7 +141,7 @@ impl World {
             self.kill_process(process);
         }
         note!(self, "executor {executor} has ended");
-        if !self.setup.volumes {
+        if !self.executors[executor].is_volume {
             let sandbox = Rc::clone(&self.executors[executor].sandbox);
             for data in &sandbox.borrow().directories {
                 let data = &mut self.data[*data];

@@ -28,6 +28,10 @@ enum Fault {
     OneWay,
     HostCutOffFromZooKeeper,
     AgentCutOff,
+    AllEnd,
+    AllHostsLost,
+    AgentAnew,
+    HostLostForGood,
 }
 
 const CONTROL: &[Fault] = &[
@@ -66,6 +70,17 @@ const STORM: &[Fault] = &[
     Fault::ApplierStops,
 ];
 
+/// Where data lies in volumes.
+const VOLUMES: &[Fault] = &[
+    Fault::AllEnd,
+    Fault::AllHostsLost,
+    Fault::ExecutorKilled,
+    Fault::HostLost,
+    Fault::AgentAnew,
+    Fault::AgentAnew,
+    Fault::HostLostForGood,
+];
+
 impl World {
     pub fn faults_begin(&mut self) {
         if let Weather::Scene(family) = self.setup.weather {
@@ -85,6 +100,9 @@ impl World {
             Weather::Kills => &[&[Fault::ServerKilled]],
             Weather::Control => &[CONTROL],
             Weather::Network => &[NETWORK],
+            Weather::Storm | Weather::Scene(_) if self.setup.volumes => {
+                &[STORM, STORM, NETWORK, CONTROL, VOLUMES]
+            }
             Weather::Storm | Weather::Scene(_) => &[STORM, STORM, NETWORK, CONTROL],
         };
         let kinds = self.chance.one_of(kinds);
@@ -103,9 +121,12 @@ impl World {
             Fault::ExecutorKilled | Fault::ExecutorPaused => {
                 self.fault_of_an_executor(fault, lasts)
             }
-            Fault::HostLost | Fault::DiskStalls | Fault::DiskFull => {
-                self.fault_of_a_host(fault, lasts)
-            }
+            Fault::HostLost
+            | Fault::DiskStalls
+            | Fault::DiskFull
+            | Fault::AgentAnew
+            | Fault::HostLostForGood => self.fault_of_a_host(fault, lasts),
+            Fault::AllEnd | Fault::AllHostsLost => self.fault_of_all(fault, lasts),
             Fault::SchedulerKilled
             | Fault::SchedulerPaused
             | Fault::SchedulerReplaced
@@ -178,9 +199,11 @@ impl World {
 
     /// Whether the cluster stays able to elect when all data on a host is lost, or, seldom, not.
     fn may_lose(&mut self, host: usize) -> bool {
-        if self.setup.volumes {
-            return true;
-        }
+        self.setup.volumes || self.may_lose_for_good(host)
+    }
+
+    /// The same where nothing outlives it.
+    fn may_lose_for_good(&mut self, host: usize) -> bool {
         let Some((record, _)) = &self.zookeeper.record else {
             return true;
         };
@@ -201,9 +224,39 @@ impl World {
         } else if fault == Fault::DiskStalls {
             let until = &mut self.disk_stalls_until[host];
             *until = (*until).max(self.now + lasts);
+        } else if fault == Fault::HostLostForGood {
+            if self.may_lose_for_good(host) {
+                self.host_is_lost_for_good(host);
+                if self.chance.percent(50) {
+                    self.after(lasts / 2, move |world| world.operator_marks_gone(host));
+                }
+                self.after(lasts, move |world| world.host_comes_up(host));
+            }
         } else if self.may_lose(host) {
             self.host_goes_down(host);
+            self.mesos.agents[host].forgets_its_id |= fault == Fault::AgentAnew;
             self.after(lasts, move |world| world.host_comes_up(host));
+        }
+    }
+
+    /// All members end at about the same time.
+    fn fault_of_all(&mut self, fault: Fault, lasts: u64) {
+        if fault == Fault::AllHostsLost {
+            for host in 0..self.setup.agents {
+                let delay = self.chance.between(0, 300 * MILLISECOND);
+                self.after(delay, move |world| world.host_goes_down(host));
+                let lasts = lasts + self.chance.between(300 * MILLISECOND, 2 * SECOND);
+                self.after(lasts, move |world| world.host_comes_up(host));
+            }
+            return;
+        }
+        for executor in 0..self.executors.len() {
+            let delay = self.chance.between(0, 300 * MILLISECOND);
+            self.after(delay, move |world| {
+                if world.executors[executor].alive {
+                    world.container_ends(executor, "all containers have ended");
+                }
+            });
         }
     }
 

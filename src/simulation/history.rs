@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use uuid::Uuid;
 
+use super::world::Moment;
 use crate::cluster::{
     gtid::{DATA_DOMAIN, MARKER_DOMAIN, Position},
     id::Epoch,
@@ -47,6 +48,8 @@ pub struct History {
     pub elected: Option<(Epoch, usize)>,
     /// Whether the cluster's end is stored.
     pub deleted: bool,
+    /// When the cluster was removed.
+    pub removed_at: Moment,
     pub next_value: u64,
     /// The cluster's incarnation.
     pub cluster: Uuid,

@@ -24,6 +24,7 @@ mod scheduler;
 mod setup;
 mod steps;
 mod switchovers;
+mod volumes;
 mod world;
 mod zookeeper;
 

@@ -23,6 +23,10 @@ enum Where {
     In(Family),
     /// In a majority cluster that is written to, in bad weather.
     Weather,
+    /// In a cluster of one node on a volume, in bad weather.
+    Alone,
+    /// In a cluster that is deleted.
+    Deleted,
 }
 
 use Where::In;
@@ -47,6 +51,9 @@ const ALL: &[(Bend, Where)] = &[
         Bend::Rule(Rule::SuccessorWaitsForLease),
         In(Family::AsyncIsolated),
     ),
+    (Bend::Rule(Rule::UsedSlotIsKept), Where::Alone),
+    (Bend::Rule(Rule::KeptUntilItsTime), Where::Deleted),
+    (Bend::Rule(Rule::IntentionComesFirst), Where::Deleted),
     (Bend::Rule(Rule::PromiseComesFirst), In(Family::LatePromise)),
     (Bend::Rule(Rule::LowerEpochsAreRefused), In(Family::OldGoal)),
     (
@@ -88,8 +95,26 @@ const ALL: &[(Bend, Where)] = &[
 
 fn setup(place: Where, seed: u64) -> Setup {
     let mut setup = Setup::draw_ordinary(seed);
-    if let In(family) = place {
-        return family.narrow(setup);
+    match place {
+        In(family) => return family.narrow(setup),
+        Where::Weather => {}
+        Where::Alone => {
+            setup.volumes = true;
+            setup.weather = Weather::Storm;
+            setup.nodes = 1;
+            setup.agents = 2;
+            setup.durability = Durability::Async;
+            setup.deleted_at = None;
+            return setup;
+        }
+        Where::Deleted => {
+            setup.volumes = true;
+            setup.weather = Weather::Control;
+            setup.deleted_at = Some(10_000_000);
+            setup.keep_deleted = 30_000_000;
+            setup.faults_for = setup.faults_for.max(30_000_000);
+            return setup;
+        }
     }
     setup.durability = Durability::Majority;
     setup.nodes = setup.nodes.max(3);

@@ -16,6 +16,10 @@ use super::{
 /// members that failed wait for as long before they are launched again.
 const RECOVERY: u64 = 240 * SECOND;
 
+/// The same for what a deleted cluster has left on slots: it is looked for every ten minutes, and what was never heard of for
+/// a quarter of an hour.
+const DESTRUCTION: u64 = 2400 * SECOND;
+
 /// How a history ended.
 #[derive(Debug)]
 pub struct Ending {
@@ -78,7 +82,11 @@ fn recover(world: &mut World, calm_since: u64) -> Option<&'static str> {
         let Some(unfinished) = world.unfinished(calm_since) else {
             break;
         };
-        if world.now > calm_since + RECOVERY
+        let within = match world.is_kept() {
+            true => DESTRUCTION,
+            false => RECOVERY,
+        };
+        if world.now > calm_since + within
             || !world.can_recover() && world.now > calm_since + 30 * SECOND
         {
             if world.can_recover() {

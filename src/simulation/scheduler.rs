@@ -21,8 +21,12 @@ use crate::{
     scheduler::{
         action::Action,
         check::check,
-        event::{CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, Version},
+        event::{
+            CreateRequest, Event, FreshCluster, RequestToken, StoredCluster, StoredRetained,
+            Version,
+        },
         plan::plan,
+        retained::Keeping,
         state::{Policy, State},
     },
     secret::Secret,
@@ -73,8 +77,8 @@ impl World {
             session_timeout: SESSION_TIMEOUT,
             spread_patience: Some(std::time::Duration::from_secs(30)),
             spread_by: crate::scheduler::placement::SpreadBy::default(),
-            volumes: false,
-            keep_deleted: std::time::Duration::ZERO,
+            volumes: self.setup.volumes,
+            keep_deleted: std::time::Duration::from_micros(self.setup.keep_deleted),
             voter_patience: std::time::Duration::from_micros(self.setup.voter_patience),
             voter_lag: std::time::Duration::from_secs(60),
             timings: Timings::default(),
@@ -93,7 +97,14 @@ impl World {
                 password: Secret::new("p"),
             });
         let framework = self.zookeeper.framework.then(|| "framework".to_owned());
-        let state = State::new(policy, framework, stored.collect(), Default::default());
+        let mut state = State::new(policy, framework, stored.collect(), Default::default());
+        let kept = self.zookeeper.retained.iter();
+        let kept = kept.map(|(kept, version)| StoredRetained {
+            retained: (**kept).clone(),
+            version: Version(*version),
+            password: Some(Secret::new("p")),
+        });
+        state.keeping = Keeping::new(kept.collect(), Default::default());
         self.zookeeper.fence += 1;
         let clock = self.schedulers.last().map_or(0, |former| former.clock);
         self.schedulers.push(Scheduler {
@@ -172,6 +183,13 @@ impl World {
         self.on_scheduler(scheduler, move |world| {
             let now = world.timestamp(world.schedulers[scheduler].clock);
             let subscribed = matches!(event, Event::Subscribed { .. });
+            if matches!(
+                event,
+                Event::ControlLost | Event::ControlRestored | Event::MesosLost
+            ) || subscribed
+            {
+                note!(world, "scheduler {scheduler} hears {event:?}");
+            }
             world.schedulers[scheduler].state.apply(event, now);
             if subscribed && world.zookeeper.record.is_none() && !world.history.deleted {
                 world.ask_for_cluster(scheduler);
@@ -284,14 +302,13 @@ impl World {
                 let expected = expected.map(|Version(version)| version);
                 self.persist(scheduler, Rc::new(*record), expected);
             }
-            Action::Remove { expected, .. } => self.remove(scheduler, expected.0),
-            // Slots are not played, so nothing is kept that could come back.
-            Action::Keep(_) | Action::Undelete(_) => {}
-            Action::Launch(launches) => {
-                for launch in launches {
-                    self.accept(scheduler, launch);
-                }
-            }
+            Action::Remove {
+                expected, retained, ..
+            } => self.remove(scheduler, expected.0, retained.map(|it| Rc::new(*it))),
+            Action::Keep(deed) => self.keep(scheduler, deed),
+            // Nobody asks for it here.
+            Action::Undelete(_) => {}
+            Action::Launch(launches) => self.launch(scheduler, launches),
             Action::Decline {
                 offers,
                 refuse_seconds,

@@ -34,8 +34,16 @@ pub struct Setup {
     pub agents: usize,
     pub flavour: Flavour,
     pub durability: Durability,
-    /// Whether a member that is launched again on its agent finds what it had there.
+    /// Whether members have slots, with volumes that hold their data.
     pub volumes: bool,
+    /// How many members fit on an agent.
+    pub room: usize,
+    /// Whether agents say what became of an operation.
+    pub feedback: bool,
+    /// After how long the master gives up on an agent that does not answer.
+    pub agent_timeout: u64,
+    /// How long the data of a deleted cluster is kept.
+    pub keep_deleted: u64,
     pub weather: Weather,
     pub clients: usize,
     /// The mean pause of a client between two writes.
@@ -82,12 +90,17 @@ impl Setup {
             _ if chance.percent(12) => Durability::Async,
             _ => Durability::Majority,
         };
+        let kept = &mut Chance::new(seed ^ 0x5107);
         Self {
             nodes,
+            room: kept.one_of(&[1, 1, 1, 2]),
+            feedback: kept.percent(80),
+            agent_timeout: kept.one_of(&[75 * SECOND, 75 * SECOND, 10 * SECOND]),
+            keep_deleted: kept.one_of(&[0, 5 * SECOND, 60 * SECOND]),
             agents: nodes as usize + usize::from(chance.percent(30)),
             flavour: chance.one_of(&[Flavour::Mysql, Flavour::Mariadb]),
             durability,
-            volumes: chance.percent(50),
+            volumes: chance.percent(70),
             weather: chance.one_of(&[
                 Weather::Kills,
                 Weather::Control,

@@ -132,7 +132,7 @@ impl World {
             faults: 0,
             events: 0,
             zookeeper: ZooKeeper::default(),
-            mesos: Mesos::new(setup.agents),
+            mesos: Mesos::new(&setup),
             schedulers: Vec::new(),
             executors: Vec::new(),
             data: Vec::new(),

@@ -12,6 +12,7 @@ use crate::{
         control::{Goal, Report},
         id::TaskId,
         record::ClusterRecord,
+        retained::Retained,
     },
     executor::event::Event as ExecutorEvent,
     scheduler::event::Event as SchedulerEvent,
@@ -24,6 +25,8 @@ const TIMEOUT: u64 = SESSION_TIMEOUT.as_micros() as u64;
 pub struct ZooKeeper {
     pub up: bool,
     pub record: Option<(Rc<ClusterRecord>, i32)>,
+    /// What is kept of the deleted cluster.
+    pub retained: Option<(Rc<Retained>, i32)>,
     /// Moved by each scheduler that takes over.
     pub fence: u64,
     pub framework: bool,
@@ -88,6 +91,7 @@ impl Default for ZooKeeper {
         Self {
             up: true,
             record: None,
+            retained: None,
             fence: 0,
             framework: false,
             goal: None,

@@ -112,6 +112,52 @@ fn a_member_waits_for_its_agent_as_long_as_it_takes() {
     assert!(member(&world, 2).task.is_some());
 }
 
+/// Goal: a task of which nothing more will be heard does not keep its member from its data. Method: an agent comes back under
+/// another id after the master has given up on it, or has forgotten it.
+#[test]
+fn an_agent_that_was_registered_anew_is_recognised_by_its_slot() {
+    for told in [TaskState::Unreachable, TaskState::Unknown] {
+        let mut world = World::running_on_slots(1, Durability::Async);
+        let (old, task) = (world.instance(0).data, world.task_of(0));
+        let id = member(&world, 0).slot.clone().unwrap().id;
+        world.away.insert(0);
+        world.vanish(0);
+        world.end(0, told);
+        world.pass(Duration::from_secs(1000));
+        world.offer();
+        world.settle();
+        assert_eq!(world.task_of(0), task, "its agent may come back as it was");
+        assert!(world.state.wants_offers());
+        world.slots.get_mut(&id).unwrap().agent = 1;
+        world.agents = 2;
+        world.offer();
+        world.settle();
+        world.converge();
+        assert_ne!(world.task_of(0), task);
+        assert_eq!(world.instance(0).data, old);
+        assert_eq!(world.state(), ClusterState::Running);
+        assert!(!world.state.wants_offers());
+    }
+}
+
+/// Goal: a member that serves is left alone, whatever Mesos has forgotten of it. Method: its slot is offered under another agent's
+/// id while its executor reports.
+#[test]
+fn a_member_in_sight_is_not_launched_again() {
+    let mut world = World::running_on_slots(1, Durability::Async);
+    let task = world.task_of(0);
+    let id = member(&world, 0).slot.clone().unwrap().id;
+    world.update(&task, TaskState::Unknown);
+    assert!(!world.state.wants_offers());
+    world.instance(0).slot = None;
+    world.slots.get_mut(&id).unwrap().agent = 1;
+    world.agents = 2;
+    world.pass(Duration::from_secs(1000));
+    world.offer();
+    world.settle();
+    assert_eq!(world.task_of(0), task);
+}
+
 #[test]
 fn no_volume_is_made_in_place_of_one_that_was_used() {
     let mut world = World::running_on_slots(1, Durability::Async);

@@ -49,7 +49,7 @@ pub const PASSWORD: &str = "w9gMCkecsMh6sWsRdxNTa";
 /// A slot as Mesos has it.
 #[derive(Clone)]
 pub struct PlacedSlot {
-    agent: u32,
+    pub agent: u32,
     owner: SlotOwner,
     port: u16,
     /// Whether its volume is there.
@@ -61,7 +61,7 @@ pub struct PlacedSlot {
 /// An instance as the world has it, whatever the scheduler thinks.
 pub struct Instance {
     member: MemberId,
-    slot: Option<SlotId>,
+    pub slot: Option<SlotId>,
     pub data: DataId,
     pub process: Option<ProcessId>,
     pub position: String,
@@ -137,7 +137,7 @@ pub struct World {
     pub inverse_answers: Vec<(String, bool)>,
     /// Tasks whose agents do not answer: a kill does not reach them.
     pub unreachable: BTreeSet<TaskId>,
-    agents: u32,
+    pub agents: u32,
     offers_made: u32,
     ids: u128,
     /// Replace the scheduler after this many more stored records.
