@@ -96,17 +96,22 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::executor::datadir::set_aside_unused;
+    use crate::{executor::datadir::set_aside_unused, time::Timestamp};
 
     fn id(n: u128) -> DataId {
         DataId(Uuid::from_u128(n))
+    }
+
+    fn ago(seconds: u64) -> SystemTime {
+        let at = Timestamp::now().minus(Duration::from_secs(seconds));
+        SystemTime::UNIX_EPOCH + Duration::from_millis(at.as_millis())
     }
 
     /// A directory as a birth makes it, `age` seconds ago.
     fn born(sandbox: &Sandbox, n: u128, age: u64) {
         mark(sandbox, id(n)).unwrap();
         fs::create_dir(sandbox.data(id(n))).unwrap();
-        let made = SystemTime::now() - Duration::from_secs(age);
+        let made = ago(age);
         let mark = File::open(path_of_mark(sandbox, id(n))).unwrap();
         mark.set_modified(made).unwrap();
     }
@@ -129,8 +134,7 @@ mod tests {
         mark(&sandbox, id(8)).unwrap();
         fs::create_dir(sandbox.unfinished_data(id(9))).unwrap();
         let unfinished = File::open(sandbox.unfinished_data(id(9))).unwrap();
-        let long_ago = SystemTime::now() - Duration::from_secs(700);
-        unfinished.set_modified(long_ago).unwrap();
+        unfinished.set_modified(ago(700)).unwrap();
         for _ in 0..2 {
             set_aside_unused(&sandbox, Some(id(7))).unwrap();
             retire(&sandbox.quarantine_folder()).unwrap();
