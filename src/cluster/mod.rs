@@ -9,6 +9,7 @@ pub mod failover_record;
 pub mod flavour;
 pub mod gtid;
 pub mod id;
+pub mod membership;
 pub mod record;
 pub mod retained;
 pub mod service_instance;

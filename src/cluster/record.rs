@@ -21,6 +21,7 @@ use super::{
     flavour::Flavour,
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
+    membership::{Departed, Leaving},
     service_instance::ServiceInstance,
     slot::Slot,
     spec::ClusterSpec,
@@ -111,6 +112,12 @@ pub struct ClusterRecord {
     pub lineage: Vec<Lineage>,
     /// The members.
     pub members: BTreeMap<MemberId, MemberRecord>,
+    /// What is left of members that have left.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub departed: BTreeMap<MemberId, Departed>,
+    /// The lowest number that no member has ever had, once a member has left or come; see [`ClusterRecord::next_member`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub members_made: u32,
     /// What discovery shows.
     pub published: Published,
     /// Whose data is copied to members that hold nothing.
@@ -222,6 +229,16 @@ pub struct MemberRecord {
     /// How its last tasks came to nothing, while none has got as far as serving clients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
+    /// When it was added to a cluster that was there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined_at: Option<Timestamp>,
+    /// Whether it is to leave, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Leaving>,
+    /// Whether it may hold acknowledged writes that no other member has: a master was elected without its report where that
+    /// can lose some. It holds until the member follows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub may_hold_more: bool,
 }
 
 /// Tasks of a member that ended, one after the other, before they served clients.
@@ -306,6 +323,8 @@ impl ClusterRecord {
             rejoining: BTreeMap::new(),
             lineage: Vec::new(),
             members,
+            departed: BTreeMap::new(),
+            members_made: 0,
             published: Published::default(),
             donors: BTreeMap::new(),
             backups: Backups::default(),
@@ -419,6 +438,39 @@ impl ClusterRecord {
         self.members.get(&member)?.task.as_ref()
     }
 
+    /// The number of the next member. A number is never used twice: reports, accounts and slots go by it.
+    pub fn next_member(&self) -> MemberId {
+        let known = self.members.keys().chain(self.departed.keys());
+        let beyond = known.max().map_or(0, |highest| highest.0 + 1);
+        MemberId(beyond.max(self.members_made))
+    }
+
+    /// The members that are not to leave.
+    pub fn staying(&self) -> impl Iterator<Item = MemberId> {
+        let members = self.members.iter();
+        members
+            .filter(|(_, member)| member.leaving.is_none())
+            .map(|(id, _)| *id)
+    }
+
+    /// Whether a member is to leave.
+    pub fn is_leaving(&self, member: MemberId) -> bool {
+        let known = self.members.get(&member);
+        known.is_some_and(|known| known.leaving.is_some())
+    }
+
+    /// Whether a member is a voter.
+    pub fn is_voter(&self, member: MemberId) -> bool {
+        self.voters.members.contains_key(&member)
+    }
+
+    /// Whether a task may still run, as far as the record knows: a member's current one, or one of a member that has left
+    /// whose end is not known.
+    pub fn may_run(&self, task_id: &TaskId) -> bool {
+        let mut departed = self.departed.values();
+        self.member_of(task_id).is_some() || departed.any(|it| it.task.as_ref() == Some(task_id))
+    }
+
     /// The member that a task runs, if the task is its current one.
     pub fn member_of(&self, task_id: &TaskId) -> Option<MemberId> {
         self.members
@@ -482,4 +534,20 @@ impl Elected {
             opened: self.opened,
         }
     }
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !*value
 }

@@ -49,12 +49,13 @@ pub struct Orphaned {
 }
 
 impl Retained {
-    /// What is to be kept of a cluster that is removed now, or nothing if none of its members has a slot.
+    /// What is to be kept of a cluster that is removed now, or nothing if it has no slot.
     pub fn of(record: &ClusterRecord, now: Timestamp, keep_for: Duration) -> Option<Self> {
         let slots = record
             .members
             .values()
-            .flat_map(|member| member.slot.iter().chain(&member.given_up));
+            .flat_map(|member| member.slot.iter().chain(&member.given_up))
+            .chain(record.departed.values().filter_map(|it| it.slot.as_ref()));
         let left: BTreeMap<SlotId, Slot> =
             slots.map(|slot| (slot.id.clone(), slot.clone())).collect();
         (!left.is_empty()).then(|| Self {

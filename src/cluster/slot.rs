@@ -67,6 +67,9 @@ pub struct Slot {
     /// Whether a task on it was ever heard of. Such a slot may hold data that counts, and is never given up because of
     /// anything that happens to tasks. It is stored no later than anything that makes the data count.
     pub used: bool,
+    /// Whether an operator has told Mesos that its agent is gone for good.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub agent_gone: bool,
     /// Since when it is known that the launch of its only task has come to nothing, so that the slot may not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch_lost_at: Option<Timestamp>,
@@ -81,6 +84,14 @@ pub struct SlotOwner {
     pub incarnation: Uuid,
     /// The member.
     pub member: MemberId,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// The size of the volume in MiB, in a slot of `size`.

@@ -4,7 +4,7 @@
 //! left to doubt. Checking tells every fault at once, so that nobody has to try as often as there are
 //! mistakes.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,46 @@ pub struct ClusterSpec {
     pub size: Size,
     /// What an acknowledged write is worth.
     pub durability: Durability,
+    /// How long an agent may be away before its member is replaced; what the scheduler is started with, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace_after: Option<ReplaceAfter>,
+}
+
+/// How long an agent may be away before its member is replaced, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReplaceAfter(u64);
+
+impl ReplaceAfter {
+    /// The shortest and the longest. An agent that restarts, or whose host does, must have the time to come back.
+    pub const RANGE: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30 * 86_400)];
+
+    /// The same as a duration.
+    pub fn duration(self) -> Duration {
+        Duration::from_secs(self.0)
+    }
+}
+
+impl FromStr for ReplaceAfter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let [min, max] = Self::RANGE;
+        let time = humantime::parse_duration(text).ok();
+        let time = time.filter(|time| (min..=max).contains(time));
+        time.map(|time| Self(time.as_secs())).ok_or_else(|| {
+            format!(
+                "replace_after must be a time from 10s to 30d, such as 15m, not {:?}",
+                shortened(text)
+            )
+        })
+    }
+}
+
+impl fmt::Display for ReplaceAfter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.duration()).fmt(f)
+    }
 }
 
 /// The most members of a cluster. The master sends its binary log to each of the others, so its network
@@ -60,6 +100,8 @@ pub struct Change {
     /// What an acknowledged write is to be worth. A cluster of one node may be `majority` too: it makes no difference before
     /// it has more.
     pub durability: Option<Durability>,
+    /// How long an agent may be away before its member is replaced.
+    pub replace_after: Option<ReplaceAfter>,
 }
 
 /// A change as it was asked for. `None` means "not given".
@@ -67,6 +109,8 @@ pub struct Change {
 pub struct ChangeRequest {
     /// `durability`
     pub durability: Option<String>,
+    /// `replace_after`
+    pub replace_after: Option<String>,
 }
 
 /// A setting that has another value now.
@@ -86,12 +130,20 @@ impl Change {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn check(request: ChangeRequest) -> Result<Self, Vec<Fault>> {
-        let ChangeRequest { durability } = request;
+        let ChangeRequest {
+            durability,
+            replace_after,
+        } = request;
         let mut faults = Vec::new();
         let durability = note(read_durability(durability), "durability", &mut faults);
-        match durability {
-            Some(durability) if faults.is_empty() => {
-                let change = Self { durability };
+        let replace_after = replace_after.map(|text| text.parse::<ReplaceAfter>());
+        let replace_after = note(replace_after.transpose(), "replace_after", &mut faults);
+        match (durability, replace_after) {
+            (Some(durability), Some(replace_after)) if faults.is_empty() => {
+                let change = Self {
+                    durability,
+                    replace_after,
+                };
                 if change == Self::default() {
                     return Err(vec![Fault::new("durability", NOTHING_TO_CHANGE)]);
                 }
@@ -103,7 +155,10 @@ impl Change {
 
     /// Puts the settings into `spec`. Gives those that had another value.
     pub fn apply(&self, spec: &mut ClusterSpec) -> Vec<Changed> {
-        let Self { durability } = self;
+        let Self {
+            durability,
+            replace_after,
+        } = self;
         let mut changed = Vec::new();
         if let Some(to) = durability.filter(|to| *to != spec.durability) {
             changed.push(Changed {
@@ -113,12 +168,22 @@ impl Change {
             });
             spec.durability = to;
         }
+        if let Some(to) = replace_after.filter(|to| Some(*to) != spec.replace_after) {
+            let from = spec.replace_after;
+            changed.push(Changed {
+                field: "replace_after".to_owned(),
+                from: from.map_or("as --replace-after says".to_owned(), |from| {
+                    from.to_string()
+                }),
+                to: to.to_string(),
+            });
+            spec.replace_after = Some(to);
+        }
         changed
     }
 }
 
-const NOTHING_TO_CHANGE: &str =
-    "nothing is given that is to be changed; give durability=majority or durability=async";
+const NOTHING_TO_CHANGE: &str = "nothing is given that is to be changed; give durability=majority, durability=async or replace_after=TIME";
 
 /// What this installation adds to the rules.
 #[derive(Debug, Clone, Default)]
@@ -204,6 +269,7 @@ impl ClusterSpec {
                         num_nodes,
                         size,
                         durability,
+                        replace_after: None,
                     },
                     password,
                 ))
@@ -237,9 +303,14 @@ fn read_user(text: Option<String>, rules: &Rules) -> Result<UserName, String> {
 }
 
 fn read_num_nodes(text: Option<String>) -> Result<u32, String> {
-    let Some(text) = text else {
-        return Ok(DEFAULT_NODES);
-    };
+    text.map_or(Ok(DEFAULT_NODES), |text| parse_num_nodes(&text))
+}
+
+/// Reads a number of members.
+///
+/// # Errors
+/// What would be right, as a sentence.
+pub fn parse_num_nodes(text: &str) -> Result<u32, String> {
     let number = text
         .parse::<u32>()
         .ok()
@@ -247,7 +318,7 @@ fn read_num_nodes(text: Option<String>) -> Result<u32, String> {
     number.ok_or_else(|| {
         format!(
             "num_nodes must be a whole number from 1 to {MAX_NODES}, not {:?}",
-            shortened(&text)
+            shortened(text)
         )
     })
 }

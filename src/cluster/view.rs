@@ -63,6 +63,9 @@ pub struct Standing {
     /// The last switchover: under way as long as it has no outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub switchover: Option<Switchover>,
+    /// The members that come and go, and agents that are away, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub membership: Vec<String>,
     /// The backup that is being made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupView>,
@@ -140,10 +143,21 @@ pub struct MemberView {
     pub state: MemberViewState,
     /// Whether the master may count its acknowledgement.
     pub voter: bool,
+    /// Whether it is to leave the cluster.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub leaving: bool,
     /// Mesos' id of the agent.
     pub agent_id: Option<String>,
     /// Mesos' id of the task.
     pub task_id: Option<String>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// What a member is in replication.

@@ -152,6 +152,17 @@ pub struct Terms {
     /// connections ended.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub barred: BTreeSet<MemberId>,
+    /// For how many members there must be replication accounts, where that is more than a data directory is born with.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub accounts: u32,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes what it serialises by reference"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// A change of the voters that is under way: one that is stored after the world has changed.

@@ -310,11 +310,14 @@ impl Hands {
                 let number = written.map(|()| number).map_err(|error| chain(&error));
                 Event::Canary { process, number }
             }),
-            Action::SetTerms { process, terms } => self.ask(process, async move |server| {
-                let set = steps::set_terms(&server, &terms).await;
-                let terms = set.map(|()| terms).map_err(|error| chain(&error));
-                Event::TermsSet { process, terms }
-            }),
+            Action::SetTerms { process, terms } => {
+                let context = self.context.clone();
+                self.ask(process, async move |server| {
+                    let set = steps::set_terms(&server, &context, &terms).await;
+                    let terms = set.map(|()| terms).map_err(|error| chain(&error));
+                    Event::TermsSet { process, terms }
+                })
+            }
             Action::Prove { process } => self.ask(process, async move |server| {
                 if let Err(error) = server
                     .release_commits(Instant::now() + CANARY_DEADLINE)

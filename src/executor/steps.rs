@@ -475,7 +475,7 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         Step::Prepare { terms, .. } => {
             // Forgetting it takes longer, and waits until clients are served.
             server.leave_source().await?;
-            set_terms(server, &terms).await?;
+            set_terms(server, context, &terms).await?;
         }
         Step::Mark { epoch } => mark(server, context, epoch).await?,
         Step::Open { user, .. } => open(server, &user).await?,
@@ -536,7 +536,17 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
 
 /// Puts terms in force on a master. If it is cut off in between, parts of them are: which of both, the earlier or
 /// the new ones, does not matter for what was acknowledged, because elections count with neither before all are.
-pub async fn set_terms(server: &Server, terms: &Terms) -> Result<(), mysql::Error> {
+pub async fn set_terms(
+    server: &Server,
+    context: &Context,
+    terms: &Terms,
+) -> Result<(), mysql::Error> {
+    // Before anything else: a member that has just come cannot receive without its account.
+    if terms.accounts > MAX_NODES {
+        let members = (MAX_NODES..terms.accounts).map(MemberId);
+        let accounts = members.map(|member| replication_login(context, member));
+        server.provide_accounts(accounts.collect()).await?;
+    }
     server.prepare_source(terms.acknowledgements).await?;
     let barred = terms.barred.iter().map(|member| replication_user(*member));
     server.bar(&barred.collect()).await

@@ -1,5 +1,5 @@
-//! What is asked of a cluster that is there: other settings, a pause, another master, and a failover with the loss of data; and of one
-//! that was deleted: that it comes back.
+//! What is asked of a cluster that is there: other settings, a pause, another master, more members, fewer or others, and a failover
+//! with the loss of data; and of one that was deleted: that it comes back.
 
 use axum::{
     Json,
@@ -17,18 +17,24 @@ use super::{
 use crate::cluster::{
     data_loss::Prospect,
     id::{ClusterName, MemberId},
-    spec::{Change, ChangeRequest, Changed, Fault},
+    spec::{self, Change, ChangeRequest, Changed, Fault},
     switchover::Switchover,
 };
 
 /// The form fields of a change.
-const CHANGE_FIELDS: &[&str] = &["password", "durability"];
+const CHANGE_FIELDS: &[&str] = &["password", "durability", "replace_after"];
 
 /// The form fields of a pause, and of its end.
 const PAUSE_FIELDS: &[&str] = &["password"];
 
 /// The form fields of a switchover.
 const SWITCHOVER_FIELDS: &[&str] = &["password", "to"];
+
+/// The form fields of a number of members.
+const SCALE_FIELDS: &[&str] = &["password", "num_nodes"];
+
+/// The form fields of a replacement.
+const REPLACE_FIELDS: &[&str] = &["password", "member"];
 
 /// The form fields of a failover.
 const FAILOVER_FIELDS: &[&str] = &["password", "accept_data_loss"];
@@ -67,6 +73,29 @@ pub struct SwitchoverAnswer {
     pub switchover: Option<Switchover>,
 }
 
+/// The answer to a number of members.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ScaleAnswer {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// How many members there are to be.
+    pub num_nodes: u32,
+    /// How many there were to be before.
+    pub from: u32,
+}
+
+/// The answer to a replacement.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplaceAnswer {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// The member that is to leave.
+    pub member: MemberId,
+    /// The one that takes its place. It is missing if fewer members are wanted by now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<MemberId>,
+}
+
 /// The answer to a failover with the loss of data.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FailoverAnswer {
@@ -88,6 +117,7 @@ pub(super) async fn change(
     let password = form.take_secret("password");
     let request = ChangeRequest {
         durability: form.take("durability"),
+        replace_after: form.take("replace_after"),
     };
     let mut faults = form.into_faults(CHANGE_FIELDS);
     let change = match Change::check(request) {
@@ -165,7 +195,7 @@ pub(super) async fn switchover(
     let name = known_name(name_in(path)?)?;
     let mut form = Form::read(request).await?;
     let password = form.take_secret("password");
-    let target = read_member(form.take("to").as_deref());
+    let target = read_member("to", form.take("to").as_deref());
     let mut faults = form.into_faults(SWITCHOVER_FIELDS);
     let to = match target {
         Ok(to) if faults.is_empty() => to,
@@ -189,10 +219,84 @@ pub(super) async fn switchover(
     }))
 }
 
-fn read_member(text: Option<&str>) -> Result<Option<MemberId>, Fault> {
+fn read_member(field: &str, text: Option<&str>) -> Result<Option<MemberId>, Fault> {
     let Some(text) = text else { return Ok(None) };
     let number = text.parse().map(|number| Some(MemberId(number)));
-    number.map_err(|_| Fault::new("to", "to must be the number of a member, such as 1"))
+    let detail = format!("{field} must be the number of a member, such as 1");
+    number.map_err(|_| Fault::new(field, detail))
+}
+
+/// `PUT /clusters/<name>`
+pub(super) async fn scale(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<ScaleAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let number = form.take("num_nodes");
+    let number = number
+        .ok_or_else(|| "num_nodes is missing: say how many members there are to be".to_owned());
+    let number = number.and_then(|text| spec::parse_num_nodes(&text));
+    let mut faults = form.into_faults(SCALE_FIELDS);
+    let num_nodes = match number {
+        Ok(number) if faults.is_empty() => number,
+        number => {
+            faults.extend(number.err().map(|detail| Fault::new("num_nodes", detail)));
+            return Err(ApiError::Invalid(faults));
+        }
+    };
+    let scaling = port
+        .ask(|reply| ApiRequest::Scale {
+            name,
+            password,
+            num_nodes,
+            reply,
+        })
+        .await?;
+    Ok(Json(ScaleAnswer {
+        cluster_url: scaling.cluster_url,
+        num_nodes: scaling.to,
+        from: scaling.from,
+    }))
+}
+
+/// `POST /clusters/<name>/replace`
+pub(super) async fn replace(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Json<ReplaceAnswer>, ApiError> {
+    let name = known_name(name_in(path)?)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let member = read_member("member", form.take("member").as_deref());
+    let member = member.and_then(|member| {
+        let missing = "member is missing: give the number of the member that is to leave";
+        member.ok_or_else(|| Fault::new("member", missing))
+    });
+    let mut faults = form.into_faults(REPLACE_FIELDS);
+    let member = match member {
+        Ok(member) if faults.is_empty() => member,
+        member => {
+            faults.extend(member.err());
+            return Err(ApiError::Invalid(faults));
+        }
+    };
+    let replacing = port
+        .ask(|reply| ApiRequest::Replace {
+            name,
+            password,
+            member,
+            reply,
+        })
+        .await?;
+    Ok(Json(ReplaceAnswer {
+        cluster_url: replacing.cluster_url,
+        member: replacing.member,
+        replacement: replacing.replacement,
+    }))
 }
 
 /// `POST /clusters/<name>/failover`

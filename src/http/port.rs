@@ -161,6 +161,28 @@ pub enum ApiRequest {
         /// Where the answer goes, once the request is durable.
         reply: Reply<BackingUp>,
     },
+    /// Have more members or fewer.
+    Scale {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// How many.
+        num_nodes: u32,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Scaling>,
+    },
+    /// Have another member in the place of one.
+    Replace {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// The one.
+        member: MemberId,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Replacing>,
+    },
     /// Elect a master without the voters that are missing.
     Failover {
         /// The cluster's name.
@@ -238,6 +260,28 @@ pub struct BackingUp {
     pub cluster_url: String,
     /// The backup.
     pub backup: PendingBackup,
+}
+
+/// A number of members that was accepted.
+#[derive(Debug, Clone)]
+pub struct Scaling {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// How many there were to be before.
+    pub from: u32,
+    /// How many there are to be.
+    pub to: u32,
+}
+
+/// The replacement of a member that was accepted.
+#[derive(Debug, Clone)]
+pub struct Replacing {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// The member that is to leave.
+    pub member: MemberId,
+    /// The one that takes its place; `None` if fewer are wanted by now.
+    pub replacement: Option<MemberId>,
 }
 
 /// A failover with the loss of data that was accepted.

@@ -23,6 +23,7 @@ pub fn router(port: SchedulerPort) -> Router {
             "/clusters/{name}",
             get(clusters::show)
                 .post(clusters::create)
+                .put(changes::scale)
                 .patch(changes::change)
                 .delete(clusters::delete),
         )
@@ -34,6 +35,7 @@ pub fn router(port: SchedulerPort) -> Router {
             "/clusters/{name}/backups",
             get(backups::list).post(backups::make),
         )
+        .route("/clusters/{name}/replace", post(changes::replace))
         .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))
         .route("/clusters/{name}/failovers", get(explain::failovers))

@@ -71,17 +71,7 @@ pub fn birth_sql(
     }
     statements.push(format!("GRANT ALL ON *.* TO {local} WITH GRANT OPTION"));
     for (user, authentication) in replication {
-        let account = sql::account(user, "%");
-        statements.push(create_user(flavour, &account, authentication));
-        // The second one gets in while clients are kept out; the third keeps the cluster's user from changing the account.
-        statements.push(match flavour {
-            Flavour::Mysql => format!(
-                "GRANT REPLICATION SLAVE, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {account}"
-            ),
-            Flavour::Mariadb => {
-                format!("GRANT REPLICATION SLAVE, CONNECTION ADMIN ON *.* TO {account}")
-            }
-        });
+        statements.extend(replication_sql(flavour, user, authentication));
     }
     let system_schema = "DELETE FROM mysql.db WHERE Db LIKE 'test%'";
     statements.extend(match flavour {
@@ -160,6 +150,26 @@ pub fn restored_sql(
     statements.push("DELETE FROM cotton.canary".to_owned());
     let text = statements.join(";\n") + ";\n";
     text.replace(";\n;\n", ";\n")
+}
+
+/// The statements that make a replication account. They may be run again.
+pub fn replication_sql(
+    flavour: Flavour,
+    user: &str,
+    authentication: &Authentication,
+) -> [String; 2] {
+    let account = sql::account(user, "%");
+    let create = create_user(flavour, &account, authentication);
+    // The second one gets in while clients are kept out; the third keeps the cluster's user from changing the account.
+    let grant = match flavour {
+        Flavour::Mysql => {
+            format!("GRANT REPLICATION SLAVE, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {account}")
+        }
+        Flavour::Mariadb => {
+            format!("GRANT REPLICATION SLAVE, CONNECTION ADMIN ON *.* TO {account}")
+        }
+    };
+    [create, grant]
 }
 
 /// What the names of replication accounts begin with. The member's number follows.

@@ -6,6 +6,7 @@ use super::{
     event::{RequestToken, Version},
     failover::Awaited,
     fitness::Unfit,
+    membership::Outlook,
     placement::Launch,
     retained::Deed,
     undelete::Undeletion,
@@ -49,6 +50,8 @@ pub struct Look {
     pub unfit: Unfit,
     /// The way out that an operator has, if the cluster cannot go on by itself.
     pub offer: Option<data_loss::Offer>,
+    /// The members that come and go.
+    pub membership: Outlook,
     /// What has happened and was decided, for the log: a sentence each.
     pub notes: Vec<String>,
 }
@@ -62,6 +65,7 @@ impl Look {
             again_at: None,
             unfit: Unfit::new(),
             offer: None,
+            membership: Outlook::default(),
             notes: Vec::new(),
         }
     }
@@ -205,6 +209,24 @@ pub enum Reply {
         name: ClusterName,
         /// What differs from before; nothing if it was so already.
         changed: Vec<Changed>,
+    },
+    /// How many members there are to be is recorded, or it is so already.
+    Scaling {
+        /// The cluster's name.
+        name: ClusterName,
+        /// How many it was to have before.
+        from: u32,
+        /// How many it is to have.
+        to: u32,
+    },
+    /// That a member is to be replaced is recorded.
+    Replacing {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The member.
+        member: MemberId,
+        /// The one that takes its place.
+        replacement: Option<MemberId>,
     },
     /// The request is refused.
     Refused(Refusal),

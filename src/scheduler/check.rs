@@ -4,6 +4,7 @@
 //! and after by the invariants alone. A violation is a bug of Cotton. The driver then carries
 //! nothing of that plan out for that cluster, and says so loudly: standing still loses no data.
 
+mod members;
 mod slots;
 mod undelete;
 
@@ -42,6 +43,9 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                     Some(before) => broken_by_change(&before.record, record),
                     None => broken_by_birth(record, expected.is_some()),
                 };
+                if let Some(before) = before {
+                    rules.extend(members::broken(&before.record, record));
+                }
                 rules.extend(slots::broken(before.map(|it| &it.record), record, launches));
                 let broken = rules.into_iter().filter(|(_, broken)| *broken);
                 violations.extend(broken.map(|(rule, _)| Violation {
@@ -105,11 +109,13 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                     }
                 }
             }
+            Action::Kill { task_id, .. } => {
+                violations.extend(members::broken_by_kill(state, task_id))
+            }
             Action::StoreFramework { .. }
             | Action::Decline { .. }
             | Action::Suppress
             | Action::Revive
-            | Action::Kill { .. }
             | Action::Reconcile { .. }
             | Action::ReconcileAll
             | Action::AcceptInverse { .. }
@@ -168,10 +174,11 @@ fn broken_by_change(before: &ClusterRecord, after: &ClusterRecord) -> Rules {
             after.terms.acknowledgements < after.voters.k_floor,
         ),
         (
-            "who waits for nobody was asked to, by durability=async",
+            "who waits for nobody was asked to, by durability=async or a single node",
             after.voters.k_floor == 0
                 && before.voters.k_floor > 0
                 && after.spec.durability == Durability::Majority
+                && after.spec.num_nodes > 1
                 && !loss_is_accepted(before, after),
         ),
         (

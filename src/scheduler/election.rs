@@ -245,6 +245,12 @@ pub fn compare(
     let asked_for = |c: &Candidate<'_>| switchover::is_asked_for(record, c.member);
     more_complete
         .then_with(|| asked_for(a).cmp(&asked_for(b)))
+        // Who is to leave would have to hand over next.
+        .then_with(|| {
+            record
+                .is_leaving(b.member)
+                .cmp(&record.is_leaving(a.member))
+        })
         .then_with(|| unapplied(b).cmp(&unapplied(a)))
         // The lower number wins, only so that ties are decided the same way every time.
         .then_with(|| b.member.cmp(&a.member))

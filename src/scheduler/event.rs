@@ -171,6 +171,16 @@ pub enum Wish {
         /// Where it goes.
         store: Box<BackupStore>,
     },
+    /// More members or fewer.
+    Scale {
+        /// How many.
+        num_nodes: u32,
+    },
+    /// Another member in the place of one.
+    Replace {
+        /// The one.
+        member: MemberId,
+    },
 }
 
 /// A cluster as the store had it when the scheduler started.

@@ -34,8 +34,8 @@ use crate::{
         errors::ApiError,
         metrics::Metrics,
         port::{
-            BackingUp, Changing, Created, Deleted, FailingOver, Reclaiming, SwitchingOver,
-            Undeleting,
+            BackingUp, Changing, Created, Deleted, FailingOver, Reclaiming, Replacing, Scaling,
+            SwitchingOver, Undeleting,
         },
     },
     mesos::{
@@ -90,6 +90,10 @@ pub enum Waiting {
     Undelete(oneshot::Sender<Result<Undeleting, ApiError>>),
     /// An orphaned slot that is given up.
     Reclaim(oneshot::Sender<Result<Reclaiming, ApiError>>),
+    /// More members or fewer.
+    Scale(oneshot::Sender<Result<Scaling, ApiError>>),
+    /// Another member.
+    Replace(oneshot::Sender<Result<Replacing, ApiError>>),
 }
 
 impl Waiting {
@@ -104,6 +108,8 @@ impl Waiting {
             Self::Failover(sender) => drop(sender.send(Err(error))),
             Self::Undelete(sender) => drop(sender.send(Err(error))),
             Self::Reclaim(sender) => drop(sender.send(Err(error))),
+            Self::Scale(sender) => drop(sender.send(Err(error))),
+            Self::Replace(sender) => drop(sender.send(Err(error))),
         }
     }
 }
@@ -401,6 +407,27 @@ impl Hands {
             (Waiting::Reclaim(sender), Reply::Reclaiming { slot, whose }) => {
                 let _ = sender.send(Ok(Reclaiming { slot, whose }));
             }
+            (Waiting::Scale(sender), Reply::Scaling { name, from, to }) => {
+                let _ = sender.send(Ok(Scaling {
+                    cluster_url: url(&name),
+                    from,
+                    to,
+                }));
+            }
+            (
+                Waiting::Replace(sender),
+                Reply::Replacing {
+                    name,
+                    member,
+                    replacement,
+                },
+            ) => {
+                let _ = sender.send(Ok(Replacing {
+                    cluster_url: url(&name),
+                    member,
+                    replacement,
+                }));
+            }
             (waiting, Reply::Refused(refusal)) => waiting.refuse(api_error(refusal)),
             (
                 Waiting::Create(_)
@@ -410,7 +437,9 @@ impl Hands {
                 | Waiting::Backup(_)
                 | Waiting::Failover(_)
                 | Waiting::Undelete(_)
-                | Waiting::Reclaim(_),
+                | Waiting::Reclaim(_)
+                | Waiting::Scale(_)
+                | Waiting::Replace(_),
                 Reply::Created { .. }
                 | Reply::Deleting { .. }
                 | Reply::Changed { .. }
@@ -418,7 +447,9 @@ impl Hands {
                 | Reply::BackingUp { .. }
                 | Reply::FailingOver { .. }
                 | Reply::Undeleting { .. }
-                | Reply::Reclaiming { .. },
+                | Reply::Reclaiming { .. }
+                | Reply::Scaling { .. }
+                | Reply::Replacing { .. },
             ) => {
                 warn!("a request was answered with the answer to another one");
             }

@@ -14,7 +14,7 @@ use super::{
     fitness::{self, Unfit},
     flapping,
     health::{self, MasterHealth},
-    lossy,
+    lossy, membership,
     observed::Observed,
     state::Policy,
     switchover, transitions,
@@ -58,8 +58,12 @@ pub struct View<'a> {
     pub policy: &'a Policy,
     /// Since when this scheduler hears the executors without a gap.
     pub listening_since: Timestamp,
+    /// Since when this scheduler is connected to a Mesos master without a gap; `None` while it is not.
+    pub connected_since: Option<Timestamp>,
     /// Which voters were out of their place at the last look, and since when.
     pub unfit: &'a Unfit,
+    /// Which members' agents were away at the last look, and since when.
+    pub away: &'a membership::Away,
     /// The time.
     pub now: Timestamp,
 }
@@ -77,7 +81,7 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
 fn be_born(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
     let first = view.observed.all_live(next).find_map(|(member, report)| {
         let server = report.server.clone()?;
-        let closed = report.state == MemberState::Closed;
+        let closed = report.state == MemberState::Closed && !next.is_leaving(member);
         let elected = closed
             .then(|| newborn(next, member, report, view.now))
             .flatten()?;
@@ -92,7 +96,7 @@ fn be_born(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
     };
     next.voters = Voters::at_birth(
         elected.member,
-        next.members.keys().copied(),
+        next.staying(),
         next.spec.durability,
         server.flavour,
     );
@@ -197,6 +201,9 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
     // Nothing needs to be lost after all.
     next.lossy.take_if(|lossy| lossy.is_pending());
     lossy::note_held(next, view, false);
+    if next.voters.k_floor == 0 {
+        note_unasked(next, view);
+    }
     begin_term(next, elected, view.now);
     Awaited::default()
 }
@@ -233,12 +240,20 @@ fn elect_with_loss(next: &mut ClusterRecord, lossy: LossyFailover, view: View<'_
                 outcome: Some(outcome),
                 ..lossy
             });
+            note_unasked(next, view);
             next.voters = voters;
             next.rejoining.clear();
             begin_term(next, *winner, view.now);
             Awaited::default()
         }
     }
+}
+
+/// Notes whose data the election of this epoch does not know.
+fn note_unasked(next: &mut ClusterRecord, view: View<'_>) {
+    let asked = election::in_sight(next, view.observed);
+    let asked: Vec<MemberId> = asked.iter().map(|candidate| candidate.member).collect();
+    membership::note_unasked(next, &asked);
 }
 
 /// What holds up an election whose winner is known.

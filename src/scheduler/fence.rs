@@ -76,9 +76,7 @@ pub fn fence(record: &ClusterRecord, view: View<'_>) -> Fence {
 /// Whether the server of a former master is known to have ended, or to be none any more: after a switchover its process goes
 /// on, and it has read in this epoch what it holds, which no executor does before it has seen its server closed.
 fn has_ended(record: &ClusterRecord, named: &NamedMaster, view: View<'_>) -> bool {
-    let runs = record
-        .task(named.member)
-        .is_some_and(|task| task.task_id == named.task_id);
+    let runs = record.may_run(&named.task_id);
     let replaced = |seen: &ReportObservation| {
         let held = seen.report.held.as_ref();
         seen.report.process != Some(named.process)

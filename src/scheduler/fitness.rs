@@ -31,6 +31,14 @@ use crate::{
 /// what a single server can promise, which nobody has asked for.
 pub const FEWEST_VOTERS: usize = 2;
 
+/// How few voters may be left: [`FEWEST_VOTERS`], unless a single node was asked for.
+pub fn fewest_voters(record: &ClusterRecord) -> usize {
+    match record.spec.num_nodes {
+        1 => 1,
+        _ => FEWEST_VOTERS,
+    }
+}
+
 /// A voter that lags is well again when it is behind by no more than this part of the bound: one that
 /// is about as far behind as the bound allows must not leave and come back all the time.
 const WELL_AGAIN: u32 = 4;
@@ -211,7 +219,7 @@ pub fn course(
 ) -> Course {
     let voters = record.voters.members.len();
     let k = record.voters.k_floor as usize;
-    if voters <= FEWEST_VOTERS {
+    if voters <= fewest_voters(record) {
         return Course::Stay(Stays::Fewest);
     }
     let others = || acknowledgers(record, view).filter(|other| *other != member);
@@ -264,8 +272,9 @@ pub fn could_vote<'a>(
     view: View<'a>,
     member: MemberId,
 ) -> Option<&'a Report> {
-    let out =
-        !record.voters.members.contains_key(&member) && !record.terms.barred.contains(&member);
+    let out = !record.is_voter(member)
+        && !record.terms.barred.contains(&member)
+        && !record.is_leaving(member);
     let report = view.observed.live(record, member).filter(|_| out)?;
     let is_ready =
         report.data.is_some() && in_place(record, report) && has_caught_up(report, view.policy);

@@ -60,6 +60,14 @@ pub fn forget_ended(next: &mut ClusterRecord, view: View<'_>) -> Vec<String> {
         let task_id = task.task_id.clone();
         member.task = None;
         slots::task_ended(member, now);
+        let last = observed.tasks.get(&task_id).map(|task| task.state);
+        if let Some(slot) = member
+            .slot
+            .as_mut()
+            .filter(|_| last == Some(TaskState::GoneByOperator))
+        {
+            slot.agent_gone = true;
+        }
         let served = next.published.slaves.remove(id) | (next.published.master == Some(*id));
         if next.published.master == Some(*id) {
             next.published.master = None;
@@ -178,7 +186,12 @@ pub fn unconfirmed(
 /// Whether any member is to be launched.
 pub fn wants_offers(record: &ClusterRecord) -> bool {
     let wanted = !record.deleting && !pause::holds(record);
-    wanted && record.members.values().any(|m| m.task.is_none())
+    wanted && record.members.keys().any(|id| is_missing(record, *id))
+}
+
+/// Whether a member is to be launched. One that is to leave and does not vote has nothing to come back for.
+fn is_missing(record: &ClusterRecord, member: MemberId) -> bool {
+    record.task(member).is_none() && (record.is_voter(member) || !record.is_leaving(member))
 }
 
 /// Places the members that have no task: on their slots, those without one where there is room. What they take is
@@ -194,7 +207,7 @@ pub fn place_missing(
     let missing: Vec<(MemberId, Option<Timestamp>)> = next
         .members
         .iter()
-        .filter(|(_, member)| member.task.is_none())
+        .filter(|(id, _)| is_missing(next, **id))
         .map(|(id, member)| (*id, member.failing.as_ref().map(|failing| failing.retry_at)))
         .collect();
     for (id, retry_at) in missing {
@@ -235,7 +248,8 @@ fn place_one<'a>(
     if slots::awaits_slot(member, now, look) {
         return None;
     }
-    let since = next.created_at.max(next.epoch_since);
+    let joined_at = next.members.get(&id)?.joined_at.unwrap_or_default();
+    let since = next.created_at.max(next.epoch_since).max(joined_at);
     let wish = Wish {
         size: &next.spec.size,
         others: others(next, id),

@@ -24,6 +24,7 @@ pub mod health;
 pub mod lossy;
 pub mod maintenance;
 pub mod members;
+pub mod membership;
 pub mod observed;
 pub mod orphans;
 pub mod pause;

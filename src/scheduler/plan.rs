@@ -14,11 +14,11 @@ use super::{
     action::{Action, Look, Plan},
     backups, explain,
     failover::{self, View},
-    lossy, members, pause,
+    lossy, members, membership, pause,
     placement::{Launch, Offer},
     pool::Pool,
     publish, rebuild, requests,
-    retained::{self, Deed},
+    retained::{self, Deed, Keeping},
     slots,
     state::{Cluster, FrameworkStored, State},
     switchover, voting,
@@ -125,6 +125,7 @@ fn plan_cluster(
         look.awaited = cluster.awaited.clone();
         look.unfit.clone_from(&cluster.unfit);
         look.offer.clone_from(&cluster.offer);
+        look.membership.clone_from(&cluster.membership);
         plan.looks.push(look);
         return;
     }
@@ -158,8 +159,10 @@ fn plan_cluster(
         if state.mesos.connected {
             plan.actions
                 .extend(lossy::kill_missing(&cluster.record, view, &mut look));
+            plan.actions
+                .extend(membership::kill_leaving(&cluster.record, view, &mut look));
         }
-        decide(&mut next, view, &mut look);
+        decide(&mut next, view, &state.keeping, &mut look);
     }
     let launches = place(state, &mut next, pool, now, &mut look);
     if next != cluster.record {
@@ -176,7 +179,7 @@ fn plan_cluster(
 }
 
 /// The policy of a living cluster on one screen. Each step changes the record or leaves it.
-fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
+fn decide(next: &mut ClusterRecord, view: View<'_>, keeping: &Keeping, look: &mut Look) {
     let before = next.epoch;
     look.awaited = failover::advance(next, view);
     if next.epoch != before {
@@ -184,6 +187,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     }
     explain::note(next, view);
     switchover::conclude(next, view.now);
+    membership::advance(next, view, keeping, look);
     voting::advance(next, view, look);
     publish::advance(next, view);
     rebuild::advance(next, view.observed);

@@ -2,6 +2,7 @@
 
 use super::{
     failover::View,
+    membership,
     observed::{Presence, silence_counts_from},
 };
 use crate::cluster::{
@@ -50,7 +51,8 @@ fn note_data(next: &mut ClusterRecord, view: View<'_>) {
 
 fn shows_as_slave(record: &ClusterRecord, view: View<'_>, member: MemberId) -> bool {
     let already = record.published.slaves.contains(&member);
-    if record.task(member).is_none() {
+    let goes = !record.is_voter(member) && membership::may_go(record, view, member);
+    if record.task(member).is_none() || goes {
         return false;
     }
     match view.observed.presence(record, member) {

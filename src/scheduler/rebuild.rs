@@ -1,7 +1,7 @@
 //! Whose data a member gets that holds nothing.
 //!
 //! A member that starts empty in a cluster with a master says so in its report. It is given a donor: a slave that is
-//! ready, which costs the master nothing; without one, the master. The choice stands while it can be used, and
+//! ready, which costs the master nothing; without one, the master. One that is to leave is the last choice. The choice stands while it can be used, and
 //! a copy that failed asks for the next donor in turn. Nothing is named before the epoch's master has
 //! opened: until then nobody replaces any data.
 
@@ -80,7 +80,9 @@ fn candidates(
         .as_ref()
         .is_some_and(|server| server.flavour == Flavour::Mariadb);
     usable.sort_by_key(|(other, port)| {
-        (is_mariadb && port.is_none(), Some(*other) == master, *other)
+        let hands_out_nothing = is_mariadb && port.is_none();
+        let leaving = record.is_leaving(*other);
+        (hands_out_nothing, leaving, Some(*other) == master, *other)
     });
     usable
 }

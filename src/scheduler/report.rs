@@ -51,6 +51,10 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
             backup: backups::under_way(record, &cluster.observed),
             last_backup: record.backups.outcomes.last().cloned(),
             restored_from: record.restore.as_ref().map(|it| it.from.id.clone()),
+            membership: match record.deleting {
+                true => Vec::new(),
+                false => cluster.membership.told.clone(),
+            },
         },
         members,
     }
@@ -68,6 +72,9 @@ fn state_and_reason(cluster: &Cluster, members: &[MemberView]) -> (ClusterState,
             ClusterState::Deleting,
             format!("{left} tasks have not ended yet"),
         );
+    }
+    if let Some(waits) = &cluster.membership.waits {
+        return (ClusterState::Waiting, waits.clone());
     }
     match &record.mastership {
         Mastership::Unborn => (ClusterState::Creating, creating(record, members)),
@@ -229,6 +236,7 @@ fn member_view(record: &ClusterRecord, observed: &Observed, id: MemberId) -> Mem
         role,
         state: member_state(record, observed, id),
         voter: votes(record, observed, id),
+        leaving: record.is_leaving(id),
         agent_id: task.map(|task| task.agent_id.clone()),
         task_id: task.map(|task| task.task_id.to_string()),
     }

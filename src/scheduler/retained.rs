@@ -1,4 +1,4 @@
-//! Slots that nobody is to use any more: those of deleted clusters, and those that were given up.
+//! Slots that nobody is to use any more: those of deleted clusters, those of members that have left, and those that were given up.
 //!
 //! ```text
 //! kept --its time has come--> destroying (stored) --offered--> DESTROY, UNRESERVE --feedback--> gone (stored)
@@ -72,6 +72,10 @@ pub struct Keeping {
     pub(super) changes: u64,
     /// Slots that are gone, with the operation whose feedback is not acknowledged yet, if there was one.
     gone: BTreeMap<SlotId, Option<String>>,
+    /// The slots to be destroyed of members that have left clusters which live on.
+    left: BTreeMap<ClusterName, BTreeSet<SlotId>>,
+    /// Since when these are looked for.
+    left_since: Option<Timestamp>,
     /// What was tried.
     tries: BTreeMap<SlotId, Try>,
 }
@@ -184,6 +188,7 @@ impl Keeping {
         for kept in self.clusters.values_mut() {
             kept.looking_since = Some(now);
         }
+        self.left_since = Some(now);
         // Its offers are void, and with them what was tried and not heard of.
         self.tries.retain(|_, tried| tried.refusals > 0);
     }
@@ -259,6 +264,32 @@ impl Keeping {
         }
     }
 
+    /// The record of a cluster that lives was read or stored, with the slots that members have left. New ones are looked for at
+    /// once.
+    pub fn note_left(&mut self, record: &ClusterRecord, now: Timestamp) {
+        let left = record.departed.values().filter(|left| left.destroy);
+        let left: BTreeSet<SlotId> = left
+            .filter_map(|left| Some(left.slot.as_ref()?.id.clone()))
+            .collect();
+        let known = self.left.remove(record.name()).unwrap_or_default();
+        if !left.is_subset(&known) {
+            self.left_since = Some(now);
+        }
+        if !left.is_empty() {
+            self.left.insert(record.name().clone(), left);
+        }
+    }
+
+    /// A cluster was removed.
+    pub fn forget_left(&mut self, cluster: &ClusterName) {
+        self.left.remove(cluster);
+    }
+
+    /// Whether it is a time to look for slots that members have left, and when that changes.
+    fn window_of_left(&self, now: Timestamp) -> Option<(bool, Timestamp)> {
+        (!self.left.is_empty()).then(|| window(self.left_since.unwrap_or(now), now))
+    }
+
     /// Whether a slot is gone.
     pub fn is_gone(&self, slot: &SlotId) -> bool {
         self.gone.contains_key(slot)
@@ -320,10 +351,11 @@ impl Keeping {
         }
     }
 
-    /// Whether offers are wanted for what is left of deleted clusters.
+    /// Whether offers are wanted for what is left of deleted clusters, and of members that have left.
     pub fn wants_offers(&self, now: Timestamp) -> bool {
         let mut kept = self.clusters.values();
         kept.any(|kept| kept.releases() && kept.window(now).0)
+            || self.window_of_left(now).is_some_and(|(looks, _)| looks)
     }
 }
 
@@ -344,13 +376,7 @@ impl Kept {
 
     /// Whether it is a time to look, and when that changes.
     fn window(&self, now: Timestamp) -> (bool, Timestamp) {
-        let since = self.looking_since.unwrap_or(now);
-        let millis = now.since(since).as_millis() % PERIOD.as_millis();
-        let passed = Duration::from_millis(millis as u64);
-        match passed < WINDOW {
-            true => (true, now.plus(WINDOW - passed)),
-            false => (false, now.plus(PERIOD - passed)),
-        }
+        window(self.looking_since.unwrap_or(now), now)
     }
 
     /// What is to be stored of it next, if that differs from what is.
@@ -379,16 +405,40 @@ impl Kept {
     }
 }
 
+/// Whether what is looked for since then is looked for now, and when that changes.
+fn window(since: Timestamp, now: Timestamp) -> (bool, Timestamp) {
+    let millis = now.since(since).as_millis() % PERIOD.as_millis();
+    let passed = Duration::from_millis(millis as u64);
+    match passed < WINDOW {
+        true => (true, now.plus(WINDOW - passed)),
+        false => (false, now.plus(PERIOD - passed)),
+    }
+}
+
 /// Whether a record names a slot as a member's.
 pub(super) fn names(record: &ClusterRecord, id: &SlotId) -> bool {
     let mut members = record.members.values();
-    members.any(|member| {
+    let mut departed = record.departed.values().filter_map(|it| it.slot.as_ref());
+    let of_a_member = members.any(|member| {
         member
             .slot
             .iter()
             .chain(&member.given_up)
             .any(|slot| slot.id == *id)
-    })
+    });
+    of_a_member || departed.any(|slot| slot.id == *id)
+}
+
+/// Whether this is the slot of a member that has left a living cluster, and is to be destroyed.
+fn was_left(state: &State, slot: &OfferedSlot) -> bool {
+    let Some(cluster) = state.clusters.get(&slot.owner.cluster) else {
+        return false;
+    };
+    let left = cluster.record.departed.get(&slot.owner.member);
+    cluster.record.uuid == slot.owner.incarnation
+        && left.is_some_and(|left| {
+            left.destroy && left.slot.as_ref().is_some_and(|it| it.id == slot.id)
+        })
 }
 
 /// Whether a living cluster has given up this slot.
@@ -400,7 +450,8 @@ fn was_given_up(state: &State, slot: &OfferedSlot) -> bool {
     member.is_some_and(|member| member.given_up.iter().any(|it| it.id == slot.id))
 }
 
-/// Whether a slot may be released now: its cluster was deleted and that is stored as being carried out, or it was given up.
+/// Whether a slot may be released now: its cluster was deleted and that is stored as being carried out, it was given up, or its
+/// member has left and that is stored.
 pub fn may_be_released(state: &State, slot: &OfferedSlot) -> bool {
     let incarnation = slot.owner.incarnation;
     let kept = state.keeping.clusters.get(&incarnation);
@@ -410,7 +461,7 @@ pub fn may_be_released(state: &State, slot: &OfferedSlot) -> bool {
     });
     // With local files a crash may leave both the record of a cluster and what is kept of it.
     let deleted = destroying && state.of_incarnation(incarnation).is_none();
-    deleted || was_given_up(state, slot)
+    deleted || was_given_up(state, slot) || was_left(state, slot)
 }
 
 /// Forgets the slots that a living cluster had given up and that are gone.
@@ -431,6 +482,7 @@ pub fn plan(
     let keeping = &state.keeping;
     let mut actions = Vec::new();
     let mut times = Vec::new();
+    times.extend(keeping.window_of_left(now).map(|(_, until)| until));
     let kept = keeping.clusters.iter();
     for (incarnation, kept) in kept.filter(|(incarnation, _)| !written.contains(incarnation)) {
         let Some(expected) = kept.version.filter(|_| kept.pending.is_none()) else {

@@ -90,6 +90,7 @@ pub fn new_slot(next: &ClusterRecord, member: MemberId, launch: u32, task: &Task
         size: next.spec.size,
         created_at: task.launched_at,
         used: false,
+        agent_gone: false,
         launch_lost_at: None,
     }
 }
@@ -108,6 +109,7 @@ pub fn relaunch<'a>(
     slot.agent_id.clone_from(&offer.agent_id);
     slot.host.clone_from(&offer.host);
     slot.launch_lost_at = None;
+    slot.agent_gone = false;
     Some(Launch {
         offer: offer.clone(),
         task: TaskRecord {

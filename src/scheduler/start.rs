@@ -172,6 +172,7 @@ fn policy(settings: &Settings) -> Policy {
         volumes: settings.volumes,
         keep_deleted: settings.keep_deleted,
         voter_patience: settings.voter_patience,
+        replace_after: settings.replace_after,
         voter_lag: settings.voter_lag,
         failover_limit: settings.failover_limit,
         failover_window: settings.failover_window,
@@ -468,6 +469,24 @@ fn door(key: Key) -> Door {
         } => {
             let wish = Wish::Backup { store };
             (ask(token, name, password, wish), Waiting::Backup(reply))
+        }
+        ApiRequest::Scale {
+            name,
+            password,
+            num_nodes,
+            reply,
+        } => {
+            let wish = Wish::Scale { num_nodes };
+            (ask(token, name, password, wish), Waiting::Scale(reply))
+        }
+        ApiRequest::Replace {
+            name,
+            password,
+            member,
+            reply,
+        } => {
+            let wish = Wish::Replace { member };
+            (ask(token, name, password, wish), Waiting::Replace(reply))
         }
         ApiRequest::Failover {
             name,

@@ -21,6 +21,7 @@ use super::{
     fitness::Unfit,
     maintenance::Maintenance,
     members,
+    membership::Outlook,
     observed::Observed,
     orphans,
     placement::{Launch, Offer, SpreadBy},
@@ -60,6 +61,8 @@ pub struct Policy {
     pub keep_deleted: Duration,
     /// How long a voter may be out of its place before it leaves the voters.
     pub voter_patience: Duration,
+    /// How long an agent may be away before its member is replaced, where the cluster says nothing else.
+    pub replace_after: Duration,
     /// How far a voter may be behind in applying what it receives before it is out of its place.
     pub voter_lag: Duration,
     /// How soon executors notice, and how long they wait.
@@ -122,6 +125,8 @@ pub struct MesosState {
     pub stored: FrameworkStored,
     /// Whether the master has taken the framework in and the connection stands.
     pub connected: bool,
+    /// Since when.
+    pub connected_since: Timestamp,
     /// What the master must be asked about tasks.
     pub reconciliation: Reconciliation,
     /// Whether offers are suppressed.
@@ -161,6 +166,8 @@ pub struct Cluster {
     pub unfit: Unfit,
     /// The way out that an operator has, if the newest look found that the cluster cannot go on by itself.
     pub offer: Option<data_loss::Offer>,
+    /// What the newest look found of members that come and go.
+    pub membership: Outlook,
 }
 
 /// The use of an offer: one message to Mesos, whoever it launches.
@@ -204,6 +211,7 @@ impl State {
             },
             framework_id,
             connected: false,
+            connected_since: Timestamp::FAR_FUTURE,
             reconciliation: Reconciliation::new(policy.chance),
             suppressed: false,
         };
@@ -326,6 +334,7 @@ impl State {
                         self.keeping.removed(*kept, version, removed.password);
                     }
                 }
+                self.keeping.forget_left(&cluster);
                 self.due.set(&cluster, None);
                 self.index(&cluster);
                 // So that it disappears from what is shown.
@@ -340,7 +349,11 @@ impl State {
             self.mesos.framework_id = Some(framework_id);
         }
         self.keeping.subscribed(now);
+        for cluster in self.clusters.values() {
+            self.keeping.note_left(&cluster.record, now);
+        }
         self.mesos.connected = true;
+        self.mesos.connected_since = now;
         let tasks = self.known_tasks();
         self.mesos.reconciliation.subscribed(tasks, now);
         // A master starts out sending offers to whoever subscribes.
@@ -363,6 +376,7 @@ impl State {
             if explain::stage(&record) != explain::stage(&cluster.record) {
                 cluster.stage_stored = Some(now);
             }
+            self.keeping.note_left(&record, now);
             cluster.record = *record;
             cluster.version = Some(version);
             self.answers.extend(replies);
@@ -383,6 +397,7 @@ impl State {
                 cluster.awaited = look.awaited.clone();
                 cluster.unfit.clone_from(&look.unfit);
                 cluster.offer.clone_from(&look.offer);
+                cluster.membership.clone_from(&look.membership);
             }
         }
         self.keeping.again_at = plan.keep_again_at;
@@ -509,7 +524,9 @@ impl State {
             observed: &cluster.observed,
             policy: &self.policy,
             listening_since: self.listening_since,
+            connected_since: self.mesos.connected.then_some(self.mesos.connected_since),
             unfit: &cluster.unfit,
+            away: &cluster.membership.away,
             now,
         }
     }
@@ -558,6 +575,7 @@ impl Cluster {
             stage_stored: None,
             unfit: Unfit::new(),
             offer: None,
+            membership: Outlook::default(),
         }
     }
 

@@ -63,16 +63,43 @@ pub fn ask(record: &ClusterRecord, to: Option<MemberId>, view: View<'_>) -> Resu
         Some(to) => fit(record, to, view).map(|()| to)?,
         None => best(record, view)?,
     };
-    Ok(Course::Store(Switchover {
+    Ok(Course::Store(to_be_stored(record, elected, to, view.now)))
+}
+
+/// The switchover of a master that is to leave its cluster, to a voter that is to stay, if it can be carried out as things are.
+///
+/// # Errors
+/// Why it cannot be carried out, as a sentence.
+pub fn ask_to_leave(record: &ClusterRecord, view: View<'_>) -> Result<Course, String> {
+    if let Some(pending) = record.switchover.as_ref().filter(|s| s.is_pending()) {
+        return Ok(Course::Pending(pending.clone()));
+    }
+    let elected = record.elected().filter(|elected| elected.opened);
+    let elected = elected.ok_or_else(|| "there is no master that accepts writes".to_owned())?;
+    hindrance(record, elected, view)?;
+    let to = best(record, view)?;
+    if record.is_leaving(to) {
+        return Err("no voter that stays is ready to become master".to_owned());
+    }
+    Ok(Course::Store(to_be_stored(record, elected, to, view.now)))
+}
+
+fn to_be_stored(
+    record: &ClusterRecord,
+    elected: &Elected,
+    to: MemberId,
+    asked_at: Timestamp,
+) -> Switchover {
+    Switchover {
         number: record.switchover.as_ref().map_or(1, |last| last.number + 1),
         epoch: record.epoch,
         from: elected.member,
         process: elected.process,
         to,
-        asked_at: view.now,
+        asked_at,
         closed: None,
         outcome: None,
-    }))
+    }
 }
 
 /// What hinders any switchover.
@@ -119,14 +146,14 @@ fn fit(record: &ClusterRecord, to: MemberId, view: View<'_>) -> Result<(), Strin
     }
 }
 
-/// The fit voter that is the least behind; of several the one with the lowest number.
+/// The fit voter that is the least behind, one that is to leave last of all; of several the one with the lowest number.
 fn best(record: &ClusterRecord, view: View<'_>) -> Result<MemberId, String> {
     let fit = acknowledgers(record, view).filter(|member| fit(record, *member, view).is_ok());
     let lag = |member: &MemberId| {
         let report = view.observed.live(record, *member);
         report.map_or(u64::MAX, |report| report.lag_seconds)
     };
-    fit.min_by_key(|member| (lag(member), *member))
+    fit.min_by_key(|member| (record.is_leaving(*member), lag(member), *member))
         .ok_or_else(|| {
             "no other voter follows the master, is ready and has applied what it receives; there is nobody to switch over to"
                 .to_owned()

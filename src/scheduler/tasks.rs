@@ -34,7 +34,12 @@ impl State {
     /// A task that was a member's and is not any more. Only as long as it may run there is something to do about it.
     fn former_updated(&mut self, name: ClusterName, update: TaskUpdate) {
         let nobody_knows = matches!(update.state, TaskState::Unknown | TaskState::Lost);
-        if update.state.is_terminal() || nobody_knows {
+        let awaited = self.clusters.get(&name);
+        let awaited = awaited.is_some_and(|cluster| cluster.record.may_run(&update.task_id));
+        if awaited {
+            // Its end is to be stored: see `membership`.
+            self.current_updated(name, update);
+        } else if update.state.is_terminal() || nobody_knows {
             if let Some(cluster) = self.clusters.get_mut(&name) {
                 cluster.observed.tasks.remove(&update.task_id);
             }
@@ -205,7 +210,7 @@ impl Cluster {
     /// Drops what was observed of tasks that are no longer in the record and have ended.
     pub(super) fn forget_past_tasks(&mut self) {
         let record = &self.record;
-        let past = |task_id: &TaskId| record.member_of(task_id).is_none();
+        let past = |task_id: &TaskId| !record.may_run(task_id);
         self.observed
             .tasks
             .retain(|id, task| !past(id) || task.may_run());

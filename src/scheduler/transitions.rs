@@ -18,6 +18,7 @@
 use crate::cluster::{
     id::{DataId, MemberId},
     record::ClusterRecord,
+    spec,
     voters::{ChangeKind, Terms, VoterChange},
 };
 
@@ -120,14 +121,33 @@ pub fn let_in(record: &mut ClusterRecord, member: MemberId, acknowledges: bool, 
     }
 }
 
-/// What an epoch starts with: `k = k_floor`, nobody barred, no change under way.
+/// What an epoch starts with: `k = k_floor`, no voter barred, no change under way.
 ///
-/// Who was barred and is no voter any more cannot acknowledge in the new epoch: it points at its master only by a goal of
-/// that epoch, which names the voters.
+/// Who was barred and is no voter any more stays barred until it knows. Out of touch it may still point at a server that is
+/// master again in the new epoch, by its address, and would be heard there as soon as its account is unlocked.
 pub fn begin_epoch(record: &mut ClusterRecord) {
     record.change = None;
-    record.terms.barred.clear();
+    let voters = &record.voters.members;
+    record
+        .terms
+        .barred
+        .retain(|member| !voters.contains_key(member));
     tell(record);
+}
+
+/// A member has left whose server is known to have ended: nothing needs to be kept from it any more.
+pub fn forget(record: &mut ClusterRecord, member: MemberId) {
+    if !record.voters.members.contains_key(&member) && record.terms.barred.remove(&member) {
+        tell(record);
+    }
+}
+
+/// Has the master make replication accounts for members whose numbers are beyond those that a data directory is born with.
+pub fn provide_accounts(record: &mut ClusterRecord) {
+    if record.members_made > spec::MAX_NODES && record.members_made > record.terms.accounts {
+        record.terms.accounts = record.members_made;
+        tell(record);
+    }
 }
 
 /// Makes the terms what the record says. They get a new number, so that no earlier report confirms them.

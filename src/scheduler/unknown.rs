@@ -173,6 +173,8 @@ impl State {
             return Owner::Unknown(Unexplained::OtherIncarnation(name));
         }
         match record.members.get(&parts.member) {
+            // Numbers are never used twice: a member of that number has left.
+            None if parts.member < record.next_member() => Owner::Former(name),
             None => Owner::Unknown(Unexplained::NoMember(name, parts.member)),
             Some(member) if parts.launch > member.launches => {
                 Owner::Unknown(Unexplained::LaterThanRecord(name))

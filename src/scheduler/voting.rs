@@ -6,13 +6,15 @@
 //! * `k` follows the durability that is asked for and the number of voters: `majority` is half of them, and never 0.
 //! * A voter that is out of its place for [`Policy::voter_patience`](super::state::Policy::voter_patience) leaves, if that
 //!   helps: [`fitness`] says when it does.
+//! * A voter that is to leave its cluster does so as soon as it may ([`membership::may_go`]).
 //! * Every member that follows, is ready and does not lag is a voter, as far as the flavour can make use of it. One that left
 //!   comes back like that by itself.
 
 use super::{
     action::Look,
     failover::View,
-    fitness::{self, Course, FEWEST_VOTERS, Kind, acknowledgers},
+    fitness::{self, Course, FEWEST_VOTERS, Kind, acknowledgers, fewest_voters},
+    membership,
     observed::silence_counts_from,
     transitions,
 };
@@ -108,10 +110,27 @@ fn target(record: &ClusterRecord, flavour: Flavour) -> u32 {
     let durability = record.spec.durability;
     let target = durability.acknowledgements(record.voters.members.len(), flavour);
     match durability {
+        // One node was asked for, and the other voter of two is leaving: nobody is to be left who could acknowledge.
+        Durability::Majority if alone_soon(record) => 0,
         // It never becomes 0 by itself.
         Durability::Majority => target.max(record.voters.k_floor.min(1)),
         Durability::Async => target,
     }
+}
+
+/// Whether the open master is the only voter that is to stay, and one other has still to go.
+fn alone_soon(record: &ClusterRecord) -> bool {
+    let opened = record.elected().filter(|elected| elected.opened);
+    let others = opened.map(|elected| {
+        let voters = record.voters.members.keys();
+        voters.filter(|voter| **voter != elected.member).copied()
+    });
+    let stays = opened.is_some_and(|elected| !record.is_leaving(elected.member));
+    let mut others = others.into_iter().flatten();
+    record.spec.num_nodes == 1
+        && stays
+        && record.voters.members.len() == FEWEST_VOTERS
+        && others.all(|voter| record.is_leaving(voter))
 }
 
 /// A member that follows and is ready, and could vote. One voter too many is taken for a while, if it is to replace
@@ -124,7 +143,12 @@ fn newcomer(
 ) -> Option<(MemberId, DataId)> {
     let limit = record.spec.durability.most_voters(flavour);
     let voters = record.voters.members.len();
-    let replaces = voters == limit && lagging_for_too_long(view, look).next().is_some();
+    let replaced = record.voters.members.keys().any(|voter| {
+        let leaving = record.members.get(voter).and_then(|it| it.leaving.as_ref());
+        leaving.is_some_and(|leaving| leaving.replacement.is_some())
+    });
+    let lags = lagging_for_too_long(view, look).next().is_some();
+    let replaces = voters == limit && (lags || replaced);
     if voters >= limit && !replaces {
         return None;
     }
@@ -158,6 +182,17 @@ fn leaving(
     let overdue = || look.unfit.iter().filter(|(_, a)| a.due <= view.now);
     let absent = overdue().filter(|(_, a)| a.kind == Kind::Absent);
     let lagging = overdue().filter(|(_, a)| a.kind != Kind::Absent);
+    let voters = record.voters.members.keys();
+    for member in voters.filter(|voter| **voter != master) {
+        if !membership::may_go(record, view, *member) {
+            continue;
+        }
+        match fitness::course(record, view, flavour, *member, Kind::Absent) {
+            Course::Leave => return Some(Step::Remove(*member)),
+            Course::Lower(k_floor) => return Some(Step::Lower(k_floor)),
+            Course::Stay(_) => {}
+        }
+    }
     for (member, ailment) in absent.chain(lagging) {
         match fitness::course(record, view, flavour, *member, ailment.kind) {
             Course::Leave => return Some(Step::Remove(*member)),
@@ -189,7 +224,7 @@ fn pursue(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
             let voters = next.voters.members.len();
             (
                 left >= next.terms.acknowledgements as usize,
-                voters > FEWEST_VOTERS,
+                voters > fewest_voters(next),
             )
         }
         ChangeKind::Raise { k_floor } => {
@@ -264,6 +299,9 @@ fn note_known_voters(next: &mut ClusterRecord, view: View<'_>) {
 /// Lets those receive again that have left the voters and know it.
 fn let_in(next: &mut ClusterRecord, view: View<'_>) {
     for member in next.terms.barred.clone() {
+        if next.is_leaving(member) {
+            continue;
+        }
         if let Some(report) = view.observed.live(next, member) {
             transitions::let_in(next, member, report.acknowledges, report.voters_seen);
         }

@@ -1,4 +1,5 @@
-//! What is asked of a cluster that is there: a switchover, a failover with the loss of data, a change of its settings, a pause.
+//! What is asked of a cluster that is there: a switchover, a failover with the loss of data, a change of its settings, a pause, more
+//! members, fewer or others.
 //!
 //! Each needs the password of the cluster's user and is answered when it is recorded. None needs Mesos at that moment: what is
 //! recorded is carried out as soon as Mesos is there. A wish that changes nothing is answered at once.
@@ -8,7 +9,7 @@ use super::{
     backups::{self, Course},
     event::{Ask, RequestToken, Wish},
     failover::View,
-    lossy, pause,
+    lossy, membership, pause,
     requests::{owner, refuse},
     state::{Cluster, State},
     switchover,
@@ -60,6 +61,11 @@ pub fn decide(state: &State, ask: &Ask, now: Timestamp) -> Action {
             }
         }
         Wish::Backup { store } => back_up(cluster, ask.token, store, now),
+        Wish::Scale { num_nodes } => scale(cluster, ask.token, *num_nodes),
+        Wish::Replace { member } => {
+            let view = state.view(cluster, now);
+            replace(cluster, ask.token, *member, view)
+        }
     }
 }
 
@@ -166,6 +172,44 @@ fn change(cluster: &Cluster, token: RequestToken, change: &Change) -> Action {
         return refuse(token, Refusal::NotPossible(sentence));
     }
     persist(cluster, next, token, reply)
+}
+
+/// What is recorded is how many there are to be; who comes and who goes follows from the record. Asked again, or for another
+/// number, the target is another one.
+fn scale(cluster: &Cluster, token: RequestToken, to: u32) -> Action {
+    let record = &cluster.record;
+    let from = record.spec.num_nodes;
+    let name = record.name().clone();
+    let reply = Reply::Scaling { name, from, to };
+    if from == to {
+        return Action::Reply(token, reply);
+    }
+    let mut next = record.clone();
+    next.spec.num_nodes = to;
+    persist(cluster, next, token, reply)
+}
+
+/// The same request again, while it is carried out, gets the same answer.
+fn replace(cluster: &Cluster, token: RequestToken, member: MemberId, view: View<'_>) -> Action {
+    let mut next = cluster.record.clone();
+    match membership::replace(&mut next, member, view) {
+        Err(sentence) => {
+            let sentence = format!("member {member} cannot be replaced: {sentence}");
+            refuse(token, Refusal::NotPossible(sentence))
+        }
+        Ok(replacement) => {
+            let name = next.name().clone();
+            let reply = Reply::Replacing {
+                name,
+                member,
+                replacement,
+            };
+            match next == cluster.record {
+                true => Action::Reply(token, reply),
+                false => persist(cluster, next, token, reply),
+            }
+        }
+    }
 }
 
 /// Why the settings cannot be changed now.

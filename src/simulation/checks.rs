@@ -36,6 +36,7 @@ impl World {
         self.setup.weather == Weather::Control
             && self.promises_durability()
             && self.setup.switchover_every.is_none()
+            && self.setup.membership_every.is_none()
     }
 
     /// Where discovery says that the master is.

@@ -42,9 +42,14 @@ impl World {
             .zookeeper
             .record
             .as_ref()
-            .is_some_and(|(record, _)| !record.deleting && record.member_of(task).is_some());
+            .and_then(|(record, _)| Some((record, record.member_of(task)?)))
+            .is_some_and(|(record, member)| {
+                let elected = record.elected().is_some_and(|it| it.member == member);
+                let left = record.is_leaving(member) && !record.is_voter(member) && !elected;
+                !record.deleting && !left
+            });
         if belongs {
-            self.wrong(|| format!("I4: {task} is killed, and its cluster is not deleted"));
+            self.wrong(|| format!("I4: {task} is killed, and its member counts"));
         }
     }
 

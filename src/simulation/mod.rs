@@ -15,6 +15,7 @@ mod deletion;
 mod executor;
 mod faults;
 mod history;
+mod membership;
 mod mesos;
 mod mutations;
 mod mysqld;

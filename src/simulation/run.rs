@@ -49,6 +49,7 @@ pub fn play_in(seed: u64, setup: Setup, bend: Bend, traced: bool) -> Ending {
     world.clients_begin();
     world.faults_begin();
     world.switchovers_begin();
+    world.membership_changes_begin();
     world.look_at_discovery();
     if let Some(at) = world.setup.deleted_at {
         world.after(at, World::deletion_is_asked_for);

@@ -80,6 +80,7 @@ impl World {
             volumes: self.setup.volumes,
             keep_deleted: std::time::Duration::from_micros(self.setup.keep_deleted),
             voter_patience: std::time::Duration::from_micros(self.setup.voter_patience),
+            replace_after: std::time::Duration::from_secs(900),
             voter_lag: std::time::Duration::from_secs(60),
             timings: Timings::default(),
             failover_limit: 100,
@@ -216,6 +217,7 @@ impl World {
                 num_nodes: self.setup.nodes,
                 size: Size::DEFAULT,
                 durability: self.setup.durability,
+                replace_after: None,
             },
             given_password: None,
             fresh: FreshCluster {

@@ -68,6 +68,8 @@ pub struct Setup {
     pub lag: u64,
     /// The mean time between two switchovers that an operator asks for, if one does.
     pub switchover_every: Option<u64>,
+    /// The mean time between two changes of the members that an operator asks for, if one does.
+    pub membership_every: Option<u64>,
 }
 
 impl Setup {
@@ -91,7 +93,7 @@ impl Setup {
             _ => Durability::Majority,
         };
         let kept = &mut Chance::new(seed ^ 0x5107);
-        Self {
+        let mut setup = Self {
             nodes,
             room: kept.one_of(&[1, 1, 1, 2]),
             feedback: kept.percent(80),
@@ -130,6 +132,13 @@ impl Setup {
             switchover_every: chance
                 .percent(40)
                 .then(|| chance.between(2 * SECOND, 20 * SECOND)),
+            membership_every: None,
+        };
+        // Drawn last, so that the other histories stay what they were. A replacement needs an agent of its own.
+        if chance.percent(20) {
+            setup.membership_every = Some(chance.between(5 * SECOND, 30 * SECOND));
+            setup.agents = setup.agents.max(nodes as usize + 2);
         }
+        setup
     }
 }

@@ -19,6 +19,7 @@ mod faults;
 mod given_up;
 mod hundred_restarts;
 mod leaving;
+mod membership;
 mod memory;
 mod recovery;
 mod requests;

@@ -72,6 +72,8 @@ fn formats() -> Vec<Format> {
         rejoining,
         lineage,
         members,
+        departed,
+        members_made,
         published,
         donors,
         failovers,
@@ -85,7 +87,10 @@ fn formats() -> Vec<Format> {
         given_up,
         places,
         data,
-        failing
+        failing,
+        joined_at,
+        leaving,
+        may_hold_more,
     });
     let task = fields!(TaskRecord {
         task_id,
@@ -102,6 +107,7 @@ fn formats() -> Vec<Format> {
         size,
         created_at,
         used,
+        agent_gone,
         launch_lost_at,
     });
     let retained = fields!(Retained {

@@ -14,13 +14,16 @@ use crate::{
 /// Change the settings of a cluster that runs. What is not given stays as it is.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-#[command(group = clap::ArgGroup::new("settings").required(true).multiple(true).args(["durability"]))]
+#[command(group = clap::ArgGroup::new("settings").required(true).multiple(true).args(["durability", "replace_after"]))]
 pub(super) struct ChangeArgs {
     /// The cluster's name.
     cluster: String,
     /// What an acknowledged write is worth: majority or async.
     #[arg(long, value_name = "majority|async")]
     durability: Option<String>,
+    /// How long an agent may be away before its member is replaced, such as 15m.
+    #[arg(long, value_name = "TIME")]
+    replace_after: Option<String>,
     #[command(flatten)]
     password: PasswordArgs,
     /// Wait until the change is in force.
@@ -35,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   cotton admin change orders --durability majority --password-file orders.password --wait
   cotton admin change orders --durability async
+  cotton admin change orders --replace-after 1h
 
 The change is recorded when this returns, and carried out while the cluster runs: no server is restarted. Until
 majority is in force, which --wait waits for, a write is acknowledged by the master alone; cotton admin explain tells how
@@ -49,6 +53,7 @@ pub(super) async fn run(context: &Context, arguments: ChangeArgs) -> anyhow::Res
     let fields = [
         ("password", Some(password.expose())),
         ("durability", arguments.durability.as_deref()),
+        ("replace_after", arguments.replace_after.as_deref()),
     ];
     let path = super::api::path_of(cluster);
     let answer: ChangeAnswer = context.api.send(Method::PATCH, &path, &fields).await?;

@@ -73,6 +73,10 @@ fn text(answer: &ExplainAnswer) -> String {
     if !explained.maintenance.is_empty() {
         parts.push(explained.maintenance.join("\n"));
     }
+    if !standing.membership.is_empty() {
+        let told = standing.membership.join("\n");
+        parts.push(format!("Members that come and go:\n{}", indented(&told)));
+    }
     parts.extend(standing.failover_offer.as_ref().map(offered));
     parts.extend(
         standing

@@ -11,6 +11,8 @@ mod failover;
 mod list;
 mod password;
 mod pause;
+mod replace;
+mod scale;
 mod show;
 mod slots;
 mod switchover;
@@ -66,6 +68,10 @@ enum Verb {
     Backup(backup::BackupArgs),
     /// List the backups of a cluster.
     Backups(backup::BackupsArgs),
+    /// Have more members or fewer.
+    Scale(scale::ScaleArgs),
+    /// Have another member in the place of one.
+    Replace(replace::ReplaceArgs),
     /// Make another member the master.
     Switchover(switchover::SwitchoverArgs),
     /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
@@ -85,6 +91,7 @@ Examples:
   cotton admin show orders
   cotton admin explain orders
   cotton admin change orders --durability async
+  cotton admin scale orders 5 --wait
   cotton admin delete orders --password-file orders.password --wait
   cotton admin undelete orders --password-file orders.password --wait
 
@@ -123,6 +130,8 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::Resume(arguments) => pause::resume(&context, arguments).await,
             Verb::Backup(arguments) => backup::run(&context, arguments).await,
             Verb::Backups(arguments) => backup::list(&context, arguments).await,
+            Verb::Scale(arguments) => scale::run(&context, arguments).await,
+            Verb::Replace(arguments) => replace::run(&context, arguments).await,
             Verb::Switchover(arguments) => switchover::run(&context, arguments).await,
             Verb::Failover(arguments) => failover::run(&context, arguments).await,
             Verb::Slots(arguments) => slots::run(&context, arguments).await,

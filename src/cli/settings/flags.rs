@@ -210,6 +210,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "How long a slave may be dead or not receiving before a cluster of three or more stops counting on its acknowledgements. It comes back by itself",
     ),
     flag(
+        "replace-after",
+        "replace_after",
+        "TIME",
+        Some("15m"),
+        "How long an agent may be away before its members are replaced on others, if all of their data is elsewhere. It can be set for each cluster too",
+    ),
+    flag(
         "voter-lag",
         "voter_lag",
         "TIME",

@@ -71,6 +71,8 @@ pub struct Settings {
     pub timings: Timings,
     /// How long a voter may be out of its place before it leaves the voters.
     pub voter_patience: Duration,
+    /// How long an agent may be away before its members are replaced.
+    pub replace_after: Duration,
     /// How far a voter may be behind in applying what it receives before it is out of its place.
     pub voter_lag: Duration,
     /// How fast another member's data may be copied, in MiB per second; 0 for no limit.
@@ -212,6 +214,7 @@ impl Door {
         let election_timeout = self.required("election-timeout", parse::election_timeout);
         let timings = self.timings();
         let voter_patience = self.required("voter-patience", parse::voter_patience);
+        let replace_after = self.required("replace-after", parse::replace_after);
         let voter_lag = self.required("voter-lag", parse::voter_lag);
         let copy_rate_mib = self.required("copy-rate", parse::copy_rate);
         let failover_limit = self.required("failover-limit", parse::failover_limit);
@@ -249,6 +252,7 @@ impl Door {
             election_timeout: election_timeout?,
             timings: timings?,
             voter_patience: voter_patience?,
+            replace_after: replace_after?,
             voter_lag: voter_lag?,
             copy_rate_mib: copy_rate_mib?,
             failover_limit: failover_limit?,

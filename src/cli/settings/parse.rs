@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    cluster::control::Installer,
+    cluster::{control::Installer, spec::ReplaceAfter},
     secret::Secret,
     zookeeper::url::{Credentials, ZkUrl},
 };
@@ -161,6 +161,10 @@ pub(super) fn master_lease(text: &str) -> Result<Duration, String> {
 
 pub(super) fn voter_patience(text: &str) -> Result<Duration, String> {
     duration(text, VOTER_PATIENCE)
+}
+
+pub(super) fn replace_after(text: &str) -> Result<Duration, String> {
+    duration(text, ReplaceAfter::RANGE)
 }
 
 pub(super) fn voter_lag(text: &str) -> Result<Duration, String> {

@@ -185,6 +185,10 @@ fn section(cluster: &ClusterView, explanation: Option<&Explanation>) -> Markup {
 /// The failover with the loss of data that is offered, and the last one.
 fn standing(standing: &Standing) -> Markup {
     html! {
+        @if !standing.membership.is_empty() {
+            h3 { "Members that come and go" }
+            ul { @for told in &standing.membership { li { (told) } } }
+        }
         @if let Some(offer) = &standing.failover_offer {
             h3 { "If those missing never come back" }
             p { "An operator can give them up, and what only they hold:" }

@@ -8,7 +8,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::Server;
-use crate::mysql::{connections::error_number, error::Error, sql};
+use crate::mysql::{
+    accounts::replication_sql, authentication::Authentication, connections::error_number,
+    error::Error, sql,
+};
 
 const OPERATION: &str = "bar replication accounts";
 
@@ -71,6 +74,40 @@ impl Server {
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+    }
+
+    /// Makes those of these replication accounts that this server does not have. Nothing of it is written to the binlog: each server
+    /// has its own, and what one member is kept from has no place in the history.
+    ///
+    /// # Errors
+    /// Failing statements. If it is cut off in between, doing it again completes it.
+    pub async fn provide_accounts(
+        &self,
+        accounts: Vec<(String, Authentication)>,
+    ) -> Result<(), Error> {
+        let deadline = Instant::now() + BARRING_DEADLINE;
+        let known = self
+            .connections
+            .rows(OPERATION, self.dialect.replication_accounts)
+            .await?;
+        let mut there = BTreeSet::new();
+        for row in &known {
+            there.insert(row.text(OPERATION, "user")?.to_owned());
+        }
+        let missing = accounts.iter().filter(|(user, _)| !there.contains(user));
+        let statements: Vec<String> = missing
+            .flat_map(|(user, login)| replication_sql(self.dialect.flavour, user, login))
+            .collect();
+        if statements.is_empty() {
+            return Ok(());
+        }
+        let mut own = self.connections.own(OPERATION).await?;
+        own.execute_until(deadline, "SET SESSION sql_log_bin = 0")
+            .await?;
+        for statement in statements {
+            own.execute_until(deadline, statement).await?;
+        }
+        Ok(())
     }
 
     async fn lock_accounts(

@@ -51,10 +51,11 @@ fn leaves_used_slot(before: &ClusterRecord, after: &ClusterRecord) -> bool {
         let Some(slot) = member.slot.as_ref().filter(|slot| slot.used) else {
             return false;
         };
-        let kept = after
-            .members
-            .get(id)
-            .and_then(|member| member.slot.as_ref());
+        if slot.agent_gone && !after.members.contains_key(id) {
+            return false;
+        }
+        let left = after.departed.get(id).and_then(|it| it.slot.as_ref());
+        let kept = after.members.get(id).map_or(left, |it| it.slot.as_ref());
         !kept.is_some_and(|kept| kept.id == slot.id && kept.used && kept.size == slot.size)
     })
 }
@@ -106,7 +107,7 @@ pub(super) fn broken_by(state: &State, deed: &Deed) -> Vec<Violation> {
             .filter(|slot| slots.contains_key(&slot.id) && !may_be_destroyed(state, slot))
             .map(|slot| Violation {
                 cluster: slot.owner.cluster.clone(),
-                rule: "a volume is destroyed only when its cluster was deleted and that is stored, or when it was never used",
+                rule: "a volume is destroyed only when its cluster was deleted or its member has left and that is stored, or when it was never used",
             })
             .collect(),
         Deed::Store { retained, .. } => broken_by_keeping(state, retained).into_iter().collect(),
@@ -125,8 +126,13 @@ fn may_be_destroyed(state: &State, slot: &OfferedSlot) -> bool {
         });
     };
     let in_use = slots(record).any(|own| own.id == slot.id);
+    // Of a cluster that lives, only what its stored record says is to be destroyed, or was never used.
+    let left = record.departed.get(&slot.owner.member);
+    let left = left.is_some_and(|left| {
+        left.destroy && left.slot.as_ref().is_some_and(|it| it.id == slot.id)
+    });
     let mut given_up = record.members.values().flat_map(|member| &member.given_up);
-    !in_use && !given_up.any(|it| it.id == slot.id && it.used)
+    !in_use && (left || given_up.any(|it| it.id == slot.id && !it.used))
 }
 
 /// What is stored about a deleted cluster takes back no intention, and begins none while the cluster lives or about slots that a record

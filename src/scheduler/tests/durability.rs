@@ -19,6 +19,7 @@ use crate::{
 fn to(durability: Durability) -> Wish {
     Wish::Change(Change {
         durability: Some(durability),
+        ..Change::default()
     })
 }
 

@@ -17,6 +17,7 @@ mod lineage;
 mod lossy;
 mod maintenance;
 mod members;
+mod membership;
 mod pause;
 mod placing;
 mod rebuild;

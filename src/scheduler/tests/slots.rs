@@ -93,8 +93,9 @@ fn all_members_at_once_elect_again_with_what_they_have() {
 }
 
 #[test]
-fn a_member_waits_for_its_agent_as_long_as_it_takes() {
+fn a_member_waits_for_its_agent_until_the_grace_time_has_passed() {
     let mut world = World::running_on_slots(3, Durability::Majority);
+    world.state.policy.replace_after = Duration::from_secs(86_400);
     let slot = member(&world, 2).slot.clone();
     let agent: u32 = slot.as_ref().unwrap().agent_id[1..].parse().unwrap();
     world.away.insert(agent);

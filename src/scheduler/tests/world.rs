@@ -99,7 +99,7 @@ pub struct World {
     pub killed: BTreeSet<TaskId>,
     pub replies: Vec<Reply>,
     /// What its servers are.
-    flavour: Flavour,
+    pub flavour: Flavour,
     /// How many voters there were in each record that was stored, and how many acknowledgements elections counted with.
     pub voters_stored: Vec<(usize, u32)>,
     /// Whether members get slots.
@@ -157,6 +157,7 @@ pub fn policy() -> Policy {
         volumes: false,
         keep_deleted: KEPT_FOR,
         voter_patience: Duration::from_secs(600),
+        replace_after: Duration::from_secs(900),
         voter_lag: Duration::from_secs(60),
         timings: Timings::default(),
         failover_limit: 5,
@@ -177,6 +178,7 @@ pub fn spec(num_nodes: u32, durability: Durability) -> ClusterSpec {
         num_nodes,
         size: Size::DEFAULT,
         durability,
+        replace_after: None,
     }
 }
 
@@ -606,15 +608,12 @@ impl World {
             .map(|task| task.task_id.clone())
             .collect();
         for task in tasks {
-            let there = self.instances.contains_key(&task);
-            self.task(
-                &task,
-                if there {
-                    TaskState::Running
-                } else {
-                    TaskState::Gone
-                },
-            );
+            let state = match self.instances.contains_key(&task) {
+                true if self.unreachable.contains(&task) => TaskState::Unreachable,
+                true => TaskState::Running,
+                false => TaskState::Gone,
+            };
+            self.task(&task, state);
         }
     }
 

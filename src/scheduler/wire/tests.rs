@@ -50,6 +50,7 @@ fn launched() -> (ClusterRecord, Launch) {
         num_nodes: 2,
         size: Size::DEFAULT,
         durability: Durability::Async,
+        replace_after: None,
     };
     let user = ClusterUser {
         name: "shop".into(),

@@ -87,6 +87,7 @@ impl Family {
         setup.durability = Durability::Majority;
         // Other scenes are about something else.
         setup.switchover_every = None;
+        setup.membership_every = None;
         setup.nodes = 3;
         setup.clients += 2;
         setup.pause = setup.pause / 20 + MILLISECOND;

@@ -241,7 +241,13 @@ impl System {
         self.request("DELETE", &cluster.name, &fields).await
     }
 
-    async fn request(&self, method: &str, name: &str, fields: &[(&str, &str)]) -> Option<Answer> {
+    /// Asks something of a cluster by a form.
+    pub async fn request(
+        &self,
+        method: &str,
+        name: &str,
+        fields: &[(&str, &str)],
+    ) -> Option<Answer> {
         let url = format!("{}/clusters/{name}", self.api);
         let mut arguments = vec!["-X".to_owned(), method.to_owned(), url];
         for (key, value) in fields {

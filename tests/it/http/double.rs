@@ -29,7 +29,8 @@ use cotton::{
         metrics::Metrics,
         port::{
             ApiRequest, BackingUp, BackupAccess, Changing, Created, Deleted, FailingOver,
-            MAX_PATIENT_READERS, Reclaiming, SchedulerPort, SwitchingOver, Undeleting, Views,
+            MAX_PATIENT_READERS, Reclaiming, Replacing, Scaling, SchedulerPort, SwitchingOver,
+            Undeleting, Views,
         },
     },
     secret::Secret,
@@ -407,6 +408,34 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                         asked_at: Timestamp::from_millis(1_769_947_200_000),
                         source: None,
                     },
+                });
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Scale {
+                name,
+                password,
+                num_nodes,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let answer = owned.map(|(spec, _)| Scaling {
+                    cluster_url: url(&name),
+                    from: std::mem::replace(&mut spec.num_nodes, num_nodes),
+                    to: num_nodes,
+                });
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Replace {
+                name,
+                password,
+                member,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let answer = owned.map(|_| Replacing {
+                    cluster_url: url(&name),
+                    member,
+                    replacement: Some(MemberId(member.0 + 7)),
                 });
                 reply.send(answer).unwrap();
             }

@@ -701,6 +701,54 @@ async fn changes_and_failovers_take_the_password_and_known_fields() {
         .await;
     assert_eq!(asked.json()["to"], 0);
     assert!(asked.json().get("switchover").is_none());
+    for (method, path, body, status, detail) in [
+        (
+            Method::PUT,
+            "/clusters/a",
+            "num_nodes=16&password=right",
+            400,
+            "num_nodes must be a whole number from 1 to 15, not \"16\"",
+        ),
+        (
+            Method::PUT,
+            "/clusters/a",
+            "password=right",
+            400,
+            "num_nodes is missing: say how many members there are to be",
+        ),
+        (
+            Method::PUT,
+            "/clusters/a",
+            "num_nodes=2",
+            401,
+            "the form field password is missing: give the password of the cluster's user",
+        ),
+        (
+            Method::POST,
+            "/clusters/a/replace",
+            "password=right",
+            400,
+            "member is missing: give the number of the member that is to leave",
+        ),
+        (
+            Method::POST,
+            "/clusters/a/replace",
+            "member=all&password=right",
+            400,
+            "member must be the number of a member, such as 1",
+        ),
+    ] {
+        let answer = server.form(method.clone(), path, body).await;
+        assert_eq!(answer.status, status, "{method} {path} {body}");
+        assert_eq!(answer.problem().detail, detail, "{method} {path} {body}");
+    }
+    let scaled = server
+        .form(Method::PUT, "/clusters/a", "num_nodes=5&password=right")
+        .await;
+    assert_eq!(scaled.json()["num_nodes"], 5);
+    let body = "member=2&password=right";
+    let replaced = server.form(Method::POST, "/clusters/a/replace", body).await;
+    assert_eq!(replaced.json()["replacement"], 9);
     let unread = server.form(Method::POST, failover, "password=right").await;
     assert_eq!(unread.status, StatusCode::CONFLICT);
     let problem = unread.problem();

@@ -28,6 +28,7 @@ pub fn view(name: &str) -> ClusterView {
         role,
         state: MemberViewState::Running,
         voter: true,
+        leaving: false,
         agent_id: Some("agent-<1>".to_owned()),
         task_id: Some("task".to_owned()),
     };
@@ -247,6 +248,7 @@ async fn what_an_operator_can_do_is_shown() {
         }),
         lossy_failover: serde_json::from_value(lossy).unwrap(),
         switchover: serde_json::from_value(switchover).unwrap(),
+        membership: vec!["member 1 is to leave, because <so>".to_owned()],
         ..Standing::default()
     };
     let mut shown = view("orders");

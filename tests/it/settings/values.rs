@@ -283,6 +283,11 @@ fn wrong_values_and_their_sentences() {
             "--copy-rate: \"10mb\" is not a whole number of MiB per second, or 0 for no limit",
         ),
         (
+            "replace-after",
+            "1s",
+            "--replace-after: 1s is out of range: give a time from 10s to 30d",
+        ),
+        (
             "voter-lag",
             "2s",
             "--voter-lag: 2s is out of range: give a time from 10s to 1d",

@@ -664,6 +664,7 @@ fn with_a_slot(name: &str) -> ClusterRecord {
         size: record.spec.size,
         created_at: Timestamp::from_millis(2),
         used: true,
+        agent_gone: false,
         launch_lost_at: None,
     });
     record.deleting = true;

@@ -206,6 +206,7 @@ impl State {
             number,
             acknowledgements,
             barred,
+            accounts: _,
         } = &self.record.terms;
         Goal {
             terms: (*number, *acknowledgements, bits(barred.iter())),

@@ -1,0 +1,76 @@
+//! Members that are to leave, and what is left of those that have left.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    id::{MemberId, TaskId},
+    slot::Slot,
+};
+use crate::time::Timestamp;
+
+/// A member is to leave its cluster. It is stored before anything is done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Why.
+    pub why: Why,
+    /// Since when.
+    pub since: Timestamp,
+    /// The member that takes its place, which must be in it before this one gives anything up. `None`: nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<MemberId>,
+}
+
+/// Why a member is to leave.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "kebab-case")]
+pub enum Why {
+    /// The cluster is to have fewer members.
+    Scaled,
+    /// Somebody has asked for another member in its place.
+    Replaced,
+    /// Its agent was away for too long, or an operator has told Mesos that it is gone for good.
+    AgentGone {
+        /// The agent's host name.
+        host: String,
+        /// Since when it was away, as the scheduler knew it.
+        away_since: Timestamp,
+    },
+}
+
+/// What is left of a member that has left, until nothing is: a slot to be released or kept, a task whose end is not known.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Departed {
+    /// When it left.
+    pub since: Timestamp,
+    /// Its slot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<Slot>,
+    /// Whether the slot is to be destroyed. It is stored before that is asked for, and never taken back. A slot is kept if
+    /// the data on it is not proven to be elsewhere.
+    #[serde(default)]
+    pub destroy: bool,
+    /// Its last task, if it is not known to have ended: its agent does not answer. Until that is known, its replication account
+    /// stays locked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskId>,
+}
+
+impl Leaving {
+    /// The same as the end of a sentence.
+    pub fn sentence(&self) -> String {
+        match &self.why {
+            Why::Scaled => "the cluster is to have fewer members".to_owned(),
+            Why::Replaced => "it was asked for that another one takes its place".to_owned(),
+            Why::AgentGone { host, away_since } => {
+                format!("its agent on {host} is away since {away_since}")
+            }
+        }
+    }
+}
+
+impl Departed {
+    /// Whether nothing is left of it.
+    pub fn is_over(&self) -> bool {
+        self.slot.is_none() && self.task.is_none()
+    }
+}
