@@ -26,7 +26,7 @@ use super::{
     action::{Action, Reply},
     event::{RequestToken, StoredRetained, Version},
     orphans::Orphan,
-    placement::{Offer, OfferedSlot},
+    placement::{Holds, Offer, OfferedSlot},
     state::State,
 };
 use crate::{
@@ -429,16 +429,17 @@ pub(super) fn names(record: &ClusterRecord, id: &SlotId) -> bool {
     of_a_member || departed.any(|slot| slot.id == *id)
 }
 
-/// Whether this is the slot of a member that has left a living cluster, and is to be destroyed.
+/// Whether this is all of the slot of a member that has left a living cluster, and is to be destroyed.
 fn was_left(state: &State, slot: &OfferedSlot) -> bool {
-    let Some(cluster) = state.clusters.get(&slot.owner.cluster) else {
+    let Some(cluster) = state.of_incarnation(slot.owner.incarnation) else {
         return false;
     };
     let left = cluster.record.departed.get(&slot.owner.member);
-    cluster.record.uuid == slot.owner.incarnation
-        && left.is_some_and(|left| {
-            left.destroy && left.slot.as_ref().is_some_and(|it| it.id == slot.id)
-        })
+    left.is_some_and(|left| {
+        // Its executor may hold a part of it for a moment longer than the task.
+        let whole = |it: &Slot| it.id == slot.id && slot.holds(it) != Holds::Part;
+        left.destroy && left.slot.as_ref().is_some_and(whole)
+    })
 }
 
 /// Whether a living cluster has given up this slot.

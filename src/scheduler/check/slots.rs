@@ -128,9 +128,8 @@ fn may_be_destroyed(state: &State, slot: &OfferedSlot) -> bool {
     let in_use = slots(record).any(|own| own.id == slot.id);
     // Of a cluster that lives, only what its stored record says is to be destroyed, or was never used.
     let left = record.departed.get(&slot.owner.member);
-    let left = left.is_some_and(|left| {
-        left.destroy && left.slot.as_ref().is_some_and(|it| it.id == slot.id)
-    });
+    let left = left
+        .is_some_and(|left| left.destroy && left.slot.as_ref().is_some_and(|it| it.id == slot.id));
     let mut given_up = record.members.values().flat_map(|member| &member.given_up);
     !in_use && (left || given_up.any(|it| it.id == slot.id && !it.used))
 }
