@@ -183,7 +183,7 @@ impl Change {
     }
 }
 
-const NOTHING_TO_CHANGE: &str = "nothing is given that is to be changed; give durability=majority, durability=async or replace_after=TIME";
+const NOTHING_TO_CHANGE: &str = "nothing is given that is to be changed; give replace_after=TIME, durability=majority or durability=async";
 
 /// What this installation adds to the rules.
 #[derive(Debug, Clone, Default)]

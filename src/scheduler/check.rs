@@ -174,7 +174,7 @@ fn broken_by_change(before: &ClusterRecord, after: &ClusterRecord) -> Rules {
             after.terms.acknowledgements < after.voters.k_floor,
         ),
         (
-            "who waits for nobody was asked to, by durability=async or a single node",
+            "who waits for nobody was asked to, by a single node or durability=async",
             after.voters.k_floor == 0
                 && before.voters.k_floor > 0
                 && after.spec.durability == Durability::Majority

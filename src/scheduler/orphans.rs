@@ -139,6 +139,7 @@ fn given_up(id: &SlotId, orphan: &Orphan) -> Slot {
         created_at: orphan.since,
         // It was seen, so it is looked for until its agent says that it is gone.
         used: true,
+        agent_gone: false,
         launch_lost_at: None,
     }
 }
