@@ -22,7 +22,7 @@ pub struct Leaving {
 
 /// Why a member is to leave.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "why", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Why {
     /// The cluster is to have fewer members.
     Scaled,

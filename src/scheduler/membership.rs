@@ -10,13 +10,13 @@
 //! nobody had before; if there are more, the least useful ones are recorded as leaving. Everything else follows from the
 //! record, step by step: a scheduler that dies in between leaves a record from which its successor goes on.
 //!
-//! * Who joins is a member like any other: [`members`](super::members) places it, [`rebuild`](super::rebuild) names a
+//! * Who joins is a member like any other: [`members`] places it, [`rebuild`](super::rebuild) names a
 //!   donor, [`voting`](super::voting) lets it vote, [`publish`](super::publish) shows it.
 //! * Who leaves gives nothing up before its replacement, if it has one, is in its place ([`may_go`]). A master hands over first.
 //!   Then it leaves the voters by their own rules; then discovery; then its task is killed.
 //! * A member whose agent is away leaves like any other, without its task's end being known. Should the agent come back, the task is
 //!   one of nobody's and is killed.
-//! * Its slot is destroyed only if what lies on it is proven to be elsewhere ([`is_elsewhere`]). What cannot be proven is kept.
+//! * Its slot is destroyed only if what lies on it is proven to be elsewhere. What cannot be proven is kept.
 
 mod agents;
 mod telling;
