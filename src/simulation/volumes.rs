@@ -108,6 +108,10 @@ impl World {
             .iter()
             .flat_map(|(record, _)| record.members.values());
         let living = members.flat_map(|member| member.slot.iter().chain(&member.given_up));
+        let departed = record
+            .iter()
+            .flat_map(|(record, _)| record.departed.values());
+        let living = living.chain(departed.filter_map(|left| left.slot.as_ref()));
         let living: Vec<&SlotId> = living.map(|slot| &slot.id).collect();
         let kept = self.zookeeper.retained.as_ref();
         let is_explained = |slot: &SlotId| {
