@@ -235,10 +235,10 @@ pub struct MemberRecord {
     /// Whether it is to leave, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Leaving>,
-    /// Whether it may hold acknowledged writes that no other member has: a master was elected without its report where that
-    /// can lose some. It holds until the member follows.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub may_hold_more: bool,
+    /// The data that may hold acknowledged writes which no other member has: a master was elected without a report of it where that
+    /// can lose some. It holds until the member follows with this data; with other data, this lies set aside.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub may_hold_more: Option<DataId>,
 }
 
 /// Tasks of a member that ended, one after the other, before they served clients.
@@ -542,12 +542,4 @@ impl Elected {
 )]
 fn is_zero(number: &u32) -> bool {
     *number == 0
-}
-
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes what it serialises by reference"
-)]
-fn is_false(value: &bool) -> bool {
-    !*value
 }

@@ -202,7 +202,7 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
     next.lossy.take_if(|lossy| lossy.is_pending());
     lossy::note_held(next, view, false);
     if next.voters.k_floor == 0 {
-        note_unasked(next, view);
+        note_unasked(next, &elected.history, view);
     }
     begin_term(next, elected, view.now);
     Awaited::default()
@@ -240,7 +240,7 @@ fn elect_with_loss(next: &mut ClusterRecord, lossy: LossyFailover, view: View<'_
                 outcome: Some(outcome),
                 ..lossy
             });
-            note_unasked(next, view);
+            note_unasked(next, &winner.history, view);
             next.voters = voters;
             next.rejoining.clear();
             begin_term(next, *winner, view.now);
@@ -250,10 +250,10 @@ fn elect_with_loss(next: &mut ClusterRecord, lossy: LossyFailover, view: View<'_
 }
 
 /// Notes whose data the election of this epoch does not know.
-fn note_unasked(next: &mut ClusterRecord, view: View<'_>) {
-    let asked = election::in_sight(next, view.observed);
-    let asked: Vec<MemberId> = asked.iter().map(|candidate| candidate.member).collect();
-    membership::note_unasked(next, &asked);
+fn note_unasked(next: &mut ClusterRecord, history: &Position, view: View<'_>) {
+    let before = next.clone();
+    let asked = election::in_sight(&before, view.observed);
+    membership::note_unasked(next, &asked, history);
 }
 
 /// What holds up an election whose winner is known.

@@ -30,6 +30,7 @@ pub use self::{
 };
 use super::{
     action::{Action, Look},
+    election::Candidate,
     failover::View,
     fitness, members,
     retained::Keeping,
@@ -39,7 +40,8 @@ use super::{
 use crate::{
     cluster::{
         control::{MemberState, Report},
-        id::MemberId,
+        gtid::Position,
+        id::{DataId, MemberId},
         membership::{Departed, Leaving, Why},
         record::{ClusterRecord, Mastership, MemberRecord},
     },
@@ -71,35 +73,49 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, keeping: &Keeping, look
     look.membership.away = away(next, view);
     note_followers(next, view);
     forget_departed(next, view, keeping);
+    // First of all, so that nobody leaves before it is stored that it is to.
+    depart(next, view, look);
     replace_gone(next, view, look);
     dismiss(next, view, look);
     join(next, view, look);
     hand_over(next, view, look);
-    depart(next, view, look);
     look_out(next, view, look);
 }
 
-/// A member that follows holds what its master has sent it and nothing else, after it was compared with the history.
+/// A member that follows holds what its master has sent it and nothing else, after it was compared with the history. That says
+/// something of the data that it follows with.
 fn note_followers(next: &mut ClusterRecord, view: View<'_>) {
-    let follows = |id: &MemberId| {
+    let follows = |id: &MemberId, data: DataId| {
         let report = view.observed.live(next, *id);
-        report.is_some_and(|it| fitness::in_place(next, it) && it.set_aside.is_none())
+        report.is_some_and(|it| fitness::in_place(next, it) && it.data == Some(data))
     };
-    let marked = next.members.iter().filter(|(_, it)| it.may_hold_more);
-    let those: Vec<MemberId> = marked.map(|(id, _)| *id).filter(follows).collect();
+    let marked = next
+        .members
+        .iter()
+        .filter_map(|(id, it)| Some((*id, it.may_hold_more?)));
+    let those: Vec<MemberId> = marked
+        .filter(|(id, data)| follows(id, *data))
+        .map(|(id, _)| id)
+        .collect();
     for id in those {
         if let Some(member) = next.members.get_mut(&id) {
-            member.may_hold_more = false;
+            member.may_hold_more = None;
         }
     }
 }
 
-/// Notes which members may hold acknowledged writes that the master just chosen lacks: those that were not asked, where an
-/// election without them can lose something. It is stored with the choice.
-pub fn note_unasked(next: &mut ClusterRecord, asked: &[MemberId]) {
+/// Notes which members may hold acknowledged writes that the master just chosen lacks, where an election can lose some: those
+/// whose data no report was of, or a report of more than the master holds. It is stored with the choice.
+pub fn note_unasked(next: &mut ClusterRecord, asked: &[Candidate<'_>], history: &Position) {
+    let accounted = |id: MemberId, data: DataId| {
+        let mut asked = asked.iter();
+        asked.any(|it| it.member == id && it.data == data && history.contains(&it.held.position))
+    };
+    let votes_with = next.voters.members.clone();
     for (id, member) in &mut next.members {
-        let has_data = member.slot.as_ref().is_some_and(|slot| slot.used) || member.data.is_some();
-        member.may_hold_more |= has_data && !asked.contains(id);
+        let data = votes_with.get(id).copied().flatten().or(member.data);
+        let unknown = data.filter(|data| !accounted(*id, *data));
+        member.may_hold_more = member.may_hold_more.or(unknown);
     }
 }
 
@@ -358,7 +374,9 @@ fn depart(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
         };
         let away = look.membership.away.contains_key(&id);
         let ended = member.task.is_none();
-        if !(ended || away) || !may_go(next, view, id) || born && !goes_on_without(next, view, id) {
+        // Without a task, and without a vote for which it would be launched again, it is of no use to anybody that waits.
+        let may_go = ended || away && may_go(next, view, id);
+        if !may_go || born && !goes_on_without(next, view, id) {
             continue;
         }
         next.members_made = next.next_member().0;
@@ -408,7 +426,7 @@ fn is_elsewhere(record: &ClusterRecord, view: View<'_>, id: MemberId) -> bool {
     };
     // Before the first master has opened there is nothing to be lost.
     record.mastership == Mastership::Unborn
-        || goes_on_without(record, view, id) && !member.may_hold_more
+        || goes_on_without(record, view, id) && member.may_hold_more.is_none()
 }
 
 /// Forgets what is gone of members that have left.
