@@ -11,6 +11,7 @@ use cotton::cluster::flavour::Flavour;
 use cotton::cluster::view::{ClusterState, ClusterView, MemberRole};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
 use zookeeper_client::Client;
 
 use crate::support::rest::curl;
@@ -26,6 +27,9 @@ const BETWEEN: std::ops::Range<u64> = 3_200..5_000;
 /// Clusters of one node, which come first, and of three. So many servers fit into 8 GB.
 const SINGLE: usize = 14;
 const TRIPLE: usize = 6;
+
+/// Soon enough that the volumes of deleted clusters are destroyed while schedulers are killed.
+const KEEP_DELETED: &str = "5s";
 
 /// How long everything may take to come to rest, and a request to be answered by one scheduler or the next.
 const AT_REST: Duration = Duration::from_secs(600);
@@ -70,7 +74,9 @@ async fn a_hundred_restarts_leave_nothing_undone() {
     fs::copy(env!("CARGO_BIN_EXE_cotton"), &executor).unwrap();
     let uri = format!("file://{}", executor.display());
     let system = System::with_options(Options {
-        arguments: ["--", "--executor-uri", &uri].map(str::to_owned).to_vec(),
+        arguments: ["--", "--executor-uri", &uri, "--keep-deleted", KEEP_DELETED]
+            .map(str::to_owned)
+            .to_vec(),
         ..Options::new(Flavour::Mariadb)
     });
     let begun = Instant::now();
@@ -228,7 +234,7 @@ async fn check(system: &System, wanted: &[Wanted]) {
     }
     let explained: BTreeSet<String> = clusters.iter().flat_map(system::tasks).collect();
     eventually(
-        "no task, no process and no node is left over",
+        "no task, no process, no slot and no node is left over",
         AT_REST,
         async || {
             let left = leftovers(system, &explained, &expected).await?;
@@ -242,6 +248,7 @@ async fn check(system: &System, wanted: &[Wanted]) {
     .await;
     let vars = curl(&[&format!("{}/vars.json", system.api)]).await.unwrap();
     assert_eq!(vars.json()["scheduler.unknown_tasks"], 0);
+    assert_eq!(vars.json()["scheduler.orphaned_slots"], 0);
 }
 
 /// What differs from the records, by where it was found.
@@ -281,7 +288,66 @@ async fn leftovers(
         let names: BTreeSet<String> = names.into_iter().collect();
         differ(&mut left, path, &names, clusters);
     }
+    let path = format!("/{root}/state/retained");
+    let kept = client.list_children(&path).await.ok()?;
+    differ(
+        &mut left,
+        path,
+        &kept.into_iter().collect(),
+        &BTreeSet::new(),
+    );
+    let slots = slots(&client, root, clusters).await?;
+    for (place, found) in reserved(&state)? {
+        let found = found.difference(&slots.given_up).cloned().collect();
+        differ(&mut left, place, &found, &slots.in_use);
+    }
     Some(left)
+}
+
+/// The slots of all records.
+#[derive(Default)]
+struct Slots {
+    in_use: BTreeSet<String>,
+    /// They may have come to be or not.
+    given_up: BTreeSet<String>,
+}
+
+async fn slots(client: &Client, root: &str, clusters: &BTreeSet<String>) -> Option<Slots> {
+    let mut slots = Slots::default();
+    for name in clusters {
+        let path = format!("/{root}/state/clusters/{name}");
+        let (record, _) = client.get_data(&path).await.ok()?;
+        let record: Value = serde_json::from_slice(&record).ok()?;
+        for member in record["members"].as_object()?.values() {
+            let id = |slot: &Value| slot["id"].as_str().map(str::to_owned);
+            slots.in_use.extend(id(&member["slot"]));
+            let given_up = member["given_up"].as_array().cloned().unwrap_or_default();
+            slots.given_up.extend(given_up.iter().filter_map(id));
+        }
+    }
+    Some(slots)
+}
+
+/// What is reserved on all agents, and what has a volume, by the slots' ids.
+fn reserved(state: &Value) -> Option<BTreeMap<String, BTreeSet<String>>> {
+    let (mut reservations, mut volumes) = (BTreeSet::new(), BTreeSet::new());
+    for agent in state["slaves"].as_array()? {
+        let of_roles = agent["reserved_resources_full"].as_object()?.values();
+        for resource in of_roles.filter_map(Value::as_array).flatten() {
+            let labels = resource
+                .pointer("/reservations/0/labels/labels")?
+                .as_array()?;
+            let slot = labels.iter().find(|label| label["key"] == "cotton.slot")?;
+            reservations.insert(slot["value"].as_str()?.to_owned());
+            if let Some(volume) = resource.pointer("/disk/persistence/id") {
+                volumes.insert(volume.as_str()?.to_owned());
+            }
+        }
+    }
+    Some(BTreeMap::from([
+        ("reservations".to_owned(), reservations),
+        ("volumes".to_owned(), volumes),
+    ]))
 }
 
 fn differ(
