@@ -174,8 +174,9 @@ fn kill_host(fleet: &Fleet, member: &MemberView) -> u8 {
     let agent = fleet.agent(host);
     let all: Vec<Process> = agent.descendants();
     agent.kill();
+    // A server ends with its executor, so some may have ended by themselves in between.
     for process in all {
-        process.kill();
+        process.kill_if_it_runs();
     }
     host
 }

@@ -45,17 +45,28 @@ impl Block {
     }
 }
 
+/// Ports of what is there once are drawn from here: below the blocks, and so below the ports of outgoing connections, one of which could
+/// have it by the time that it is wanted.
+const SINGLE: std::ops::Range<u16> = 10_000..FIRST_BLOCK;
+
 /// The given port, or one that is free now.
 ///
 /// # Errors
 ///
 /// No port is free.
 pub fn given_or_free(given: Option<u16>) -> anyhow::Result<u16> {
-    match given {
-        Some(port) => Ok(port),
-        None => {
-            let listener = TcpListener::bind("127.0.0.1:0").context("find a free port")?;
-            Ok(listener.local_addr().context("find a free port")?.port())
-        }
+    if let Some(port) = given {
+        return Ok(port);
     }
+    let start = rand::random_range(SINGLE);
+    let mut ports = (start..SINGLE.end).chain(SINGLE.start..start);
+    ports
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .with_context(|| {
+            format!(
+                "no port from {} to {} is free",
+                SINGLE.start,
+                SINGLE.end - 1
+            )
+        })
 }

@@ -45,6 +45,13 @@ impl Process {
         kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
     }
 
+    /// SIGKILL, unless it ends by itself at this moment.
+    pub fn kill_if_it_runs(&self) {
+        if self.runs() {
+            let _ = kill(Pid::from_raw(self.pid), Signal::SIGKILL);
+        }
+    }
+
     /// Its parent.
     pub fn parent(&self) -> Self {
         Self::find(Stat::read(self.pid).unwrap().parent).unwrap()
