@@ -135,7 +135,9 @@ impl World {
             }
             from = port + 1;
         }
-        ranges.push((from, PORTS.1));
+        if from <= PORTS.1 {
+            ranges.push((from, PORTS.1));
+        }
         ranges
     }
 
