@@ -11,12 +11,12 @@ help: ## Tell what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
 
 .PHONY: setup
-setup: ## Install what demo and tests need (Debian packages and a MySQL package); needs root or sudo
+setup: ## Install what demo and tests need (Debian packages, a MySQL package, Hadoop, an S3 server); needs root or sudo
 	@scripts/setup
 
 .PHONY: setup-demo
-setup-demo: # Less than setup: no MySQL package.
-	@scripts/setup --without-mysql
+setup-demo: # Less than setup: no MySQL package, no Hadoop and no S3 server.
+	@scripts/setup --for-demo
 
 .PHONY: release
 release: ## Build the optimised binary, target/release/cotton
@@ -36,9 +36,10 @@ lint: ## Formatting, clippy and documentation, without a single warning
 	$(CARGO) clippy --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
 
+# Three at a time also on two cores: most of them wait for servers.
 .PHONY: test
 test: setup lint ## Everything that must hold: lint, unit and integration tests on real servers
-	$(CARGO) test
+	RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),3) $(CARGO) test
 
 .PHONY: soak
 soak: setup ## Break things by chance under load, and compare: MINUTES=30, CLUSTERS=2 of each flavour, SEED=n
@@ -66,6 +67,7 @@ sim-rules: ## Break each rule of failover on purpose, and show that the simulati
 bench: setup release ## Measure; prints ratios taken in one run
 	@scripts/bench
 
+# Advisories are left out: their database is fetched from GitHub, which not every machine reaches.
 .PHONY: deny
-deny: ## Licences, bans and sources of the dependencies (needs cargo-deny)
+deny: ## Licences, bans and sources of the dependencies (needs cargo-deny: cargo install --locked cargo-deny)
 	$(CARGO) deny check bans licenses sources

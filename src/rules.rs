@@ -28,12 +28,27 @@ pub enum Rule {
     /// Where no acknowledgement is waited for, a successor waits until its predecessors have certainly ended.
     SuccessorWaitsForLease,
 
+    /// An agent is given away for maintenance when enough voters for a quorum are elsewhere.
+    QuorumOutlastsMaintenance,
+    /// ... and when no master is there.
+    MasterLeavesAgentFirst,
+
     /// A slot on which a task was heard of is not given up because it does not show up.
     UsedSlotIsKept,
     /// The volumes of a deleted cluster are kept until their time has come.
     KeptUntilItsTime,
     /// That they are to be destroyed is stored before the first one is.
     IntentionComesFirst,
+
+    /// A master that is to be restarted hands over first.
+    MasterHandsOverFirst,
+    /// A member is restarted when enough voters for a quorum are elsewhere, those not counted whose agents are to be taken away.
+    QuorumOutlastsRestart,
+
+    /// A member that is to be replaced gives nothing up before its replacement is in its place.
+    ReplacementComesFirst,
+    /// For a cluster whose automation is paused nothing is decided.
+    PausedIsLeftAlone,
 
     // === decided by the executor ===
     /// A promise is stored before the epoch is acted on or reported.

@@ -1,13 +1,13 @@
 //! The server without Cotton: initialise a data directory, start, log in.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cotton::cluster::flavour::Flavour;
 use nix::unistd::User;
 use sqlx::ConnectOptions as _;
-use sqlx::mysql::MySqlConnectOptions;
+use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use tempfile::TempDir;
 
 use crate::support::process;
@@ -40,12 +40,20 @@ impl Server {
         }
     }
 
-    /// How long it takes until the first `SELECT 1`, with the settings that Cotton makes as far as they
-    /// cost time: commits are synced, and there is a binary log.
+    /// How long it takes until the first `SELECT 1`.
     pub async fn measure(&self) -> Duration {
+        let start = Instant::now();
+        let running = self.start().await;
+        let took = start.elapsed();
+        drop(running);
+        took
+    }
+
+    /// Initialises and starts one, with the settings that Cotton makes as far as they cost time: commits are synced,
+    /// and there is a binary log.
+    pub async fn start(&self) -> Running {
         let folder = world_readable();
         let data = folder.path().join("data");
-        let socket = folder.path().join("sock");
         // As root the servers want another user named.
         let is_root = nix::unistd::geteuid().is_root();
         let named = |name| User::from_name(name).unwrap();
@@ -53,8 +61,6 @@ impl Server {
         if let Some(user) = &user {
             nix::unistd::chown(folder.path(), Some(user.uid), Some(user.gid)).unwrap();
         }
-
-        let start = Instant::now();
         let mut initialise = self.initialise(&data);
         let mut serve = Command::new(self.mysqld());
         serve.arg("--no-defaults");
@@ -68,19 +74,19 @@ impl Server {
         }
         assert!(initialise.status().unwrap().success());
         serve
-            .arg(format!("--socket={}", socket.display()))
+            .arg(format!("--socket={}", folder.path().join("sock").display()))
             .args(["--skip-networking", "--server-id=1", "--log-bin=binlog"])
             .args(["--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"])
             .args(["--innodb-buffer-pool-size=200M", "--performance-schema=OFF"]);
         if self.flavour == Flavour::Mysql {
             serve.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
         }
-        let mut child = process::spawn(serve).unwrap();
-        log_in(&socket).await;
-        let took = start.elapsed();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        took
+        let running = Running {
+            child: process::spawn(serve).unwrap(),
+            folder,
+        };
+        drop(running.connect().await);
+        running
     }
 
     fn initialise(&self, data: &Path) -> Command {
@@ -102,20 +108,47 @@ impl Server {
     }
 }
 
-async fn log_in(socket: &Path) {
-    let options = MySqlConnectOptions::new().socket(socket).username("root");
-    let start = Instant::now();
-    loop {
-        if let Ok(mut connection) = options.connect().await {
-            let one: i32 = sqlx::query_scalar("SELECT 1")
-                .fetch_one(&mut connection)
-                .await
-                .unwrap();
-            assert_eq!(one, 1);
-            return;
+/// A server that runs. It is killed when dropped.
+pub struct Running {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Running {
+    /// Its socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.path().join("sock")
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Logs in as root, as soon as it is possible.
+    pub async fn connect(&self) -> MySqlConnection {
+        let socket = self.socket();
+        let options = MySqlConnectOptions::new().socket(socket).username("root");
+        let start = Instant::now();
+        loop {
+            if let Ok(mut connection) = options.connect().await {
+                let one: i32 = sqlx::query_scalar("SELECT 1")
+                    .fetch_one(&mut connection)
+                    .await
+                    .unwrap();
+                assert_eq!(one, 1);
+                return connection;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "no login");
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        assert!(start.elapsed() < Duration::from_secs(60), "no login");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

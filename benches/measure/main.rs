@@ -13,11 +13,14 @@
 #[path = "../../tests/e2e/support/mod.rs"]
 mod support;
 
+mod backup;
 mod bare;
+mod bulk;
 mod creation;
 mod executor;
 mod failover;
 mod figures;
+mod scaling;
 mod switchover;
 
 use std::path::Path;
@@ -36,10 +39,16 @@ fn main() {
         let given = |word: &str| only.iter().any(|known| known == word);
         given(what) || !words.iter().any(|word| given(word))
     };
-    let words: Vec<&str> = ["executor", "creation", switchover::WORD]
-        .into_iter()
-        .chain(failover::CLASSES.iter().map(|class| class.word))
-        .collect();
+    let words: Vec<&str> = [
+        "executor",
+        "creation",
+        switchover::WORD,
+        backup::WORD,
+        scaling::WORD,
+    ]
+    .into_iter()
+    .chain(failover::CLASSES.iter().map(|class| class.word))
+    .collect();
     let wanted = |what| among(&words, what);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -82,6 +91,14 @@ fn main() {
                 "  no write by any of twenty clients that follow discovery: p50 / p99 / worst"
             );
             runtime.block_on(switchover::measure(flavour));
+        }
+        if wanted(scaling::WORD) {
+            println!("  a cluster with {} MB grows", bulk::megabytes());
+            runtime.block_on(scaling::measure(flavour));
+        }
+        if wanted(backup::WORD) && flavour == Flavour::Mariadb {
+            println!("  {} MB in a file store", bulk::megabytes());
+            runtime.block_on(backup::measure());
         }
     }
     println!("\n{PUBLISHED}");

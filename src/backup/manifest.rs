@@ -164,11 +164,11 @@ fn digest(manifest: &Value) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
 
-    fn manifest() -> Manifest {
+    pub fn manifest() -> Manifest {
         Manifest {
             id: "orders/20260201T120000Z".parse().unwrap(),
             cluster: "orders".parse().unwrap(),

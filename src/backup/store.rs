@@ -4,38 +4,45 @@
 //! replaces itself (S3): a write into a file that timed out may have been carried out. What was written is compared in size
 //! with what was sent, in any case.
 
+mod segments;
+mod services;
+mod shelves;
+mod verification;
+
 use std::{path::Path, time::Duration};
 
+pub use self::shelves::{Pruning, Way};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use opendal::{
     ErrorKind, Operator,
     layers::{RetryLayer, TimeoutLayer},
-    services::{Fs, HdfsNative, S3},
 };
 
 use super::{
     cipher::BackupKey,
-    hadoop::{self, HadoopError},
+    hadoop::HadoopError,
     manifest::{self, Manifest, ManifestError, Object},
+    removal::Survey,
     stream::{Packing, Seal, StreamError, Totals, Unpacking},
+    verified::Verified,
 };
 use crate::{
     cluster::{
         backup::{BackupId, BackupStore, InvalidBackupId},
         id::ClusterName,
     },
-    keyfile::{Account, KeyFileError, SchedulerKey},
+    keyfile::{KeyFileError, SchedulerKey},
 };
 
 /// How long a question to the store may take.
-const ASK_LIMIT: Duration = Duration::from_secs(30);
+const ASK_LIMIT: Duration = Duration::from_secs(15);
 
 /// How long reading or writing one piece may take.
 const PIECE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How often a question is asked again, and how long is waited in between at the most.
-const RETRIES: usize = 3;
+const RETRIES: usize = 2;
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
 /// The size of the parts in which data goes to S3, in bytes, of which it takes 10,000: 160 GB. Two are in memory.
@@ -64,6 +71,11 @@ pub enum StoreError {
     /// S3 has to be told where it is.
     #[error("an S3 store needs its region, as in {{\"region\": \"eu-central-1\"}}")]
     NoRegion,
+    /// Nothing can be asked over HTTP here, as where no authority is trusted.
+    #[error(
+        "no HTTP client can be made for the backup store; it needs the certificates of authorities (Debian: ca-certificates)"
+    )]
+    Http(#[source] reqwest::Error),
     /// A key file cannot be used.
     #[error(transparent)]
     KeyFile(#[from] KeyFileError),
@@ -132,8 +144,8 @@ pub enum StoreError {
 #[derive(Debug, Clone)]
 pub struct Store {
     url: String,
-    reading: Operator,
-    writing: Operator,
+    pub(super) reading: Operator,
+    pub(super) writing: Operator,
     part: Option<usize>,
     key: Option<BackupKey>,
 }
@@ -151,6 +163,8 @@ pub struct Listed {
     pub id: BackupId,
     /// What describes it; or why that cannot be used.
     pub manifest: Result<Box<Manifest>, StoreError>,
+    /// What was found when it was verified, if it was.
+    pub verified: Option<Box<Verified>>,
 }
 
 impl Store {
@@ -178,9 +192,9 @@ impl Store {
             }
         }
         let operator = match (scheme, authority) {
-            ("file", "") if !path.is_empty() => folder(&root),
-            ("hdfs", authority) if !authority.is_empty() => hdfs(url, authority, &root),
-            ("s3", bucket) if !bucket.is_empty() => s3(settings, bucket, &root),
+            ("file", "") if !path.is_empty() => services::folder(&root),
+            ("hdfs", authority) if !authority.is_empty() => services::hdfs(url, authority, &root),
+            ("s3", bucket) if !bucket.is_empty() => services::s3(settings, bucket, &root),
             _ => Err(wrong()),
         }?;
         let limit = TimeoutLayer::new()
@@ -204,6 +218,15 @@ impl Store {
         })
     }
 
+    pub(super) fn is_s3(&self) -> bool {
+        self.part.is_some()
+    }
+
+    /// Where it is, as it was given.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// What new backups are encrypted with.
     pub fn key(&self) -> Option<&BackupKey> {
         self.key.as_ref()
@@ -215,23 +238,23 @@ impl Store {
     /// When there is none, or it is damaged.
     pub async fn manifest(&self, id: &BackupId) -> Result<Manifest, StoreError> {
         let path = file_of(id, manifest::FILE);
-        let limit = 0..manifest::MOST_BYTES;
-        let text = match self.reading.stat(&path).await {
-            // A range may not go beyond the end.
-            Ok(found) => {
-                let end = found.content_length().min(limit.end);
-                self.reading.read_with(&path).range(0..end).await
-            }
-            Err(error) => Err(error),
-        };
+        let text = self.text(&path, manifest::MOST_BYTES).await;
         let text = text.map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::NotADirectory => StoreError::Unknown(id.to_string()),
             _ => self.failed("read a manifest", error),
         })?;
-        Manifest::from_json(&text.to_vec()).map_err(|source| StoreError::Manifest {
+        Manifest::from_json(&text).map_err(|source| StoreError::Manifest {
             id: id.clone(),
             source,
         })
+    }
+
+    /// Reads a document, as far as `most` bytes.
+    async fn text(&self, path: &str, most: u64) -> opendal::Result<Vec<u8>> {
+        // A range may not go beyond the end.
+        let length = self.reading.stat(path).await?.content_length();
+        let text = self.reading.read_with(path).range(0..length.min(most));
+        Ok(text.await?.to_vec())
     }
 
     /// Finds what `backup_id` means: the backup of that id, or the newest one of the cluster of that name. The id is where it lies, which
@@ -257,32 +280,53 @@ impl Store {
     /// # Errors
     /// When the store does not answer.
     pub async fn list(&self, cluster: &ClusterName) -> Result<Vec<Listed>, StoreError> {
-        let folder = format!("{cluster}/");
-        let entries = match self.reading.list(&folder).await {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(self.failed("list its backups", error)),
-        };
-        let ids = entries.iter().filter_map(|entry| {
-            let id: BackupId = entry.path().trim_matches('/').parse().ok()?;
-            (id.as_str() != cluster.as_str()).then_some(id)
-        });
+        Ok(self.survey(cluster).await?.complete)
+    }
+
+    /// What the store has of a cluster.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn survey(&self, cluster: &ClusterName) -> Result<Survey, StoreError> {
+        let entries = self.entries(&format!("{cluster}/")).await?;
+        let ids = entries
+            .iter()
+            .filter_map(|path| path.trim_matches('/').parse::<BackupId>().ok());
         let read = async |id: BackupId| {
             let manifest = self.manifest(&id).await.map(Box::new);
-            Listed { id, manifest }
+            let verified = match &manifest {
+                Ok(manifest) => self.verified(&id, manifest).await,
+                Err(_) => Ok(None),
+            };
+            let (manifest, verified) = match verified {
+                Ok(verified) => (manifest, verified.map(Box::new)),
+                // What may be good is not taken for one that was not verified.
+                Err(error) => (Err(error), None),
+            };
+            Listed {
+                id,
+                manifest,
+                verified,
+            }
         };
         let reads: Vec<_> = ids.map(read).collect();
         let mut found: Vec<Listed> = stream::iter(reads)
             .buffer_unordered(READERS)
-            // It is being made, or was not completed.
-            .filter(|listed| {
-                let unfinished = matches!(listed.manifest, Err(StoreError::Unknown(_)));
-                futures::future::ready(!unfinished)
-            })
             .collect()
             .await;
         found.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(found)
+        let mut survey = Survey::default();
+        for listed in found {
+            match listed.manifest {
+                // It is being made, or was not completed; or it is something else.
+                Err(StoreError::Unknown(_)) => {
+                    let is_own = listed.id.asked_at().is_some();
+                    survey.unfinished.extend(is_own.then_some(listed.id));
+                }
+                _ => survey.complete.push(listed),
+            }
+        }
+        Ok(survey)
     }
 
     /// What a new backup is encrypted with, and checks that there is none under its id.
@@ -358,8 +402,10 @@ impl Store {
         let totals = match all.await {
             Ok(totals) => totals,
             Err(error) => {
-                // Where a store knows of unfinished uploads, it is to forget this one.
-                let _ = writer.abort().await;
+                // S3 knows of unfinished uploads, and is to forget this one. Elsewhere there is nothing of the kind.
+                if self.part.is_some() {
+                    let _ = writer.abort().await;
+                }
                 return Err(error);
             }
         };
@@ -469,7 +515,13 @@ impl Store {
         Ok(totals)
     }
 
-    fn failed(&self, what: &str, source: opendal::Error) -> StoreError {
+    /// Whether a list failed because its folder is not there. S3 knows no folders: there it is the bucket that is not there, which
+    /// must not be taken for an empty store.
+    pub(super) fn has_no_such_folder(&self, error: &opendal::Error) -> bool {
+        error.kind() == ErrorKind::NotFound && self.part.is_none()
+    }
+
+    pub(super) fn failed(&self, what: &str, source: opendal::Error) -> StoreError {
         StoreError::Operation {
             url: self.url.clone(),
             what: what.to_owned(),
@@ -486,49 +538,6 @@ fn damaged(id: &BackupId, name: &str, how: String) -> StoreError {
     }
 }
 
-fn file_of(id: &BackupId, name: &str) -> String {
+pub(super) fn file_of(id: &BackupId, name: &str) -> String {
     format!("{id}/{name}")
-}
-
-fn folder(root: &str) -> Result<Operator, StoreError> {
-    if !Path::new(root).is_dir() {
-        return Err(StoreError::NoFolder(root.to_owned()));
-    }
-    made(root, Operator::new(Fs::default().root(root)))
-}
-
-fn hdfs(url: &str, authority: &str, root: &str) -> Result<Operator, StoreError> {
-    let folder = std::env::var_os("HADOOP_CONF_DIR");
-    let nodes = hadoop::name_nodes(authority, folder.as_ref().map(Path::new))?;
-    let nodes: Vec<String> = nodes.iter().map(|node| format!("hdfs://{node}")).collect();
-    let builder = HdfsNative::default().name_node(&nodes.join(",")).root(root);
-    made(url, Operator::new(builder))
-}
-
-fn s3(settings: &BackupStore, bucket: &str, root: &str) -> Result<Operator, StoreError> {
-    // The HTTP client brings no cryptography of its own. That another part of the process was first is fine.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    opendal::install_default();
-    let region = settings.region.as_ref().ok_or(StoreError::NoRegion)?;
-    let mut builder = S3::default().bucket(bucket).root(root).region(region);
-    if let Some(endpoint) = &settings.endpoint {
-        builder = builder.endpoint(endpoint);
-    }
-    if let Some(path) = &settings.credentials {
-        let Account { username, password } = Account::read(Path::new(path))?;
-        builder = builder
-            .access_key_id(&username)
-            .secret_access_key(password.expose())
-            .disable_config_load()
-            .disable_ec2_metadata();
-    }
-    made(&settings.url, Operator::new(builder))
-}
-
-fn made(url: &str, operator: opendal::Result<Operator>) -> Result<Operator, StoreError> {
-    operator.map_err(|source| StoreError::Operation {
-        url: url.to_owned(),
-        what: "be opened".to_owned(),
-        source: Box::new(source),
-    })
 }

@@ -3,13 +3,22 @@
 //!
 //! `docs/design/backup.md` has the layout of a store and the course of a backup.
 
+mod archive;
+mod restore;
+
 use std::{fmt, str::FromStr, time::Duration, time::UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    archive::{ArchiveOrder, ArchiveReport},
+    restore::{InvalidRestorePoint, Part, Replay, Restore, RestoreFrom, RestorePoint},
+};
 use super::{
-    flavour::{Flavour, ServerVersion},
+    donor::{MOST_USABLE, UsableBackup},
+    gtid::Position,
     id::{ClusterName, MemberId, TaskId},
+    verification::Verifications,
 };
 use crate::time::Timestamp;
 
@@ -45,6 +54,27 @@ impl BackupId {
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whose backup it is and when it was asked for, if the id has the form that [`BackupId::new`] gives.
+    pub fn asked_at(&self) -> Option<(ClusterName, Timestamp)> {
+        let (cluster, time) = self.0.split_once('/')?;
+        let cluster: ClusterName = cluster.parse().ok()?;
+        let (date, hour) = time.strip_suffix('Z')?.split_once('T')?;
+        let part = |text: &str, from: usize, to: usize| text.get(from..to).map(str::to_owned);
+        let text = format!(
+            "{}-{}-{}T{}:{}:{}Z",
+            part(date, 0, 4)?,
+            part(date, 4, 6)?,
+            part(date, 6, date.len())?,
+            part(hour, 0, 2)?,
+            part(hour, 2, 4)?,
+            part(hour, 4, hour.len())?,
+        );
+        let time = humantime::parse_rfc3339(&text).ok()?;
+        let since = time.duration_since(UNIX_EPOCH).ok()?;
+        let at = Timestamp::from_millis(u64::try_from(since.as_millis()).ok()?);
+        (Self::new(&cluster, at) == *self).then_some((cluster, at))
     }
 }
 
@@ -121,6 +151,9 @@ pub struct BackupOrder {
     pub member: MemberId,
     /// That member's task. A later task of the same member does not begin it again.
     pub task_id: TaskId,
+    /// The last backup that was completed before. A store with nothing in it at all is not the one where that went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<BackupId>,
 }
 
 /// What a member says of a backup.
@@ -147,6 +180,9 @@ pub enum BackupState {
         bytes: u64,
         /// What it takes in the store, in bytes.
         stored_bytes: u64,
+        /// What the data holds at the least, as its manifest says.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        position: Option<Position>,
     },
     /// It came to nothing.
     Failed {
@@ -166,6 +202,40 @@ pub struct Backups {
     /// What came of the last ones, oldest first; at most [`MOST_OUTCOMES`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outcomes: Vec<BackupOutcome>,
+    /// Since when the schedule counts: since it was set, or since the last one that it has begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_since: Option<Timestamp>,
+    /// The last one that was completed. It may have been removed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_complete: Option<CompleteBackup>,
+    /// Complete backups whose data a member could get if no other member can give its own, oldest first; at most [`MOST_USABLE`]. They may have been
+    /// removed since.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usable: Vec<UsableBackup>,
+    /// Those that are to be verified, and what came of it.
+    #[serde(default, skip_serializing_if = "Verifications::is_empty")]
+    pub verification: Verifications,
+}
+
+/// A backup that was completed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompleteBackup {
+    /// Its id.
+    pub id: BackupId,
+    /// When it was asked for. What was written before is in it.
+    pub asked_at: Timestamp,
+    /// The store that it is in, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+}
+
+/// What the store has of a cluster after one of its backups was removed by request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupsLeft {
+    /// The newest complete one, if there is one.
+    pub newest: Option<CompleteBackup>,
+    /// When the store was asked. Of what was completed since it says nothing.
+    pub as_of: Timestamp,
 }
 
 /// A backup that was asked for.
@@ -179,6 +249,9 @@ pub struct PendingBackup {
     pub store: BackupStore,
     /// When it was asked for.
     pub asked_at: Timestamp,
+    /// Whether the schedule asks for it.
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
+    pub scheduled: bool,
     /// Who makes it, once somebody was chosen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<BackupSource>,
@@ -206,6 +279,12 @@ pub struct BackupOutcome {
     pub at: Timestamp,
     /// What came of it, as a sentence.
     pub sentence: String,
+    /// Whether the schedule has asked for it.
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
+    pub scheduled: bool,
+    /// Whether it was removed since, because that was asked for.
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
+    pub removed: bool,
 }
 
 impl Backups {
@@ -214,20 +293,68 @@ impl Backups {
         *self == Self::default()
     }
 
+    /// Notes that a complete backup could give its data.
+    pub fn note_usable(&mut self, backup: UsableBackup) {
+        self.usable.push(backup);
+        let surplus = self.usable.len().saturating_sub(MOST_USABLE);
+        self.usable.drain(..surplus);
+    }
+
     /// Stores what came of the pending one.
     pub fn conclude(&mut self, done: bool, sentence: String, at: Timestamp) {
-        let Some(PendingBackup { number, id, .. }) = self.pending.take() else {
+        let Some(pending) = self.pending.take() else {
             return;
         };
+        let PendingBackup {
+            number,
+            id,
+            store,
+            asked_at,
+            scheduled,
+            source: _,
+        } = pending;
+        if done {
+            self.last_complete = Some(CompleteBackup {
+                id: id.clone(),
+                asked_at,
+                url: Some(store.url),
+            });
+        }
         self.outcomes.push(BackupOutcome {
             number,
             id,
             done,
             at,
             sentence,
+            scheduled,
+            removed: false,
         });
         let surplus = self.outcomes.len().saturating_sub(MOST_OUTCOMES);
         self.outcomes.drain(..surplus);
+    }
+
+    /// Whether one is complete, and not known to be removed.
+    pub fn has_one(&self) -> bool {
+        let mut outcomes = self.outcomes.iter();
+        self.last_complete.is_some() || outcomes.any(|outcome| outcome.done && !outcome.removed)
+    }
+
+    /// One was removed by request.
+    pub fn removed(&mut self, id: &BackupId, left: BackupsLeft) {
+        let BackupsLeft { newest, as_of } = left;
+        for outcome in &mut self.outcomes {
+            // Without another one none of the earlier ones is there any more.
+            let is_gone = newest.is_none() && outcome.at < as_of;
+            outcome.removed |= outcome.done && (outcome.id == *id || is_gone);
+        }
+        let is_there = self.last_complete.as_ref().is_some_and(|last| {
+            let mut outcomes = self.outcomes.iter().filter(|it| it.id == last.id);
+            let newer = outcomes.any(|outcome| outcome.at >= as_of);
+            last.id != *id && (newest.is_some() || newer)
+        });
+        if !is_there {
+            self.last_complete = newest;
+        }
     }
 }
 
@@ -241,50 +368,7 @@ impl PendingBackup {
             store: self.store.clone(),
             member,
             task_id,
-        })
-    }
-}
-
-/// The backup that a cluster was made from, as its record has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Restore {
-    /// `backup_id` as it was asked for, which may name the newest backup of a cluster.
-    pub asked: String,
-    /// Which one, and where it is.
-    #[serde(flatten)]
-    pub from: RestoreFrom,
-    /// Whether a master has opened with its data. From then on nobody restores it any more: the members copy from each other.
-    #[serde(default)]
-    pub done: bool,
-}
-
-/// What a task needs to restore a backup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RestoreFrom {
-    /// Its id.
-    pub id: BackupId,
-    /// Where it is.
-    pub store: BackupStore,
-    /// The flavour of the server that it was made of.
-    pub flavour: Flavour,
-    /// The version of that server.
-    pub version: ServerVersion,
-}
-
-impl RestoreFrom {
-    /// Why a server cannot start on the backup's data, as a sentence; `None` if it can.
-    pub fn refuses(&self, flavour: Flavour, version: ServerVersion) -> Option<String> {
-        if self.flavour != flavour {
-            return Some(format!(
-                "the backup {} is of {} {}, and the server here is {flavour} {version}: a backup is restored by the same flavour",
-                self.id, self.flavour, self.version
-            ));
-        }
-        (version < self.version).then(|| {
-            format!(
-                "the backup {} is of {flavour} {}, and the server here is {version}: a backup is restored by the same or a later version",
-                self.id, self.version
-            )
+            follows: None,
         })
     }
 }
@@ -333,6 +417,22 @@ mod tests {
         assert_eq!(id(1_769_947_200_123).as_str(), "orders/20260201T120000Z");
         assert!(id(1_769_947_201_000) > id(1_769_947_200_999));
         assert!(id(1_769_947_200_123).as_str().parse::<BackupId>().is_ok());
+        let whole_second = Timestamp::from_millis(1_769_947_200_000);
+        let found = id(1_769_947_200_123).asked_at();
+        assert_eq!(found, Some((cluster, whole_second)));
+        for other in [
+            "orders",
+            "orders/x",
+            "foo/bar:201503122000",
+            "a/20260201T120000Z/b",
+            "a/20260201T1200Z",
+        ] {
+            assert_eq!(
+                other.parse::<BackupId>().unwrap().asked_at(),
+                None,
+                "{other}"
+            );
+        }
     }
 
     #[test]
@@ -346,6 +446,7 @@ mod tests {
                 id: "a/b".parse().unwrap(),
                 store: store(),
                 asked_at: Timestamp::from_millis(0),
+                scheduled: false,
                 source: None,
             });
             backups.conclude(true, "well".to_owned(), Timestamp::from_millis(1));
@@ -353,22 +454,6 @@ mod tests {
         let kept: Vec<u64> = backups.outcomes.iter().map(|o| o.number).collect();
         assert_eq!(kept, (13..=20).collect::<Vec<_>>());
         assert_eq!(backups.pending, None);
-    }
-
-    #[test]
-    fn a_backup_fits_its_flavour_and_later_versions() {
-        let from = RestoreFrom {
-            id: "a/b".parse().unwrap(),
-            store: store(),
-            flavour: Flavour::Mariadb,
-            version: ServerVersion::new(10, 11, 14),
-        };
-        let refuses = |flavour, minor, patch| {
-            from.refuses(flavour, ServerVersion::new(10, minor, patch))
-                .is_some()
-        };
-        assert!(!refuses(Flavour::Mariadb, 11, 14) && !refuses(Flavour::Mariadb, 12, 0));
-        assert!(refuses(Flavour::Mariadb, 11, 13) && refuses(Flavour::Mysql, 11, 14));
     }
 
     fn store() -> BackupStore {

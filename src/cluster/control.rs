@@ -14,19 +14,23 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    backup::{BackupOrder, BackupReport, RestoreFrom},
-    donor::{Donor, WantsDonor},
+    backup::{ArchiveOrder, ArchiveReport, BackupOrder, BackupReport, RestoreFrom},
+    donor::{Donor, FromBackup, WantsDonor},
     flavour::{Flavour, ServerVersion},
     gtid::Position,
     id::{ClusterName, DataId, Epoch, MemberId, ProcessId, TaskId},
     switchover::{Answer, Handover},
     timings::Timings,
+    verification::VerifyTask,
     voters::{Terms, Voters},
 };
 pub use crate::mysql::authentication::Authentication;
 
 /// The format number of goals, reports and task data written by this version.
 pub const FORMAT: u32 = 1;
+
+/// The format number of the data of tasks that verify a backup. An executor that does not know it must not run the task as a member's.
+pub const VERIFY_FORMAT: u32 = 2;
 
 /// What an executor needs to know before it can read its first goal (`TaskInfo.data`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,6 +68,12 @@ pub struct TaskData {
     /// What the member begins with in the place of an empty data directory, while the cluster has had no master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreTask>,
+    /// The owner's settings of the server, in the form of `my.cnf`. Mesos shows them to anybody, like all of this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub my_cnf: Option<String>,
+    /// The backup that the task verifies. Then it is no member's, and what concerns members means nothing; see [`VERIFY_FORMAT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifyTask>,
 }
 
 /// A backup that a member begins with.
@@ -130,12 +140,18 @@ pub struct Goal {
     /// Where members that hold nothing copy the cluster's data from.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub donors: BTreeMap<MemberId, Donor>,
+    /// The backups of the cluster whose data members get that hold nothing and have no donor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub from_backup: BTreeMap<MemberId, FromBackup>,
     /// What the master is to do about a switchover, while one is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
     /// The backup that one of the members is to make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupOrder>,
+    /// That the master is to archive its binlogs, and where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveOrder>,
 }
 
 /// Where a server listens.
@@ -264,7 +280,7 @@ pub struct Report {
     pub stream_port: Option<u16>,
     /// By how many seconds at the least it is behind in applying what it receives; 0 for less than five. It is told in
     /// steps.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
     pub lag_seconds: u64,
     /// As master: what has become of the last switchover that it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -272,6 +288,13 @@ pub struct Report {
     /// How far the backup is that it was told to make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupReport>,
+    /// As master: how far its binlogs are archived, if they are to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveReport>,
+    /// As master: its task is to end, though the cluster has not asked for that, and it goes on for a moment so that
+    /// another member can take over.
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
+    pub held_back: bool,
 }
 
 /// The faults of a server that an executor tells apart, each of which has a remedy of its own.
@@ -328,14 +351,6 @@ fn yes() -> bool {
 )]
 fn is_true(value: &bool) -> bool {
     *value
-}
-
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes what it serialises by reference"
-)]
-fn is_zero(value: &u64) -> bool {
-    *value == 0
 }
 
 /// The kind of a server, read from its binary.

@@ -33,9 +33,6 @@ pub struct Explanation {
     /// The data directories that members have set aside, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub set_aside: Vec<String>,
-    /// The members' agents that are to be taken away for a while, a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub maintenance: Vec<String>,
     /// What is being changed, and what an operator can do or has done about a quorum that is missing.
     #[serde(flatten)]
     pub standing: Standing,

@@ -129,6 +129,17 @@ impl Position {
         }
     }
 
+    /// What both have. On MariaDB that is right only if both lie in one history. Positions of different flavours have nothing in common.
+    pub fn intersection(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Mysql(a), Self::Mysql(b)) => Self::Mysql(a.intersection(b)),
+            (Self::Mariadb(a), Self::Mariadb(b)) => Self::Mariadb(a.intersection(b)),
+            (Self::Mysql(_), Self::Mariadb(_)) | (Self::Mariadb(_), Self::Mysql(_)) => {
+                Self::empty(self.flavour())
+            }
+        }
+    }
+
     /// What this position has and `other` lacks. Of another flavour, `other` lacks everything.
     pub fn minus(&self, other: &Self) -> Self {
         match (self, other) {

@@ -119,7 +119,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// One launch of a member, as Mesos knows it: `<cluster>.<first digits of its uuid>.<member>.<launch>`.
+/// One launch of a member, as Mesos knows it: `<cluster>.<first digits of its uuid>.<member>.<launch>`. Where `verify` stands in the place of the member, the task
+/// verifies a backup of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TaskId(String);
@@ -128,6 +129,12 @@ impl TaskId {
     /// The id of a member's `launch`-th task.
     pub fn new(cluster: &ClusterName, uuid: Uuid, member: MemberId, launch: u32) -> Self {
         Self(format!("{cluster}.{}.{member}.{launch}", incarnation(uuid)))
+    }
+
+    /// The id of the `launch`-th task that verifies a backup of the cluster.
+    pub fn of_verification(cluster: &ClusterName, uuid: Uuid, launch: u32) -> Self {
+        let incarnation = incarnation(uuid);
+        Self(format!("{cluster}.{incarnation}.{VERIFIES}.{launch}"))
     }
 
     /// Takes over an id that Mesos or ZooKeeper named; it may be of a foreign form.
@@ -143,13 +150,16 @@ impl TaskId {
     /// What the id says, if it has the form that Cotton gives.
     pub fn parts(&self) -> Option<TaskParts> {
         let parts: Vec<&str> = self.0.split('.').collect();
-        let [cluster, incarnation, member, launch] = parts[..] else {
+        let [cluster, incarnation, runs, launch] = parts[..] else {
             return None;
         };
         Some(TaskParts {
             cluster: cluster.parse().ok()?,
             incarnation: incarnation.to_owned(),
-            member: MemberId(member.parse().ok()?),
+            runs: match runs {
+                VERIFIES => Runs::Verification,
+                member => Runs::Member(MemberId(member.parse().ok()?)),
+            },
             launch: launch.parse().ok()?,
         })
     }
@@ -160,6 +170,18 @@ impl TaskId {
     }
 }
 
+/// What stands in the place of the member in the id of a task that verifies a backup.
+const VERIFIES: &str = "verify";
+
+/// What a task is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runs {
+    /// It is this member's.
+    Member(MemberId),
+    /// It verifies a backup.
+    Verification,
+}
+
 /// What a [`TaskId`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskParts {
@@ -167,13 +189,21 @@ pub struct TaskParts {
     pub cluster: ClusterName,
     /// The first digits of its incarnation.
     incarnation: String,
-    /// The member.
-    pub member: MemberId,
-    /// Which launch of the member it is, counted from 1.
+    /// What it runs.
+    pub runs: Runs,
+    /// Which launch of that it is, counted from 1.
     pub launch: u32,
 }
 
 impl TaskParts {
+    /// The member, if it is a member's.
+    pub fn member(&self) -> Option<MemberId> {
+        match self.runs {
+            Runs::Member(member) => Some(member),
+            Runs::Verification => None,
+        }
+    }
+
     /// Whether the task belongs to the incarnation of this uuid.
     pub fn is_of(&self, uuid: Uuid) -> bool {
         self.incarnation == incarnation(uuid)
@@ -286,8 +316,13 @@ mod tests {
         assert_eq!(task.as_str(), "a-b_c.00000000.2.7");
         assert_eq!(task.cluster(), Some(name));
         let parts = task.parts().unwrap();
-        assert_eq!((parts.member, parts.launch), (MemberId(2), 7));
+        assert_eq!((parts.runs, parts.launch), (Runs::Member(MemberId(2)), 7));
         assert!(parts.is_of(Uuid::nil()) && !parts.is_of(Uuid::max()));
+        let cluster: ClusterName = "a-b_c".parse().unwrap();
+        let task = TaskId::of_verification(&cluster, Uuid::nil(), 3);
+        assert_eq!(task.as_str(), "a-b_c.00000000.verify.3");
+        let parts = task.parts().unwrap();
+        assert_eq!((parts.runs, parts.launch), (Runs::Verification, 3));
         for foreign in [
             "never-existed",
             "a.b.c",

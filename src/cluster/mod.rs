@@ -1,6 +1,9 @@
 //! The vocabulary: what clusters, members and positions are, without any I/O, clock or chance.
 
 pub mod backup;
+pub mod backup_rules;
+pub mod change;
+pub mod configuration;
 pub mod control;
 pub mod data_loss;
 pub mod donor;
@@ -20,5 +23,12 @@ pub mod spec;
 pub mod switchover;
 pub mod timings;
 pub mod unknown_task;
+pub mod user_name;
+pub mod verification;
 pub mod view;
 pub mod voters;
+
+/// Whether a value is the one that is read where none is stored, and need not be stored.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    backup::{BackupOrder, Backups, Restore},
+    backup::{ArchiveOrder, BackupOrder, Backups, Restore},
+    configuration::{Configuration, Restart, Rolling},
     control::{self, Address, ClusterUser, Goal, GoalPhase, Lineage, MasterGoal, ServerKind},
     data_loss::{LastHeld, LossyFailover},
-    donor::{Chosen, Donor},
+    donor::{Chosen, Donor, FromBackup},
     failover_record::FailoverLog,
     flavour::Flavour,
     gtid::Position,
@@ -116,22 +117,31 @@ pub struct ClusterRecord {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub departed: BTreeMap<MemberId, Departed>,
     /// The lowest number that no member has ever had, once a member has left or come; see [`ClusterRecord::next_member`].
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
     pub members_made: u32,
     /// What discovery shows.
     pub published: Published,
     /// Whose data is copied to members that hold nothing.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub donors: BTreeMap<MemberId, Chosen>,
+    /// The backups whose data members get that hold nothing and have no donor.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub from_backup: BTreeMap<MemberId, FromBackup>,
     /// The backup that is being made, and what came of the last ones.
     #[serde(default, skip_serializing_if = "Backups::is_empty")]
     pub backups: Backups,
+    /// Where the binlogs are archived, if they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveOrder>,
     /// The backup that the cluster was made from, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
     /// How the last changes of master came about, for people. Nothing is decided by it.
     #[serde(default, skip_serializing_if = "FailoverLog::is_empty")]
     pub failovers: FailoverLog,
+    /// The change to the configuration that is wanted, if another one was ever asked for than that of the creation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolling: Option<Rolling>,
     /// How the cluster came back, if it was deleted and brought back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub undeleted: Option<Undeleted>,
@@ -232,6 +242,9 @@ pub struct MemberRecord {
     /// When it was added to a cluster that was there already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub joined_at: Option<Timestamp>,
+    /// When its last task was found to have ended, while it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
     /// Whether it is to leave, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Leaving>,
@@ -239,6 +252,26 @@ pub struct MemberRecord {
     /// can lose some. It holds until the member follows with this data; with other data, this lies set aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub may_hold_more: Option<DataId>,
+    /// The revision of the configuration that its tasks are launched with; 0 is that of the cluster's creation.
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
+    pub revision: u64,
+    /// That its task is to be ended and launched again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<Restart>,
+    /// Keys of a later version, kept as they are.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
+}
+
+impl MemberRecord {
+    /// Whether its task runs on an agent, or without a task its data lies there.
+    pub fn is_on(&self, agent_id: &str) -> bool {
+        match (&self.task, &self.slot) {
+            (Some(task), _) => task.agent_id == agent_id,
+            (None, Some(slot)) => slot.used && slot.agent_id == agent_id,
+            (None, None) => false,
+        }
+    }
 }
 
 /// Tasks of a member that ended, one after the other, before they served clients.
@@ -265,6 +298,9 @@ pub struct TaskRecord {
     pub port: u16,
     /// When the launch was stored.
     pub launched_at: Timestamp,
+    /// Keys of a later version, kept as they are.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What discovery shows of a cluster.
@@ -327,9 +363,12 @@ impl ClusterRecord {
             members_made: 0,
             published: Published::default(),
             donors: BTreeMap::new(),
+            from_backup: BTreeMap::new(),
             backups: Backups::default(),
+            archive: None,
             restore: None,
             failovers: FailoverLog::default(),
+            rolling: None,
             undeleted: None,
             unknown: serde_json::Map::new(),
         }
@@ -366,8 +405,10 @@ impl ClusterRecord {
             user: self.user.clone(),
             addresses: self.addresses(),
             donors: self.donors(),
+            from_backup: self.from_backup.clone(),
             handover: self.handover(),
             backup: self.backup_order(),
+            archive: self.archive.clone().filter(|_| !self.deleting),
         }
     }
 
@@ -383,6 +424,11 @@ impl ClusterRecord {
     fn backup_order(&self) -> Option<BackupOrder> {
         let order = self.backups.pending.as_ref()?.order()?;
         let task = self.task(order.member)?;
+        // A store that was never used is empty for another reason than one where nothing is mounted.
+        let last = self.backups.last_complete.as_ref();
+        let last = last.filter(|last| last.url.as_ref() == Some(&order.store.url));
+        let follows = last.map(|last| last.id.clone());
+        let order = BackupOrder { follows, ..order };
         (task.task_id == order.task_id && !self.deleting).then_some(order)
     }
 
@@ -405,6 +451,7 @@ impl ClusterRecord {
                 host: task.host.clone(),
                 port: task.port,
                 stream_port: chosen.stream_port,
+                busy: chosen.busy,
             };
             Some((*member, donor))
         };
@@ -431,6 +478,21 @@ impl ClusterRecord {
     pub fn server_id(&self, member: MemberId) -> u32 {
         let data = self.members.get(&member).and_then(|known| known.data);
         data.map_or(member.server_id(), |data| data.server_id(member))
+    }
+
+    /// The configuration that a member's tasks are launched with.
+    pub fn configuration_of(&self, member: MemberId) -> Configuration {
+        let revision = self.members.get(&member).map_or(0, |known| known.revision);
+        let former = self
+            .rolling
+            .as_ref()
+            .and_then(|it| it.former.get(&revision));
+        former.cloned().unwrap_or_else(|| self.spec.configuration())
+    }
+
+    /// The revision of the configuration that is wanted.
+    pub fn revision(&self) -> u64 {
+        self.rolling.as_ref().map_or(0, |rolling| rolling.revision)
     }
 
     /// The current task of a member.
@@ -464,11 +526,13 @@ impl ClusterRecord {
         self.voters.members.contains_key(&member)
     }
 
-    /// Whether a task may still run, as far as the record knows: a member's current one, or one of a member that has left
-    /// whose end is not known.
+    /// Whether a task may still run, as far as the record knows: a member's current one, one of a member that has left
+    /// whose end is not known, or the one that verifies a backup.
     pub fn may_run(&self, task_id: &TaskId) -> bool {
         let mut departed = self.departed.values();
-        self.member_of(task_id).is_some() || departed.any(|it| it.task.as_ref() == Some(task_id))
+        self.member_of(task_id).is_some()
+            || departed.any(|it| it.task.as_ref() == Some(task_id))
+            || self.is_verification(task_id)
     }
 
     /// The member that a task runs, if the task is its current one.
@@ -534,12 +598,4 @@ impl Elected {
             opened: self.opened,
         }
     }
-}
-
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes what it serialises by reference"
-)]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }

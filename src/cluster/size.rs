@@ -100,31 +100,7 @@ impl Size {
     /// # Errors
     /// Everything that is wrong with it, not only the first thing.
     pub fn parse(text: &str) -> Result<Self, Vec<SizeFault>> {
-        let value: serde_json::Value = serde_json::from_str(text)
-            .map_err(|error| vec![SizeFault::NotAnObject(format!("this is not JSON: {error}"))])?;
-        let serde_json::Value::Object(object) = value else {
-            return Err(vec![SizeFault::NotAnObject(
-                "this is another kind of JSON".to_owned(),
-            )]);
-        };
-        let mut size = Self::DEFAULT;
-        let mut faults = Vec::new();
-        for (key, value) in &object {
-            let read = match key.as_str() {
-                "cpus" => read_cpus(value).map(|given| size.cpu_millis = given),
-                "mem" => read_amount("mem", value, Self::MIN.mem_mib, Self::MAX.mem_mib)
-                    .map(|given| size.mem_mib = given),
-                "disk" => read_amount("disk", value, Self::MIN.disk_mib, Self::MAX.disk_mib)
-                    .map(|given| size.disk_mib = given),
-                _ => Err(SizeFault::UnknownKey(shortened(key))),
-            };
-            faults.extend(read.err());
-        }
-        if faults.is_empty() {
-            Ok(size)
-        } else {
-            Err(faults)
-        }
+        SizeChange::parse(text).map(|change| change.applied_to(Self::DEFAULT))
     }
 
     /// What an offer holds, in Mesos' amounts; memory and disk in MiB. Fractions of the least that is counted are left out, and the limits
@@ -165,6 +141,72 @@ impl Size {
             cpu_millis: self.cpu_millis.saturating_sub(Self::EXECUTOR.cpu_millis),
             mem_mib: self.mem_mib.saturating_sub(Self::EXECUTOR.mem_mib),
             disk_mib: self.disk_mib.saturating_sub(Self::EXECUTOR.disk_mib),
+        }
+    }
+}
+
+/// Other amounts than there were. `None` leaves one as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SizeChange {
+    cpu_millis: Option<u32>,
+    mem_mib: Option<u64>,
+    disk_mib: Option<u64>,
+}
+
+impl SizeChange {
+    /// Reads the `size` field.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not only the first thing.
+    pub fn parse(text: &str) -> Result<Self, Vec<SizeFault>> {
+        let value: serde_json::Value = serde_json::from_str(text)
+            .map_err(|error| vec![SizeFault::NotAnObject(format!("this is not JSON: {error}"))])?;
+        let serde_json::Value::Object(object) = value else {
+            return Err(vec![SizeFault::NotAnObject(
+                "this is another kind of JSON".to_owned(),
+            )]);
+        };
+        let mut change = Self::default();
+        let mut faults = Vec::new();
+        for (key, value) in &object {
+            faults.extend(change.read(key, value).err());
+        }
+        if faults.is_empty() {
+            Ok(change)
+        } else {
+            Err(faults)
+        }
+    }
+
+    /// Reads one amount that is given by itself, such as `cpus=1.5` or `mem=1gb`.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn set(&mut self, key: &str, text: &str) -> Result<(), SizeFault> {
+        let number = text.parse::<f64>().ok().filter(|_| key == "cpus");
+        let number = number.and_then(serde_json::Number::from_f64);
+        let value = number.map_or_else(|| text.into(), serde_json::Value::Number);
+        self.read(key, &value)
+    }
+
+    fn read(&mut self, key: &str, value: &serde_json::Value) -> Result<(), SizeFault> {
+        let (min, max) = (Size::MIN, Size::MAX);
+        match key {
+            "cpus" => read_cpus(value).map(|given| self.cpu_millis = Some(given)),
+            "mem" => read_amount("mem", value, min.mem_mib, max.mem_mib)
+                .map(|given| self.mem_mib = Some(given)),
+            "disk" => read_amount("disk", value, min.disk_mib, max.disk_mib)
+                .map(|given| self.disk_mib = Some(given)),
+            _ => Err(SizeFault::UnknownKey(shortened(key))),
+        }
+    }
+
+    /// A size with these amounts in the place of its own.
+    pub fn applied_to(self, size: Size) -> Size {
+        Size {
+            cpu_millis: self.cpu_millis.unwrap_or(size.cpu_millis),
+            mem_mib: self.mem_mib.unwrap_or(size.mem_mib),
+            disk_mib: self.disk_mib.unwrap_or(size.disk_mib),
         }
     }
 }

@@ -68,11 +68,14 @@ pub struct Slot {
     /// anything that happens to tasks. It is stored no later than anything that makes the data count.
     pub used: bool,
     /// Whether an operator has told Mesos that its agent is gone for good.
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
     pub agent_gone: bool,
     /// Since when it is known that the launch of its only task has come to nothing, so that the slot may not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launch_lost_at: Option<Timestamp>,
+    /// Keys of a later version, kept as they are.
+    #[serde(flatten)]
+    pub unknown: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Whose slot something is, as the labels of its reservation say.
@@ -84,14 +87,6 @@ pub struct SlotOwner {
     pub incarnation: Uuid,
     /// The member.
     pub member: MemberId,
-}
-
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes what it serialises by reference"
-)]
-fn is_false(value: &bool) -> bool {
-    !*value
 }
 
 /// The size of the volume in MiB, in a slot of `size`.

@@ -50,7 +50,8 @@ pub enum SlotState {
     Waiting,
     /// It was never used, and may not exist. If it turns up it is destroyed.
     GivenUp,
-    /// Its cluster was deleted, and can be brought back.
+    /// Its cluster was deleted, and can be brought back; or its member has left a cluster that lives, and what lies on it is not
+    /// proven to be elsewhere.
     Kept,
     /// It is destroyed as soon as its agent offers it.
     Destroying,

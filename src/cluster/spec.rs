@@ -8,8 +8,16 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{id::ClusterName, size::Size, voters::Durability};
-use crate::secret::Secret;
+use super::{
+    backup_rules::{BackupKeep, BackupSchedule},
+    change::{read_my_cnf, read_package},
+    configuration::{Configuration, DEFAULT_PACKAGE, Package},
+    id::ClusterName,
+    size::Size,
+    user_name::{UserName, UserNameFault},
+    voters::Durability,
+};
+use crate::{mysql::mycnf, secret::Secret};
 
 /// The parameters of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +35,18 @@ pub struct ClusterSpec {
     /// How long an agent may be away before its member is replaced; what the scheduler is started with, if nothing is said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace_after: Option<ReplaceAfter>,
+    /// When backups are made without being asked for; what the scheduler is started with, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_schedule: Option<BackupSchedule>,
+    /// Which backups are kept; what the scheduler is started with, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_keep: Option<BackupKeep>,
+    /// The owner's settings, in the form of `my.cnf`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub my_cnf: Option<String>,
+    /// The package with the server, if one of several was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<Package>,
 }
 
 /// How long an agent may be away before its member is replaced, in seconds.
@@ -90,106 +110,27 @@ pub struct CreateRequest {
     pub size: Option<String>,
     /// `durability`
     pub durability: Option<String>,
+    /// `backup_schedule`
+    pub backup_schedule: Option<String>,
+    /// `backup_keep`
+    pub backup_keep: Option<String>,
+    /// `replace_after`
+    pub replace_after: Option<String>,
+    /// `my_cnf`
+    pub my_cnf: Option<String>,
+    /// `package`
+    pub package: Option<String>,
     /// `cluster_password`
     pub cluster_password: Option<Secret>,
 }
-
-/// Other settings for a cluster that is there. `None` leaves a setting as it is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// What an acknowledged write is to be worth. A cluster of one node may be `majority` too: it makes no difference before
-    /// it has more.
-    pub durability: Option<Durability>,
-    /// How long an agent may be away before its member is replaced.
-    pub replace_after: Option<ReplaceAfter>,
-}
-
-/// A change as it was asked for. `None` means "not given".
-#[derive(Debug, Clone, Default)]
-pub struct ChangeRequest {
-    /// `durability`
-    pub durability: Option<String>,
-    /// `replace_after`
-    pub replace_after: Option<String>,
-}
-
-/// A setting that has another value now.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Changed {
-    /// The setting, as its form field is called.
-    pub field: String,
-    /// What it was.
-    pub from: String,
-    /// What it is to be.
-    pub to: String,
-}
-
-impl Change {
-    /// Reads a request.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn check(request: ChangeRequest) -> Result<Self, Vec<Fault>> {
-        let ChangeRequest {
-            durability,
-            replace_after,
-        } = request;
-        let mut faults = Vec::new();
-        let durability = note(read_durability(durability), "durability", &mut faults);
-        let replace_after = replace_after.map(|text| text.parse::<ReplaceAfter>());
-        let replace_after = note(replace_after.transpose(), "replace_after", &mut faults);
-        match (durability, replace_after) {
-            (Some(durability), Some(replace_after)) if faults.is_empty() => {
-                let change = Self {
-                    durability,
-                    replace_after,
-                };
-                if change == Self::default() {
-                    return Err(vec![Fault::new("durability", NOTHING_TO_CHANGE)]);
-                }
-                Ok(change)
-            }
-            _ => Err(faults),
-        }
-    }
-
-    /// Puts the settings into `spec`. Gives those that had another value.
-    pub fn apply(&self, spec: &mut ClusterSpec) -> Vec<Changed> {
-        let Self {
-            durability,
-            replace_after,
-        } = self;
-        let mut changed = Vec::new();
-        if let Some(to) = durability.filter(|to| *to != spec.durability) {
-            changed.push(Changed {
-                field: "durability".to_owned(),
-                from: spec.durability.to_string(),
-                to: to.to_string(),
-            });
-            spec.durability = to;
-        }
-        if let Some(to) = replace_after.filter(|to| Some(*to) != spec.replace_after) {
-            let from = spec.replace_after;
-            changed.push(Changed {
-                field: "replace_after".to_owned(),
-                from: from.map_or("as --replace-after says".to_owned(), |from| {
-                    from.to_string()
-                }),
-                to: to.to_string(),
-            });
-            spec.replace_after = Some(to);
-        }
-        changed
-    }
-}
-
-const NOTHING_TO_CHANGE: &str = "nothing is given that is to be changed; give replace_after=TIME, durability=majority or durability=async";
 
 /// What this installation adds to the rules.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     /// The account of `--admin-keypath`, which no cluster's user can have.
     pub admin_user: String,
+    /// The packages that clusters can choose.
+    pub packages: Vec<Package>,
 }
 
 /// One thing that is wrong with a request.
@@ -218,6 +159,27 @@ impl fmt::Display for Fault {
 }
 
 impl ClusterSpec {
+    /// How the members' servers are to be.
+    pub fn configuration(&self) -> Configuration {
+        Configuration {
+            size: self.size,
+            my_cnf: self.my_cnf.clone(),
+            package: self.package.clone(),
+        }
+    }
+
+    /// Wants members' servers to be so.
+    pub fn configure(&mut self, configuration: Configuration) {
+        let Configuration {
+            size,
+            my_cnf,
+            package,
+        } = configuration;
+        self.size = size;
+        self.my_cnf = my_cnf;
+        self.package = package;
+    }
+
     /// Reads a request. The password, if one was given, comes back checked beside the parameters: it is kept
     /// apart from them because they are stored and shown, and it is not.
     ///
@@ -233,6 +195,11 @@ impl ClusterSpec {
             num_nodes,
             size,
             durability,
+            backup_schedule,
+            backup_keep,
+            replace_after,
+            my_cnf,
+            package,
             cluster_password,
         } = request;
         let mut faults = Vec::new();
@@ -247,18 +214,33 @@ impl ClusterSpec {
             }
         };
         let durability = note(read_durability(durability), "durability", &mut faults);
+        let schedule = note(
+            read_schedule(backup_schedule),
+            "backup_schedule",
+            &mut faults,
+        );
+        let keep = note(read_keep(backup_keep), "backup_keep", &mut faults);
         let password = note(
             read_password(cluster_password),
             "cluster_password",
             &mut faults,
         );
-        match (name, user, num_nodes, size, durability, password) {
+        let replace_after = replace_after.map(|text| text.parse::<ReplaceAfter>());
+        let replace_after = note(replace_after.transpose(), "replace_after", &mut faults);
+        let servers = read_servers(my_cnf, package, rules, &mut faults);
+        let others = (schedule.zip(keep), replace_after, servers);
+        match (name, user, num_nodes, size, durability, others, password) {
             (
                 Some(name),
                 Some(user),
                 Some(num_nodes),
                 Some(size),
                 Some(durability),
+                (
+                    Some((backup_schedule, backup_keep)),
+                    Some(replace_after),
+                    Some((my_cnf, package)),
+                ),
                 Some(password),
             ) if faults.is_empty() => {
                 let durability = durability.unwrap_or(Durability::default_for(num_nodes));
@@ -269,7 +251,11 @@ impl ClusterSpec {
                         num_nodes,
                         size,
                         durability,
-                        replace_after: None,
+                        replace_after,
+                        backup_schedule,
+                        backup_keep,
+                        my_cnf,
+                        package,
                     },
                     password,
                 ))
@@ -279,7 +265,7 @@ impl ClusterSpec {
     }
 }
 
-fn note<T, E: fmt::Display>(
+pub(super) fn note<T, E: fmt::Display>(
     result: Result<T, E>,
     field: &str,
     faults: &mut Vec<Fault>,
@@ -300,6 +286,31 @@ fn read_user(text: Option<String>, rules: &Rules) -> Result<UserName, String> {
         return Err(UserNameFault::Reserved(text).to_string());
     }
     Ok(user)
+}
+
+/// The owner's settings and the package.
+fn read_servers(
+    my_cnf: Option<String>,
+    package: Option<String>,
+    rules: &Rules,
+    faults: &mut Vec<Fault>,
+) -> Option<(Option<String>, Option<Package>)> {
+    let my_cnf = note(read_my_cnf(my_cnf), "my_cnf", faults);
+    let named = read_package(package).and_then(|name| {
+        let name = name.as_deref().unwrap_or(DEFAULT_PACKAGE);
+        Package::named(&rules.packages, name, None)
+    });
+    let package = note(named, "package", faults);
+    let (my_cnf, package) = (my_cnf?.flatten(), package?);
+    if let (Some(text), Some(package)) = (&my_cnf, &package)
+        && let Err(refused) = mycnf::check_user_defaults(package.server.flavour, text)
+    {
+        faults.push(Fault::new(
+            "my_cnf",
+            format!("my_cnf is refused: {refused}"),
+        ));
+    }
+    Some((my_cnf, package))
 }
 
 fn read_num_nodes(text: Option<String>) -> Result<u32, String> {
@@ -323,7 +334,7 @@ pub fn parse_num_nodes(text: &str) -> Result<u32, String> {
     })
 }
 
-fn read_durability(text: Option<String>) -> Result<Option<Durability>, String> {
+pub(super) fn read_durability(text: Option<String>) -> Result<Option<Durability>, String> {
     match text.as_deref() {
         None => Ok(None),
         Some("majority") => Ok(Some(Durability::Majority)),
@@ -333,6 +344,16 @@ fn read_durability(text: Option<String>) -> Result<Option<Durability>, String> {
             shortened(other)
         )),
     }
+}
+
+pub(super) fn read_schedule(text: Option<String>) -> Result<Option<BackupSchedule>, String> {
+    let schedule = text.map(|text| text.parse()).transpose();
+    schedule.map_err(|fault: String| format!("backup_schedule: {fault}"))
+}
+
+pub(super) fn read_keep(text: Option<String>) -> Result<Option<BackupKeep>, String> {
+    let keep = text.map(|text| text.parse()).transpose();
+    keep.map_err(|fault: String| format!("backup_keep: {fault}"))
 }
 
 fn read_password(password: Option<Secret>) -> Result<Option<Secret>, String> {
@@ -355,100 +376,18 @@ fn read_password(password: Option<Secret>) -> Result<Option<Secret>, String> {
 }
 
 /// A text from outside in a sentence of ours: not longer than a sentence should be.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
-}
-
-/// The name of a cluster's user: 1 to 32 printable ASCII characters without spaces, quotes and backslashes,
-/// and no account that the servers or Cotton have for themselves.
-///
-/// 32 is MySQL's limit (MySQL manual, "Account User Names and Passwords").
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct UserName(String);
-
-/// Why a text cannot be the name of a cluster's user.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum UserNameFault {
-    /// Too long, empty, or with characters that are not allowed.
-    #[error(
-        "cluster_user must be 1 to 32 printable ASCII characters without spaces, quotes and backslashes, not {0:?}"
-    )]
-    Malformed(String),
-    /// The name of an account that the server or Cotton needs.
-    #[error(
-        "cluster_user {0:?} is the name of an account that the server or Cotton has for itself; take another name"
-    )]
-    Reserved(String),
-}
-
-impl UserName {
-    const MAX_LENGTH: usize = 32;
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Accounts of the servers (`root`, `mysql`, `mysql.sys`, `mariadb.sys`, ...), MariaDB's role of everybody,
-    /// the reserved words by which both name the account itself, and Cotton's own accounts.
-    fn is_reserved(text: &str) -> bool {
-        let lower = text.to_ascii_lowercase();
-        [
-            "root",
-            "mysql",
-            "mariadb",
-            "public",
-            "current_user",
-            "current_role",
-            "none",
-        ]
-        .contains(&lower.as_str())
-            || ["mysql.", "mariadb.", "cotton"]
-                .iter()
-                .any(|prefix| lower.starts_with(prefix))
-    }
-}
-
-impl FromStr for UserName {
-    type Err = UserNameFault;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '\'' | '"' | '`' | '\\');
-        if text.is_empty() || text.len() > Self::MAX_LENGTH || !text.chars().all(allowed) {
-            return Err(UserNameFault::Malformed(shortened(text)));
-        }
-        if Self::is_reserved(text) {
-            return Err(UserNameFault::Reserved(text.to_owned()));
-        }
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl TryFrom<String> for UserName {
-    type Error = UserNameFault;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        text.parse()
-    }
-}
-
-impl From<UserName> for String {
-    fn from(user: UserName) -> Self {
-        user.0
-    }
-}
-
-impl fmt::Display for UserName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
     use super::*;
+    use crate::cluster::{
+        control::{Installer, ServerKind},
+        flavour::{Flavour, ServerVersion},
+    };
 
     fn request() -> CreateRequest {
         CreateRequest {
@@ -463,8 +402,45 @@ mod tests {
             request,
             &Rules {
                 admin_user: "admin".to_owned(),
+                packages: vec![later()],
             },
         )
+    }
+
+    fn later() -> Package {
+        Package {
+            name: "later".to_owned(),
+            installer: Installer::Search,
+            server: ServerKind {
+                flavour: Flavour::Mariadb,
+                version: ServerVersion::new(11, 8, 6),
+            },
+        }
+    }
+
+    /// Goal: settings and package can be given with the creation, and are refused as at a change.
+    #[test]
+    fn settings_and_package_are_chosen_at_the_creation() {
+        let with = |my_cnf: &str, package: &str| CreateRequest {
+            my_cnf: Some(my_cnf.to_owned()),
+            package: Some(package.to_owned()),
+            replace_after: Some("1h".to_owned()),
+            ..request()
+        };
+        let text = "[mysqld]\nmax_connections=7\n";
+        let (spec, _) = check(with(text, "later")).unwrap();
+        assert_eq!(spec.package, Some(later()));
+        assert_eq!(spec.my_cnf.as_deref(), Some(text));
+        assert_eq!(spec.replace_after.unwrap().duration().as_secs(), 3600);
+        let (spec, _) = check(with("# none", "default")).unwrap();
+        assert_eq!((spec.package, spec.my_cnf), (None, None));
+        let faults = check(with("[mysqld]\nsync_binlog=0", "sooner")).unwrap_err();
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, ["my_cnf", "package"]);
+        assert_eq!(
+            faults[1].detail,
+            "there is no package sooner; there are later"
+        );
     }
 
     #[test]
@@ -488,6 +464,11 @@ mod tests {
             num_nodes: Some("0".to_owned()),
             size: Some(r#"{"cpus": 0, "mem": 1}"#.to_owned()),
             durability: Some("best".to_owned()),
+            backup_schedule: Some("daily".to_owned()),
+            backup_keep: Some("0".to_owned()),
+            replace_after: Some("soon".to_owned()),
+            my_cnf: Some("\0".to_owned()),
+            package: Some("/".to_owned()),
             cluster_password: Some(Secret::new("\0")),
         })
         .unwrap_err();
@@ -501,7 +482,12 @@ mod tests {
                 "size",
                 "size",
                 "durability",
-                "cluster_password"
+                "backup_schedule",
+                "backup_keep",
+                "cluster_password",
+                "replace_after",
+                "my_cnf",
+                "package"
             ]
         );
     }

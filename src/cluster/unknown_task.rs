@@ -20,6 +20,15 @@ pub struct UnknownTask {
     pub since: Timestamp,
 }
 
+/// The unknown tasks, as far as they are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnknownList {
+    /// The first ones by id.
+    pub tasks: Vec<UnknownTask>,
+    /// How many more there are.
+    pub more: usize,
+}
+
 /// What to do about unknown tasks, as a sentence.
 pub const WHAT_TO_DO: &str = "they are left running: bring the state back that knows them and restart the scheduler, or, \
      if nobody needs what they hold, end each with SIGTERM to its executor on its agent's host";

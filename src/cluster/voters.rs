@@ -153,16 +153,8 @@ pub struct Terms {
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub barred: BTreeSet<MemberId>,
     /// For how many members there must be replication accounts, where that is more than a data directory is born with.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "crate::cluster::is_default")]
     pub accounts: u32,
-}
-
-#[allow(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "serde passes what it serialises by reference"
-)]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// A change of the voters that is under way: one that is stored after the world has changed.

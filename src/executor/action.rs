@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use crate::cluster::{
-    backup::BackupOrder,
-    control::{Address, Beyond, ClusterUser, Report},
+    backup::{ArchiveOrder, BackupOrder, RestoreFrom},
+    control::{Address, Beyond, ClusterUser, Lineage, Report},
     donor::Donor,
     gtid::Position,
     id::{DataId, Epoch, MemberId, ProcessId},
@@ -131,6 +131,24 @@ pub enum Action {
         /// Its number.
         number: u64,
     },
+    /// Archive the binlogs of the open master from now on. Answered by `Archived`, again and again.
+    Archive {
+        /// Tells this archiving from others.
+        number: u64,
+        /// Where they go.
+        order: Box<ArchiveOrder>,
+        /// The epoch whose master this is.
+        epoch: Epoch,
+        /// Its data directory.
+        data: DataId,
+        /// What the winners of the last epochs held, with the present one at the end.
+        lineage: Vec<Lineage>,
+    },
+    /// Archive no longer.
+    AbandonArchive {
+        /// Which one.
+        number: u64,
+    },
     /// Write the report into ZooKeeper, now or when that can be reached. It replaces earlier ones.
     Report(Box<Report>),
     /// Tell Mesos what has become of the task.
@@ -183,13 +201,13 @@ pub enum Step {
         /// For this epoch, which is promised.
         epoch: Epoch,
     },
-    /// Copy the cluster's data from a donor into a new data directory; the server that runs holds nothing. Not
+    /// Copy the cluster's data from a donor or a backup into a new data directory; the server that runs holds nothing. Not
     /// done where replaying the master's binlogs costs less.
     Copy {
         /// In this epoch.
         epoch: Epoch,
         /// Whose data.
-        donor: Donor,
+        source: CopySource,
         /// The master's host and port, whose binlogs could be replayed.
         master: (String, u16),
     },
@@ -283,6 +301,15 @@ pub enum Step {
     },
 }
 
+/// Where a member that holds nothing gets the cluster's data.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CopySource {
+    /// From another member.
+    Donor(Donor),
+    /// From a backup of the cluster.
+    Backup(Box<RestoreFrom>),
+}
+
 /// What a data directory is to the server that starts in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Birth {
@@ -293,7 +320,7 @@ pub enum Birth {
     /// It is new and was restored from the backup that the task names: accounts are replaced, what belongs to the former cluster
     /// alone is forgotten, and it is synced.
     Restored,
-    /// It is new and a copy of a donor's: what belongs to the donor alone is forgotten, and it is synced.
+    /// It is new and a copy of a donor's, or of a backup of the same cluster: what belongs to the donor alone is forgotten, and it is synced.
     Copied {
         /// The directory whose place it takes, which holds nothing and is removed.
         instead_of: DataId,

@@ -35,7 +35,7 @@ use crate::{
         stream::{self, StreamError},
     },
     cluster::{
-        backup::BackupOrder,
+        backup::{BackupId, BackupOrder},
         flavour::Flavour,
         gtid::{GtidList, Position},
         id::Epoch,
@@ -68,6 +68,16 @@ pub enum BackupError {
     /// The stream.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// It is not where the last backup went.
+    #[error(
+        "{url} is empty, though the backup {last} went there, as in a file system that is not mounted; mount it, or make any file there if it was emptied on purpose"
+    )]
+    Empty {
+        /// The store.
+        url: String,
+        /// The backup.
+        last: BackupId,
+    },
     /// The server refuses.
     #[error("the server cannot be copied")]
     Server(#[from] mysql::Error),
@@ -99,12 +109,14 @@ pub enum BackupError {
 pub type Tell = Box<dyn Fn(u64) -> BoxFuture<'static, ()> + Send + Sync>;
 
 /// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
     /// The size of the data, in bytes.
     pub bytes: u64,
     /// What it takes in the store, in bytes.
     pub stored_bytes: u64,
+    /// What the data holds at the least.
+    pub position: Position,
 }
 
 /// What is stored of the server's data.
@@ -135,6 +147,12 @@ pub async fn make(
     // A file system that hangs must not hang the executor.
     let opened = task::spawn_blocking(move || Store::open(&settings)).await;
     let store = opened.map_err(|panicked| StreamError::Thread(io::Error::other(panicked)))??;
+    if let Some(last) = &order.follows
+        && store.is_empty().await?
+    {
+        let (url, last) = (order.store.url.clone(), last.clone());
+        return Err(BackupError::Empty { url, last });
+    }
     let begun_at = Timestamp::now();
     let begun = Instant::now();
     let stored = match installed.kind.flavour {
@@ -144,6 +162,7 @@ pub async fn make(
     let made = Made {
         bytes: stored.data_bytes,
         stored_bytes: stored.object.bytes,
+        position: stored.position.clone(),
     };
     let manifest = Manifest {
         id: order.id.clone(),

@@ -142,7 +142,10 @@ impl Driver {
             seen = self.goals.next() => goal(seen),
             Ok(()) = self.contact.changed() => Some(self.touch()),
             Some(event) = self.mesos.recv() => told(event, self.grace),
-            Some(()) = terminate.recv() => Some(Event::Kill { grace: self.grace.shutdown }),
+            Some(()) = terminate.recv() => Some(Event::Kill {
+                grace: self.grace.shutdown,
+                may_hold: false,
+            }),
             () = wake => None,
         };
         let now = self.clock.now();
@@ -208,12 +211,14 @@ fn told(event: ExecutorEvent, grace: Grace) -> Option<Event> {
             info!(task_id, ?grace_period, "the agent kills the task");
             Some(Event::Kill {
                 grace: grace_period.unwrap_or(grace.kill),
+                may_hold: true,
             })
         }
         ExecutorEvent::Shutdown => {
             info!("the agent shuts the executor down");
             Some(Event::Kill {
                 grace: grace.shutdown,
+                may_hold: false,
             })
         }
         ExecutorEvent::Launch(task) => {

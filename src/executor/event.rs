@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     cluster::{
-        backup::BackupState,
+        backup::{ArchiveReport, BackupState},
         control::{Goal, ServerKind},
         gtid::Position,
         id::{DataId, Epoch, ProcessId},
@@ -141,10 +141,19 @@ pub enum Event {
         /// How far it is.
         state: BackupState,
     },
+    /// How far the master's binlogs are archived.
+    Archived {
+        /// Which archiving.
+        number: u64,
+        /// How far it is.
+        report: ArchiveReport,
+    },
     /// The task is to end.
     Kill {
         /// How long that may take before the agent ends the container.
         grace: Duration,
+        /// Whether a master may go on for a part of that time, so that another member takes over.
+        may_hold: bool,
     },
 }
 
@@ -175,6 +184,11 @@ pub enum Outcome {
     },
     /// A copy of the cluster's data is complete, in this new data directory.
     Copied(DataId),
+    /// Nothing was copied: the backup that was named is of no use to anybody.
+    Unfit {
+        /// Why, as a sentence.
+        why: String,
+    },
     /// Nothing was copied: the master's binlogs go back to the first transaction, and there is little in them.
     ReplayIsCheaper,
     /// The step has done what it is for.

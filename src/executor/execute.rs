@@ -12,15 +12,16 @@ use tokio::{
     time::Instant,
 };
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::{
     action::{Action, Step, TaskUpdate},
+    archive,
     backup::{self, Made, Tell},
     chain, donor,
     event::Event,
     install::Installed,
     mysqld::Group,
+    opened,
     promise::{Promise, PromiseError},
     quarantine,
     steps::{self, Brought, Context, Running},
@@ -46,9 +47,6 @@ const QUEUE: usize = 16;
 /// How long a canary may take. A member that rejoins waits for it; a master that waits for longer says so by
 /// what is observed of it.
 const CANARY_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long all markers of earlier epochs together may wait for their acknowledgements.
-const FILL_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How long a check may wait before it is given up: the lifecycle acts on it long before, and another check would
 /// wait as well. It bounds what an executor forgets of it.
@@ -82,6 +80,7 @@ pub struct Hands {
     step: Option<(u64, AbortHandle)>,
     guard: Option<Guard>,
     backup: Option<(u64, AbortHandle)>,
+    archive: Option<(u64, AbortHandle)>,
 }
 
 /// The watchdog of a server. Dropping it ends it.
@@ -119,6 +118,7 @@ impl Hands {
             step: None,
             guard: None,
             backup: None,
+            archive: None,
         };
         (hands, queue)
     }
@@ -185,9 +185,11 @@ impl Hands {
                 Ok(Made {
                     bytes,
                     stored_bytes,
+                    position,
                 }) => BackupState::Done {
                     bytes,
                     stored_bytes,
+                    position: Some(position),
                 },
                 Err(why) => {
                     warn!(number, why, "backup failed");
@@ -197,6 +199,23 @@ impl Hands {
             send(&events, Event::Backup { number, state }).await;
         });
         self.backup = Some((number, task.abort_handle()));
+    }
+
+    /// Archives binlogs beside everything else.
+    fn archive(&mut self, number: u64, archiving: archive::Task) {
+        let server = self.running.as_ref();
+        let Some(server) = server.map(|alive| Arc::clone(&alive.server)) else {
+            // Its end is about to arrive, and with it what gives this up.
+            return;
+        };
+        let events = self.events.clone();
+        let tell: archive::Tell = Box::new(move |report| {
+            let events = events.clone();
+            Box::pin(async move { send(&events, Event::Archived { number, report }).await })
+        });
+        let context = Arc::clone(&self.context);
+        let task = task::spawn(archive::run(context, server, archiving, tell));
+        self.archive = Some((number, task.abort_handle()));
     }
 
     /// Begins to hand the server's data out to other executors.
@@ -278,7 +297,7 @@ impl Hands {
                     let _ = events.send(Happened { event, brought }).await;
                     if let (Some((process, server)), Some(epoch)) = (server, opened) {
                         task::spawn(async move {
-                            tidy_up(server, cluster, epoch).await;
+                            opened::tidy_up(server, cluster, epoch).await;
                             send(&events, Event::Tidied { process }).await;
                         });
                     }
@@ -372,6 +391,27 @@ impl Hands {
             Action::AbandonBackup { number } => {
                 info!(number, "backup given up");
                 if let Some((_, abort)) = self.backup.take_if(|(own, _)| *own == number) {
+                    abort.abort();
+                }
+            }
+            Action::Archive {
+                number,
+                order,
+                epoch,
+                data,
+                lineage,
+            } => self.archive(
+                number,
+                archive::Task {
+                    order: *order,
+                    epoch,
+                    data,
+                    lineage,
+                },
+            ),
+            Action::AbandonArchive { number } => {
+                info!(number, "archiving given up");
+                if let Some((_, abort)) = self.archive.take_if(|(own, _)| *own == number) {
                     abort.abort();
                 }
             }
@@ -507,32 +547,6 @@ impl Hands {
             agent_id: self.agent.clone(),
             ..Default::default()
         });
-    }
-}
-
-/// What a master does when it is open already.
-///
-/// If it ends in between, another master is elected, which then does this for itself: what is missing is seen in what it
-/// has.
-async fn tidy_up(server: Arc<Server>, cluster: Uuid, epoch: Epoch) {
-    forget_source(&server).await;
-    let deadline = Instant::now() + FILL_DEADLINE;
-    if let Err(error) = server.fill_markers(cluster, epoch, deadline).await {
-        warn!(error = %chain(&error), "markers of earlier epochs are missing still; the next master writes them");
-    }
-}
-
-/// A master forgets whom it followed when it is open already: on a busy disk it takes as long as the rest of the promotion,
-/// and only keeps those from wondering who look at its replication status.
-///
-/// No step meets this: a process that was master is killed before anything else is made of it, unless it has handed its place
-/// over, which is not begun before this has ended. A server that ends before it
-/// is done starts with its replication stopped and with relay logs of which everything is executed, like any
-/// other that followed. What it does next, in a later epoch, is to follow, which throws them away, or to be
-/// master again and come here. So it is not tried again either.
-async fn forget_source(server: &Server) {
-    if let Err(error) = server.forget_source().await {
-        warn!(error = %chain(&error), "the master before is not forgotten");
     }
 }
 

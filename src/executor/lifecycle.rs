@@ -25,10 +25,12 @@
 //! reporting it before the promise is stored; pointing at a master before comparing with its history.
 
 mod apply;
+mod archive;
 mod aside;
 mod backup;
 mod handover;
 mod health;
+mod held;
 mod lag;
 mod lease;
 mod plan;
@@ -85,6 +87,7 @@ pub struct State {
     canary: Canary,
     rebuild: rebuild::Rebuild,
     backup: backup::Backup,
+    archive: archive::Archive,
     /// The data directory that was set aside last, or is about to be.
     aside: Option<aside::Aside>,
     export_problem: Option<String>,
@@ -252,6 +255,8 @@ struct InForce {
 struct Ending {
     /// When the server is killed at the latest.
     kill_at: Timestamp,
+    /// Until when a master goes on all the same: see [`held`].
+    held_until: Option<Timestamp>,
     why: Why,
 }
 
@@ -301,6 +306,7 @@ impl State {
             canary: Canary::default(),
             rebuild: rebuild::Rebuild::default(),
             backup: backup::Backup::default(),
+            archive: archive::Archive::default(),
             aside: None,
             export_problem: None,
             stream_port: None,
@@ -396,6 +402,8 @@ impl State {
             Action::Export { .. } => self.export_begun(),
             Action::BackUp { order, .. } => self.backup_begun(order.number),
             Action::AbandonBackup { number } => self.backup_given_up(*number),
+            Action::Archive { number, .. } => self.archive_begun(*number),
+            Action::AbandonArchive { .. } => self.archive_given_up(),
             Action::Report(report) => self.reported = Some((**report).clone()),
             Action::Update(update) => match update {
                 TaskUpdate::Starting => self.told.starting = true,

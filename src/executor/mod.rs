@@ -9,14 +9,17 @@
 //!
 //! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
-//!   [`install`], [`datadir`], [`quarantine`], [`unpromised`], [`rebuild`], [`receive`], [`donor`], [`stream`], [`tools`],
+//!   [`install`], [`datadir`], [`scratch`], [`quarantine`], [`unpromised`], [`rebuild`], [`receive`], [`donor`], [`stream`], [`tools`],
 //!   [`mysqld`], [`mod@watchdog`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
+//!
+//! A task that verifies a backup is no member and has nothing of this but a few steps: [`verify`].
 //!
 //! The server dies with the executor (a death signal), the executor does not die with its agent, and losing
 //! ZooKeeper changes nothing by itself.
 
 pub mod action;
 pub mod agent_cache;
+pub mod archive;
 pub mod backup;
 pub mod copy;
 pub mod datadir;
@@ -28,16 +31,22 @@ pub mod handover;
 pub mod install;
 pub mod lifecycle;
 pub mod mysqld;
+pub mod opened;
 pub mod promise;
 pub mod quarantine;
 pub mod rebuild;
 pub mod receive;
+pub mod replay;
 pub mod restore;
 pub mod sandbox;
+pub mod scratch;
+pub mod starting;
 pub mod steps;
 pub mod stream;
 pub mod tools;
 pub mod unpromised;
+pub mod upgrade;
+pub mod verify;
 pub mod watchdog;
 
 use std::{
@@ -101,7 +110,7 @@ pub enum ExecutorError {
     )]
     TaskData(#[source] serde_json::Error),
     /// The task's data is of a later version.
-    #[error("the task's data has format {found}, and this executor knows {known}; use an executor of the scheduler's version", known = control::FORMAT)]
+    #[error("the task's data has format {found}, and this executor knows {known}; use an executor of the scheduler's version", known = control::VERIFY_FORMAT)]
     TaskFormat {
         /// The format found.
         found: u32,
@@ -158,7 +167,17 @@ pub async fn run(environment: ExecutorEnvironment) -> Result<(), ExecutorError> 
         info!("the executor ends without a task");
         return Ok(());
     };
-    match prepare(&environment, &task, agent, mesos.clone(), events) {
+    let prepared = match read_task_data(&task) {
+        Ok(data) => match data.verify.clone() {
+            Some(order) => match context(&environment, data, agent) {
+                Ok(context) => return verify::run(context, &order, &mesos, events).await,
+                Err(error) => Err(error),
+            },
+            None => prepare(&environment, data, &task, agent, mesos.clone(), events),
+        },
+        Err(error) => Err(error),
+    };
+    match prepared {
         Ok(mut prepared) => {
             prepared.driver.run().await?;
             // The report goes with the session, so that nobody has to wait for that to expire.
@@ -207,20 +226,45 @@ struct Prepared {
     session: Session,
 }
 
-/// Makes everything that the task needs.
+/// What does not change while the task lives.
+fn context(
+    environment: &ExecutorEnvironment,
+    task: TaskData,
+    agent: Option<v1::AgentInfo>,
+) -> Result<Context, ExecutorError> {
+    let sandbox = Sandbox::open(&environment.sandbox)?;
+    let admin = Account::read(Path::new(&task.admin_keypath))?;
+    Ok(Context {
+        sandbox,
+        spawner: Spawner::start()?,
+        cache: agent_cache(),
+        admin: Credentials {
+            user: admin.username,
+            password: admin.password,
+        },
+        bind_address: bind_address(),
+        host: agent.map_or_else(|| "localhost".to_owned(), |agent| agent.hostname),
+        user_defaults: user_defaults()?,
+        task,
+    })
+}
+
+/// Makes everything that a member's task needs.
 fn prepare(
     environment: &ExecutorEnvironment,
+    data: TaskData,
     task: &v1::TaskInfo,
     agent: Option<v1::AgentInfo>,
     mesos: ExecutorHandle,
     events: mpsc::Receiver<ExecutorEvent>,
 ) -> Result<Prepared, ExecutorError> {
-    let data = read_task_data(task)?;
-    let sandbox = Sandbox::open(&environment.sandbox)?;
+    let agent_id = agent.as_ref().and_then(|agent| agent.id.clone());
+    let context = Arc::new(context(environment, data.clone(), agent)?);
+    let sandbox = &context.sandbox;
     let promise = Promise::load(&sandbox.promise(), data.uuid)?;
     // A name without a directory, or a directory without its name, is nobody's.
     let in_use = promise.data.filter(|data| sandbox.data(*data).is_dir());
-    datadir::set_aside_unused(&sandbox, in_use)?;
+    datadir::set_aside_unused(sandbox, in_use)?;
     let folder = sandbox.quarantine_folder();
     if let Err(error) = unpromised::retire(&folder) {
         warn!(%error, "data directories that were never used cannot be removed");
@@ -231,25 +275,8 @@ fn prepare(
             source,
         })?;
     let (session, reports, goals) = connect(&data)?;
-    let admin = Account::read(Path::new(&data.admin_keypath))?;
-    let context = Arc::new(Context {
-        sandbox,
-        spawner: Spawner::start()?,
-        cache: agent_cache(),
-        admin: Credentials {
-            user: admin.username,
-            password: admin.password,
-        },
-        bind_address: bind_address(),
-        host: agent
-            .as_ref()
-            .map_or_else(|| "localhost".to_owned(), |agent| agent.hostname.clone()),
-        user_defaults: user_defaults()?,
-        task: data.clone(),
-    });
     let clock = Clock::start();
     let state = State::new(data, promise.epoch, in_use, clock.now()).with_unexported(unexported);
-    let agent_id = agent.and_then(|agent| agent.id);
     let (hands, happened) = Hands::new(context, promise, mesos, agent_id, reports);
     let grace = Grace {
         kill: kill_policy(task).unwrap_or(environment.shutdown_grace_period),
@@ -271,7 +298,7 @@ fn prepare(
 fn read_task_data(task: &v1::TaskInfo) -> Result<TaskData, ExecutorError> {
     let bytes = task.data.as_deref().unwrap_or_default();
     let mut data: TaskData = serde_json::from_slice(bytes).map_err(ExecutorError::TaskData)?;
-    if data.format > control::FORMAT {
+    if data.format > control::VERIFY_FORMAT {
         return Err(ExecutorError::TaskFormat { found: data.format });
     }
     // Mesos' word for it is the one that updates must carry.

@@ -246,7 +246,10 @@ fn selection(wanted: &Position, from: &Position) -> Vec<String> {
 }
 
 /// The log files of a directory in their order, such as `binlog.000001`.
-fn logs(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn logs(folder: &Path, prefix: &str) -> io::Result<Vec<String>> {
     let mut logs = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();

@@ -1,27 +1,34 @@
-//! Copying a donor's data into a new data directory, and what its first start does with it.
+//! Copying a donor's data, or that of a backup, into a new data directory, and what its first start does with it.
 //!
 //! The copy is made under a name that is never used and gets that of its incarnation when it is complete, as every new
 //! directory does ([`datadir`]). What an earlier attempt has left is removed first: it is part of a
 //! copy, so all of it is elsewhere.
 
-use std::{ffi::OsStr, fs, io, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use tokio::{task, time::Instant};
 use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::{
+    action::CopySource,
     chain,
     datadir::{self, DataDirError, Part},
     event::Outcome,
     install::Installed,
     receive::{self, ReceiveError},
+    restore::{self, RestoreError},
     sandbox::Sandbox,
     steps::Context,
-    unpromised::{self, UNFINISHED},
+    unpromised,
 };
 use crate::{
     cluster::{
+        backup::{BackupId, RestoreFrom},
         donor::Donor,
         flavour::Flavour,
         id::{DataId, MemberId},
@@ -65,6 +72,15 @@ pub enum RebuildError {
         #[source]
         source: ReceiveError,
     },
+    /// The backup is not to be had, or not for this member.
+    #[error("the data of the backup {id} cannot be taken")]
+    Restore {
+        /// Which one.
+        id: BackupId,
+        /// Why.
+        #[source]
+        source: Box<RestoreError>,
+    },
     /// Where the copy stands is not known.
     #[error("the copy cannot be taken into use")]
     Begin(#[source] ReceiveError),
@@ -82,7 +98,7 @@ pub enum RebuildError {
     Sync(#[from] DataDirError),
 }
 
-/// Copies a donor's data, unless replaying the master's binlogs costs less.
+/// Copies the data of a donor or of a backup, unless replaying the master's binlogs costs less.
 ///
 /// # Errors
 /// When the donor, the server or the file system refuses, or when nothing moves for two minutes. What was written is removed
@@ -91,7 +107,7 @@ pub async fn copy(
     context: &Context,
     installed: &Installed,
     server: &Server,
-    donor: &Donor,
+    source: &CopySource,
     master: (String, u16),
 ) -> Result<Outcome, RebuildError> {
     if replay_is_cheap(context, server.flavour(), master).await {
@@ -102,11 +118,51 @@ pub async fn copy(
     let data = DataId(Uuid::new_v4());
     let unfinished = sandbox.unfinished_data(data);
     let begun = Instant::now();
-    let copied = match server.flavour() {
+    let copied = match source {
+        CopySource::Donor(donor) => {
+            from_donor(context, installed, server, donor, &unfinished).await
+        }
+        CopySource::Backup(from) => from_backup(context, installed, from, &unfinished).await,
+    };
+    if let Err(error) = copied {
+        // The next attempt would do it as well; a disk that is full needs the room now.
+        remove_unfinished(sandbox)?;
+        return match &error {
+            RebuildError::Restore { source, .. } if source.is_for_good() => {
+                warn!(error = %chain(&error), "the backup is of no use");
+                let why = chain(&error);
+                Ok(Outcome::Unfit { why })
+            }
+            _ => Err(error),
+        };
+    }
+    datadir::sync(unfinished.clone(), Part::All).await?;
+    let path = sandbox.data(data);
+    unpromised::mark(sandbox, data)
+        .and_then(|()| fs::rename(&unfinished, &path))
+        .map_err(|source| RebuildError::Files { path, source })?;
+    let took = begun.elapsed();
+    match source {
+        CopySource::Donor(donor) => {
+            info!(%data, donor = %donor.member, ?took, "donor's data copied");
+        }
+        CopySource::Backup(from) => info!(%data, backup = %from.id, ?took, "backup's data taken"),
+    }
+    Ok(Outcome::Copied(data))
+}
+
+async fn from_donor(
+    context: &Context,
+    installed: &Installed,
+    server: &Server,
+    donor: &Donor,
+    target: &Path,
+) -> Result<(), RebuildError> {
+    match server.flavour() {
         Flavour::Mysql => {
-            let source = source(context, donor.host.clone(), donor.port);
+            let source = account_at(context, donor.host.clone(), donor.port);
             let copied = server
-                .clone_from(&source, &unfinished, context.task.copy_rate_mib, STALL)
+                .clone_from(&source, target, context.task.copy_rate_mib, STALL)
                 .await;
             copied.map_err(|source| RebuildError::Copy {
                 donor: donor.member,
@@ -115,29 +171,30 @@ pub async fn copy(
                 source: Box::new(source),
             })
         }
-        Flavour::Mariadb => receive::receive(context, installed, donor, &unfinished)
+        Flavour::Mariadb => receive::receive(context, installed, donor, target)
             .await
             .map_err(|source| RebuildError::Receive {
                 donor: donor.member,
                 source,
             }),
-    };
-    if let Err(error) = copied {
-        // The next attempt would do it as well; a disk that is full needs the room now.
-        remove_unfinished(sandbox)?;
-        return Err(error);
     }
-    datadir::sync(unfinished.clone(), Part::All).await?;
-    let path = sandbox.data(data);
-    unpromised::mark(sandbox, data)
-        .and_then(|()| fs::rename(&unfinished, &path))
-        .map_err(|source| RebuildError::Files { path, source })?;
-    info!(%data, donor = %donor.member, took = ?begun.elapsed(), "donor's data copied");
-    Ok(Outcome::Copied(data))
+}
+
+async fn from_backup(
+    context: &Context,
+    installed: &Installed,
+    from: &RestoreFrom,
+    target: &Path,
+) -> Result<(), RebuildError> {
+    let taken = restore::take(context, installed, from, target).await;
+    taken.map_err(|source| RebuildError::Restore {
+        id: from.id.clone(),
+        source: Box::new(source),
+    })
 }
 
 /// The administration account at another member.
-fn source(context: &Context, host: String, port: u16) -> Source {
+fn account_at(context: &Context, host: String, port: u16) -> Source {
     let mysql::Credentials { user, password } = context.admin.clone();
     Source {
         host,
@@ -148,7 +205,7 @@ fn source(context: &Context, host: String, port: u16) -> Source {
 }
 
 async fn replay_is_cheap(context: &Context, flavour: Flavour, master: (String, u16)) -> bool {
-    let master = source(context, master.0, master.1);
+    let master = account_at(context, master.0, master.1);
     match binlogs::size_of_all(flavour, &master, Instant::now() + ASK_DEADLINE).await {
         Ok(size) => size.is_some_and(|size| size <= CHEAP_REPLAY),
         Err(error) => {
@@ -161,20 +218,8 @@ async fn replay_is_cheap(context: &Context, flavour: Flavour, master: (String, u
 
 /// Removes what is left of copies that were not completed.
 fn remove_unfinished(sandbox: &Sandbox) -> Result<(), RebuildError> {
-    let folder = sandbox.data_folder();
-    let remove_all = || {
-        for entry in fs::read_dir(&folder)? {
-            let path = entry?.path();
-            if path.extension() == Some(OsStr::new(UNFINISHED)) {
-                fs::remove_dir_all(&path)?;
-            }
-        }
-        Ok(())
-    };
-    remove_all().map_err(|source| RebuildError::Files {
-        path: folder.clone(),
-        source,
-    })
+    let path = sandbox.data_folder();
+    unpromised::remove_unfinished(&path).map_err(|source| RebuildError::Files { path, source })
 }
 
 /// Removes a data directory that holds nothing, or a copy that no server starts on. A crash in between leaves a directory

@@ -268,9 +268,7 @@ pub fn note_begin(
         position: position.to_string(),
         binlog_state: position.binlog_state(binlog_state)?,
     };
-    let path = target.join(BEGIN_FILE);
-    let text = serde_json::to_vec(&begin).unwrap_or_default();
-    fs::write(&path, text).map_err(ToolError::files(&path))?;
+    write_begin(target, &begin)?;
     for entry in fs::read_dir(target)
         .map_err(ToolError::files(target))?
         .flatten()
@@ -282,6 +280,17 @@ pub fn note_begin(
             fs::remove_file(entry.path()).map_err(ToolError::files(&entry.path()))?;
         }
     }
+    Ok(())
+}
+
+/// Writes down where the copy stands.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn write_begin(target: &Path, begin: &Begin) -> Result<(), ReceiveError> {
+    let path = target.join(BEGIN_FILE);
+    let text = serde_json::to_vec(begin).unwrap_or_default();
+    fs::write(&path, text).map_err(ToolError::files(&path))?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Making a data directory from a backup, for a cluster that is to begin with it.
+//! Making a data directory from a backup: for a cluster that is to begin with it, or for a member of the very cluster that has made it ([`take`]).
 //!
 //! The directory is made under a name that is never used and gets that of its incarnation when it is complete ([`datadir`]).
 //! What the stream holds is not trusted before its size and digest are those of the manifest.
@@ -6,13 +6,15 @@
 //! The new cluster is another one than that of the backup. Its markers have another UUID on MySQL. On MariaDB they
 //! have a domain of their own, and that of the former cluster is left out of the position where the copy begins. What the former cluster wrote is
 //! part of the new one's history from its beginning. Its accounts are replaced at the first start ([`restored_sql`]).
+//!
+//! To a member of the same cluster a backup is what a copy of another member is, only older: nothing is replaced in it, and replication brings the
+//! rest.
 
 use std::{
-    ffi::OsStr,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::Stdio,
 };
 
@@ -26,8 +28,12 @@ use super::{
     install::Installed,
     mysqld::Program,
     receive::{self, ReceiveError},
+    replay::{self, ReplayError},
+    scratch::Scratch,
     steps::Context,
     tools::{self, ToolError},
+    unpromised,
+    upgrade::{self, UpgradeError},
 };
 #[cfg(doc)]
 use crate::mysql::accounts::restored_sql;
@@ -37,7 +43,12 @@ use crate::{
         store::{Store, StoreError},
         stream::{self, StreamError},
     },
-    cluster::{control::RestoreTask, gtid::MARKER_DOMAIN, id::DataId},
+    cluster::{
+        backup::{BackupId, RestoreFrom},
+        control::RestoreTask,
+        gtid::{GtidList, MARKER_DOMAIN},
+        id::DataId,
+    },
     mysql::accounts::Former,
 };
 
@@ -62,15 +73,30 @@ pub enum RestoreError {
     /// A tool, or the file system.
     #[error(transparent)]
     Tool(#[from] ToolError),
+    /// Replaying what was archived behind it.
+    #[error("the archived binlogs cannot be replayed")]
+    Replay(#[from] ReplayError),
     /// Syncing.
     #[error(transparent)]
     Sync(#[from] DataDirError),
     /// The manifest names no data.
     #[error("the backup's manifest names no data")]
     Empty,
+    /// It is of another cluster, and was to be taken for one of this.
+    #[error("its manifest says that it is of another cluster, or of a former one of this name")]
+    NotOurs,
+    /// It was verified, and found bad.
+    #[error("it was verified, and is not good: {0}")]
+    Bad(String),
+    /// Its accounts are others than this server is administered with.
+    #[error("it was made when the administration account was called {0}, and here it is another")]
+    OtherAccount(String),
+    /// Which server has written it cannot be noted.
+    #[error(transparent)]
+    Note(#[from] UpgradeError),
     /// There is no room.
     #[error(
-        "the backup holds {needed} MiB, and the disk has {available} left; create the cluster with a larger disk"
+        "the backup holds {needed} MiB, and the disk has {available} left; give the cluster's members a larger disk"
     )]
     NoSpace {
         /// How much is left, in MiB.
@@ -81,6 +107,29 @@ pub enum RestoreError {
     /// What a first start needs to know is not there.
     #[error("the restored data does not say whose accounts it holds")]
     Former(#[source] serde_json::Error),
+}
+
+impl RestoreError {
+    /// Whether the backup is of no use to any member of the cluster, now and later.
+    pub fn is_for_good(&self) -> bool {
+        match self {
+            Self::Store(error) => matches!(
+                error,
+                StoreError::Unknown(_) | StoreError::Manifest { .. } | StoreError::Damaged { .. }
+            ),
+            Self::Empty | Self::NotOurs | Self::Bad(_) => true,
+            Self::Refused(_)
+            | Self::Stream(_)
+            | Self::Prepare(_)
+            | Self::Tool(_)
+            | Self::Replay(_)
+            | Self::Sync(_)
+            | Self::OtherAccount(_)
+            | Self::Note(_)
+            | Self::NoSpace { .. }
+            | Self::Former(_) => false,
+        }
+    }
 }
 
 /// Whose accounts the data holds.
@@ -104,40 +153,155 @@ pub async fn make(
     if let Some(why) = from.refuses(installed.kind.flavour, installed.kind.version) {
         return Err(RestoreError::Refused(why));
     }
-    let settings = from.store.clone();
-    let opened = task::spawn_blocking(move || Store::open(&settings)).await;
-    let store = opened.map_err(|panicked| StreamError::Thread(io::Error::other(panicked)))??;
-    let manifest = store.manifest(&from.id).await?;
+    let (store, manifest) = open(from).await?;
     let sandbox = &context.sandbox;
-    remove_unfinished(&sandbox.data_folder())?;
-    check_space(&manifest, &sandbox.data_folder())?;
+    let folder = sandbox.data_folder();
+    unpromised::remove_unfinished(&folder).map_err(ToolError::files(&folder))?;
+    let replayed = from.replay.as_ref().map_or(0, |replay| replay.data_bytes);
+    check_space(manifest.data_bytes + replayed, &folder)?;
     let data = DataId(Uuid::new_v4());
     let unfinished = sandbox.unfinished_data(data);
-    let filled = fill(context, installed, restore, &store, &manifest, &unfinished).await;
+    let scratch = Scratch {
+        context,
+        installed,
+        data,
+        folder: &unfinished,
+    };
+    let filled = fill(&scratch, restore, &store, &manifest).await;
     if let Err(error) = filled {
         // The next attempt would do it as well; a disk that is full needs the room now.
-        remove_unfinished(&sandbox.data_folder())?;
+        unpromised::remove_unfinished(&folder).map_err(ToolError::files(&folder))?;
         return Err(error);
     }
     datadir::sync(unfinished.clone(), Part::All).await?;
     let path = sandbox.data(data);
-    fs::rename(&unfinished, &path).map_err(ToolError::files(&path))?;
+    unpromised::mark(sandbox, data)
+        .and_then(|()| fs::rename(&unfinished, &path))
+        .map_err(ToolError::files(&path))?;
     info!(%data, backup = %from.id, took = ?begun.elapsed(), "backup restored");
     Ok(data)
 }
 
-async fn fill(
+async fn open(from: &RestoreFrom) -> Result<(Store, Manifest), RestoreError> {
+    let settings = from.store.clone();
+    let opened = task::spawn_blocking(move || Store::open(&settings)).await;
+    let store = opened.map_err(|panicked| StreamError::Thread(io::Error::other(panicked)))??;
+    let manifest = store.manifest(&from.id).await?;
+    Ok((store, manifest))
+}
+
+/// Fills `target`, which must not exist, with the data of a backup of this very cluster, and prepares it for its first start as a copy.
+///
+/// # Errors
+/// When the backup is not there, damaged, known to be bad, of another cluster, or not for this server. What is in `target` then is of no use.
+pub async fn take(
     context: &Context,
     installed: &Installed,
+    from: &RestoreFrom,
+    target: &Path,
+) -> Result<(), RestoreError> {
+    let (store, manifest) = open(from).await?;
+    if manifest.uuid != context.task.uuid {
+        return Err(RestoreError::NotOurs);
+    }
+    let is_of = RestoreFrom {
+        flavour: manifest.flavour,
+        version: manifest.version,
+        ..from.clone()
+    };
+    if let Some(why) = is_of.refuses(installed.kind.flavour, installed.kind.version) {
+        return Err(RestoreError::Refused(why));
+    }
+    if manifest.admin_user != context.admin.user {
+        return Err(RestoreError::OtherAccount(manifest.admin_user));
+    }
+    let verified = store.verified(&from.id, &manifest).await?;
+    if let Some(bad) = verified.filter(|found| !found.good) {
+        return Err(RestoreError::Bad(bad.problem.unwrap_or_default()));
+    }
+    check_space(manifest.data_bytes, &context.sandbox.data_folder())?;
+    let unpacked = unpack(
+        context,
+        installed,
+        &from.id,
+        &store,
+        &manifest,
+        target,
+        |p| p,
+    )
+    .await;
+    if let Err(error) = unpacked {
+        // What was unpacked wrongly shows in many ways, and a disk that is full in the same ones.
+        for object in &manifest.objects {
+            if let Err(damaged @ StoreError::Damaged { .. }) =
+                store.compare_with(&from.id, object).await
+            {
+                return Err(damaged.into());
+            }
+        }
+        return Err(error);
+    }
+    Ok(upgrade::note_written_by(
+        target,
+        manifest.flavour,
+        manifest.version,
+    )?)
+}
+
+async fn fill(
+    scratch: &Scratch<'_>,
     restore: &RestoreTask,
     store: &Store,
     manifest: &Manifest,
+) -> Result<(), RestoreError> {
+    let Scratch {
+        context,
+        installed,
+        folder: target,
+        ..
+    } = *scratch;
+    let mut held = None;
+    let id = &restore.from.id;
+    unpack(
+        context,
+        installed,
+        id,
+        store,
+        manifest,
+        target,
+        |position| {
+            held = Some(position.clone());
+            position.without(MARKER_DOMAIN)
+        },
+    )
+    .await?;
+    if let Some(replay) = &restore.from.replay {
+        replay::run(scratch, store, manifest, replay, held).await?;
+    }
+    let note = FormerNote {
+        admin: manifest.admin_user.clone(),
+        user: manifest.cluster_user.clone(),
+    };
+    let path = target.join(FORMER_FILE);
+    let text = serde_json::to_vec(&note).unwrap_or_default();
+    fs::write(&path, text).map_err(ToolError::files(&path))?;
+    Ok(())
+}
+
+/// Unpacks a backup into `target`, and makes it one that a server can start on. `begin` makes the position at which a server of MariaDB begins of the one that
+/// the backup has.
+async fn unpack(
+    context: &Context,
+    installed: &Installed,
+    id: &BackupId,
+    store: &Store,
+    manifest: &Manifest,
     target: &Path,
+    begin: impl FnOnce(GtidList) -> GtidList,
 ) -> Result<(), RestoreError> {
     let [object] = manifest.objects.as_slice() else {
         return Err(RestoreError::Empty);
     };
-    let id = &restore.from.id;
     let seal = store.seal_of(manifest)?;
     DirBuilder::new()
         .mode(0o700)
@@ -177,16 +341,9 @@ async fn fill(
             receive::unpacked(&mut process, &log).await?;
             receive::prepare(context, installed, target, &log).await?;
             let state = manifest.binlog_state.as_deref().unwrap_or_default();
-            receive::note_begin(target, state, |position| position.without(MARKER_DOMAIN))?;
+            receive::note_begin(target, state, begin)?;
         }
     }
-    let note = FormerNote {
-        admin: manifest.admin_user.clone(),
-        user: manifest.cluster_user.clone(),
-    };
-    let path = target.join(FORMER_FILE);
-    let text = serde_json::to_vec(&note).unwrap_or_default();
-    fs::write(&path, text).map_err(ToolError::files(&path))?;
     Ok(())
 }
 
@@ -215,28 +372,15 @@ pub fn forget_former(data: &Path) -> Result<(), RestoreError> {
     Ok(())
 }
 
-/// Removes what is left of attempts that were not completed.
-fn remove_unfinished(folder: &Path) -> Result<(), RestoreError> {
-    let remove_all = || {
-        for entry in fs::read_dir(folder)? {
-            let path: PathBuf = entry?.path();
-            if path.extension() == Some(OsStr::new("unfinished")) {
-                fs::remove_dir_all(&path)?;
-            }
-        }
-        Ok(())
-    };
-    remove_all().map_err(|source: io::Error| ToolError::files(folder)(source).into())
-}
-
-fn check_space(manifest: &Manifest, folder: &Path) -> Result<(), RestoreError> {
+/// What is replayed takes about as much as its binlogs.
+fn check_space(needed: u64, folder: &Path) -> Result<(), RestoreError> {
     let found = nix::sys::statvfs::statvfs(folder)
         .map_err(|error| ToolError::files(folder)(error.into()))?;
     let available = found.blocks_available() * found.fragment_size();
-    if available < manifest.data_bytes {
+    if available < needed {
         return Err(RestoreError::NoSpace {
             available: available >> 20,
-            needed: manifest.data_bytes.div_ceil(1 << 20),
+            needed: needed.div_ceil(1 << 20),
         });
     }
     Ok(())

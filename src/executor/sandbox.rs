@@ -7,6 +7,7 @@
 //! ├── copy.cnf               how mariadb-backup logs in, while another member copies this one
 //! ├── copy.log               what the tools print that make or receive a copy
 //! ├── export.log             what the binlog tool prints
+//! ├── replay.cnf, .log, ...  a server that replays archived binlogs, and its tools
 //! ├── birth.sql               only while a new data directory is started for the first time
 //! ├── run/            0700    mysqld.sock, mysqld.pid
 //! ├── package/                the unpacked package, when agents cannot share one
@@ -157,9 +158,39 @@ impl Sandbox {
         self.root.join("backup.log")
     }
 
+    /// How mariadb-upgrade logs in.
+    pub fn upgrade_cnf(&self) -> PathBuf {
+        self.root.join("upgrade.cnf")
+    }
+
+    /// What mariadb-upgrade prints.
+    pub fn upgrade_log(&self) -> PathBuf {
+        self.root.join("upgrade.log")
+    }
+
     /// Where MySQL makes its copy for a backup, on the disk of the data.
     pub fn backup_folder(&self) -> PathBuf {
         self.root.join("state/backup")
+    }
+
+    /// The settings of a server that replays archived binlogs.
+    pub fn replay_cnf(&self) -> PathBuf {
+        self.root.join("replay.cnf")
+    }
+
+    /// How the client logs in that hands archived binlogs to it.
+    pub fn replay_client_cnf(&self) -> PathBuf {
+        self.root.join("replay-client.cnf")
+    }
+
+    /// What that server prints.
+    pub fn replay_log(&self) -> PathBuf {
+        self.root.join("replay.log")
+    }
+
+    /// What the binlog tool and the client print.
+    pub fn replay_tool_log(&self) -> PathBuf {
+        self.root.join("replay-tool.log")
     }
 
     /// The server's temporary files.

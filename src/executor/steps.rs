@@ -23,21 +23,22 @@ use super::{
     action::{Birth, Step},
     agent_cache::AgentCache,
     chain,
-    datadir::{self, DataDirError, Part},
+    datadir::{self, DataDirError},
     event::Outcome,
     handover::{self, HandoverError},
     install::{self, InstallError, Installed},
-    mysqld::{Process, Program, SpawnError, Spawner},
+    mysqld::{Process, SpawnError, Spawner},
     quarantine,
     rebuild::{self, RebuildError},
     restore::{self, RestoreError},
     sandbox::Sandbox,
+    starting,
+    upgrade::UpgradeError,
     watchdog::Watchdog,
 };
 use crate::{
     cluster::{
         control::{Address, Beyond, ClusterUser, TaskData},
-        flavour::Flavour,
         gtid::Position,
         id::{DataId, Epoch, MemberId, ProcessId},
         spec::MAX_NODES,
@@ -45,16 +46,11 @@ use crate::{
     },
     mysql::{
         self, Credentials, Server, Source,
-        accounts::{birth_sql, replication_account, replication_user, restored_sql},
-        authentication::{Authentication, SALT_LENGTH},
-        mycnf::{self, MyCnfError, ServerSettings},
+        accounts::{replication_account, replication_user},
+        authentication::Authentication,
+        mycnf::MyCnfError,
     },
-    time::Timestamp,
 };
-
-/// How long a server may take until it lets somebody in. After a crash it first applies its redo log, of
-/// which there may be gigabytes.
-const START_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// How long the epoch's marker may wait for its acknowledgements in one attempt. It ends sooner when
 /// another epoch begins; this bound only keeps a forgotten one from lasting for ever.
@@ -62,9 +58,6 @@ const MARKER_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// How long a member waits for the epoch's marker before it says that it still does.
 const ADMIT_DEADLINE: Duration = Duration::from_secs(600);
-
-/// The executor's own share of the container's memory, in MiB (the original's figure).
-const EXECUTOR_MEMORY_MIB: u64 = 32;
 
 /// What does not change while the task lives.
 #[derive(Debug)]
@@ -141,6 +134,9 @@ pub enum StepError {
     /// Handing the place of master over.
     #[error(transparent)]
     Handover(#[from] HandoverError),
+    /// Bringing the data to the server's series.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// Rendering the settings.
     #[error("the server's settings cannot be made")]
     Settings(#[from] MyCnfError),
@@ -189,9 +185,9 @@ pub async fn perform(
         Step::Install | Step::MakeData { .. } | Step::Restore | Step::Start { .. } => {
             raise(step, &context, installed).await
         }
-        Step::Copy { donor, master, .. } => match (installed, server) {
+        Step::Copy { source, master, .. } => match (installed, server) {
             (Some(installed), Some(server)) => {
-                rebuild::copy(&context, &installed, &server, &donor, master)
+                rebuild::copy(&context, &installed, &server, &source, master)
                     .await
                     .map(|outcome| (outcome, Brought::Nothing))
                     .map_err(StepError::from)
@@ -253,7 +249,7 @@ async fn raise(
             if let Birth::Copied { instead_of } = birth {
                 rebuild::remove(sandbox, instead_of).await;
             }
-            let running = match start(context, &installed, data, birth).await {
+            let running = match starting::start(context, &installed, data, birth).await {
                 Err(error) if matches!(birth, Birth::Copied { .. }) => {
                     rebuild::remove(sandbox, data).await;
                     return Err(error);
@@ -284,153 +280,6 @@ fn set_aside(sandbox: &Sandbox, data: DataId, beyond: Option<&Beyond>) -> Result
         }
         _ => Ok(()),
     }
-}
-
-/// Starts the server closed and waits until it lets the administration account in.
-async fn start(
-    context: &Context,
-    installed: &Installed,
-    data: DataId,
-    birth: Birth,
-) -> Result<Running, StepError> {
-    let sandbox = &context.sandbox;
-    write(&sandbox.my_cnf(), &settings(context, installed, data)?)?;
-    let mut arguments = vec![option("--defaults-file=", &sandbox.my_cnf())];
-    if let Some(sql) = first_statements(context, installed.kind.flavour, data, birth)? {
-        write(&sandbox.birth_sql(), &sql)?;
-        arguments.push(option("--init-file=", &sandbox.birth_sql()));
-    }
-    let log = sandbox.log();
-    let printed_before = fs::metadata(&log).map_or(0, |metadata| metadata.len());
-    let program = Program {
-        path: installed.mysqld.clone(),
-        arguments,
-        working_directory: sandbox.data(data),
-        log: log.clone(),
-    };
-    let begun = Timestamp::now();
-    let mut process = context.spawner.spawn(&program).await?;
-    let socket = sandbox.socket();
-    let deadline = Instant::now() + START_DEADLINE;
-    let ready = async {
-        let flavour = installed.kind.flavour;
-        let connect = Server::connect(&socket, &context.admin, flavour, deadline);
-        match birth {
-            Birth::Past => return Ok(connect.await?),
-            Birth::Copied { .. } => {
-                let server = connect.await?;
-                rebuild::settle(sandbox, &server, data).await?;
-                return Ok(server);
-            }
-            Birth::Restored => {
-                let server = connect.await?;
-                forget_statements(sandbox)?;
-                restore::forget_former(&sandbox.data(data))?;
-                rebuild::settle(sandbox, &server, data).await?;
-                return Ok(server);
-            }
-            Birth::Empty => {}
-        }
-        // Most of the directory is synced beside the start, what the start has written after it.
-        let synced = datadir::sync(sandbox.data(data), Part::All);
-        let (server, synced) = tokio::join!(connect, synced);
-        let server = server?;
-        synced?;
-        born(sandbox, data, begun).await?;
-        Ok(server)
-    };
-    let ready = tokio::select! {
-        ready = ready => ready,
-        status = process.ended() => Err(StepError::Ended {
-            how: how_it_ended(status),
-            printed: datadir::tail(&log, printed_before).unwrap_or_default(),
-        }),
-    };
-    match ready {
-        Ok(server) => Ok(Running {
-            id: ProcessId(Uuid::new_v4()),
-            process,
-            server: Arc::new(server),
-        }),
-        Err(error) => {
-            // The next start needs the directory, the port and the socket.
-            process.group().signal(nix::sys::signal::Signal::SIGKILL);
-            process.ended().await;
-            Err(error)
-        }
-    }
-}
-
-/// What a server executes at its first start, before it lets anybody in.
-fn first_statements(
-    context: &Context,
-    flavour: Flavour,
-    data: DataId,
-    birth: Birth,
-) -> Result<Option<String>, StepError> {
-    if matches!(birth, Birth::Past | Birth::Copied { .. }) {
-        return Ok(None);
-    }
-    let mut salt = [0; SALT_LENGTH];
-    rand::fill(&mut salt);
-    let admin = Authentication::of(&context.admin.password, salt);
-    let replication = (0..MAX_NODES).map(|member| replication_login(context, MemberId(member)));
-    let replication: Vec<_> = replication.collect();
-    let user = &context.admin.user;
-    if birth == Birth::Empty {
-        return Ok(Some(birth_sql(flavour, user, &admin, &replication)));
-    }
-    let restore = context.task.restore.as_ref().ok_or(StepError::NoBackup)?;
-    let former = restore::former(&context.sandbox.data(data), restore)?;
-    let sql = restored_sql(flavour, user, &admin, &replication, &former);
-    Ok(Some(sql))
-}
-
-fn forget_statements(sandbox: &Sandbox) -> Result<(), StepError> {
-    let path = sandbox.birth_sql();
-    fs::remove_file(&path).map_err(|source| StepError::Write { path, source })
-}
-
-/// A member's replication account as the server stores it.
-fn replication_login(context: &Context, member: MemberId) -> (String, Authentication) {
-    let account = replication_account(&context.admin.password, context.task.uuid, member);
-    let mut salt = [0; SALT_LENGTH];
-    rand::fill(&mut salt);
-    (account.user, Authentication::of(&account.password, salt))
-}
-
-/// After the first start of a data directory: its accounts are made, and all of it is on the disk before
-/// anything is promised or acknowledged from it.
-async fn born(sandbox: &Sandbox, data: DataId, begun: Timestamp) -> Result<(), StepError> {
-    forget_statements(sandbox)?;
-    datadir::sync(sandbox.data(data), Part::WrittenSince(begun)).await?;
-    Ok(())
-}
-
-fn settings(context: &Context, installed: &Installed, data: DataId) -> Result<String, StepError> {
-    let Context {
-        task,
-        sandbox,
-        bind_address,
-        host,
-        user_defaults,
-        ..
-    } = context;
-    Ok(mycnf::render(&ServerSettings {
-        flavour: installed.kind.flavour,
-        version: installed.kind.version,
-        server_id: data.server_id(task.member),
-        port: task.port,
-        bind_address: bind_address.clone(),
-        report_host: host.clone(),
-        data_dir: sandbox.data(data),
-        socket: sandbox.socket_for_server(),
-        tmp_dir: sandbox.tmp(),
-        memory_mib: task.memory_mib.saturating_sub(EXECUTOR_MEMORY_MIB),
-        as_root: nix::unistd::geteuid().is_root(),
-        relaxed_durability: false,
-        user_defaults: user_defaults.clone(),
-    })?)
 }
 
 /// Writes a file that only the framework's user can read.
@@ -544,7 +393,7 @@ pub async fn set_terms(
     // Before anything else: a member that has just come cannot receive without its account.
     if terms.accounts > MAX_NODES {
         let members = (MAX_NODES..terms.accounts).map(MemberId);
-        let accounts = members.map(|member| replication_login(context, member));
+        let accounts = members.map(|member| starting::replication_login(context, member));
         server.provide_accounts(accounts.collect()).await?;
     }
     server.prepare_source(terms.acknowledgements).await?;

@@ -24,7 +24,7 @@ use crate::cluster::id::DataId;
 const MARK: &str = "unpromised";
 
 /// What ends the name of a directory that is not complete, and so was never used.
-pub(super) const UNFINISHED: &str = "unfinished";
+const UNFINISHED: &str = "unfinished";
 
 /// A directory is about to get its name.
 ///
@@ -47,6 +47,20 @@ pub fn unmark(sandbox: &Sandbox, data: DataId) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// Removes directories that are not complete, from a copy or a restoration that was cut off.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn remove_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension() == Some(OsStr::new(UNFINISHED)) {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
 }
 
 fn path_of_mark(sandbox: &Sandbox, data: DataId) -> PathBuf {

@@ -5,6 +5,8 @@ use axum::{
     extract::{Path, Request, State, rejection::PathRejection},
 };
 use serde::{Deserialize, Serialize};
+use tracing::info;
+use uuid::Uuid;
 
 use super::{
     clusters::{known_name, name_in},
@@ -14,21 +16,27 @@ use super::{
 };
 use crate::{
     backup::{
+        archive::{self, Base},
         manifest::Manifest,
-        store::{Listed, StoreError},
+        store::{Listed, Store, StoreError},
+        verified::Verified,
     },
     cluster::{
-        backup::{BackupId, Restore, RestoreFrom},
+        backup::{
+            BackupId, BackupsLeft, CompleteBackup, InvalidRestorePoint, Replay, Restore,
+            RestoreFrom, RestorePoint,
+        },
         flavour::Flavour,
         id::ClusterName,
         size::Size,
         spec::{ClusterSpec, Fault},
     },
     executor::chain,
+    scheduler::sweep,
     time::Timestamp,
 };
 
-/// The form fields of a backup.
+/// The form fields of a backup, and of its removal.
 const BACKUP_FIELDS: &[&str] = &["password"];
 
 const NO_STORE: &str = "no backup store is configured, so there are no backups; see --backup-store of cotton scheduler";
@@ -45,6 +53,13 @@ pub struct BackupAnswer {
     pub id: BackupId,
     /// Counts the cluster's backups. What came of it is in `last_backup` of `GET /clusters/<name>`, under the same number.
     pub number: u64,
+}
+
+/// The answer to the removal of a backup.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemovedAnswer {
+    /// The backup's id.
+    pub id: BackupId,
 }
 
 /// The answer to `GET /clusters/<name>/backups`.
@@ -65,6 +80,9 @@ pub struct StoredBackup {
     /// Why it cannot be used, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What was found when it was verified, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
 }
 
 /// What describes a backup.
@@ -134,6 +152,113 @@ pub(super) async fn list(
     Ok(Json(BackupsAnswer { backups }))
 }
 
+/// `DELETE /clusters/<name>/backups/<time>`: of a cluster that was deleted by the administrator, as nobody else owns it any more.
+pub(super) async fn remove(
+    State(port): State<SchedulerPort>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    request: Request,
+) -> Result<Json<RemovedAnswer>, ApiError> {
+    let Path((name, time)) = path.map_err(|error| ApiError::UnknownPath(error.body_text()))?;
+    let name = known_name(name)?;
+    let mut form = Form::read(request).await?;
+    let password = form.take_secret("password");
+    let faults = form.into_faults(BACKUP_FIELDS);
+    if !faults.is_empty() {
+        return Err(ApiError::Invalid(faults));
+    }
+    let store = &access(&port)?.store;
+    let text = format!("{name}/{time}");
+    let unknown = || ApiError::UnknownBackup(text.chars().take(200).collect());
+    let id: BackupId = text.parse().map_err(|_| unknown())?;
+    // What is deeper in the store is a file of a backup, or none of this cluster's.
+    if time.contains('/') {
+        return Err(unknown());
+    }
+    let views = port.clusters()?;
+    let manifest = store.manifest(&id).await;
+    // A cluster's user has a say about the cluster's own, not about those of a former one of its name.
+    let is_own = views.clusters.get(&name).is_some_and(|view| {
+        let standing = view.standing.backups.as_ref();
+        match &manifest {
+            Ok(manifest) => standing.is_some_and(|own| own.incarnation == manifest.uuid),
+            Err(error) => matches!(error, StoreError::Unknown(_)),
+        }
+    });
+    let ask = async |left| {
+        port.ask(|reply| ApiRequest::DeleteBackup {
+            name: name.clone(),
+            password: password.clone(),
+            id: id.clone(),
+            left,
+            reply,
+        })
+        .await
+    };
+    if is_own {
+        ask(None).await?;
+    } else {
+        match &password {
+            None => return Err(ApiError::AdministratorMissing),
+            Some(given) if *given != *port.administrator => {
+                return Err(ApiError::AdministratorWrong);
+            }
+            Some(_) => {}
+        }
+    }
+    if sweep::in_use(&views).contains(&id) {
+        let sentence = format!(
+            "the backup {id} is in use: it is being made or verified, or a cluster is being made from it"
+        );
+        return Err(ApiError::NotPossible(sentence));
+    }
+    match manifest {
+        // A damaged one is removed like a good one.
+        Ok(_) | Err(StoreError::Manifest { .. }) => {}
+        Err(StoreError::Unknown(_)) => return Err(unknown()),
+        Err(error) => return Err(ApiError::Store(chain(&error))),
+    }
+    let removed = store.remove(&id).await;
+    removed.map_err(|error| ApiError::Store(chain(&error)))?;
+    info!(%id, "backup removed: it was asked for");
+    if is_own {
+        let view = views.clusters.get(&name);
+        let own = view.and_then(|view| view.standing.backups.as_ref());
+        let left = left(store, &name, own.map(|own| own.incarnation)).await?;
+        ask(Some(left)).await?;
+    }
+    Ok(Json(RemovedAnswer { id }))
+}
+
+/// What the store has of a cluster.
+async fn left(
+    store: &Store,
+    cluster: &ClusterName,
+    incarnation: Option<Uuid>,
+) -> Result<BackupsLeft, ApiError> {
+    let as_of = Timestamp::now();
+    let listed = store.list(cluster).await;
+    let listed = listed.map_err(|error| ApiError::Store(chain(&error)))?;
+    let mut newest: Option<CompleteBackup> = None;
+    for Listed { id, manifest, .. } in listed {
+        let manifest = match manifest {
+            Ok(manifest) => manifest,
+            // Nothing can be made from it.
+            Err(StoreError::Manifest { .. }) => continue,
+            Err(error) => return Err(ApiError::Store(chain(&error))),
+        };
+        let asked_at = id.asked_at().map_or(manifest.begun_at, |(_, at)| at);
+        let is_newer = newest.as_ref().is_none_or(|it| it.asked_at < asked_at);
+        if Some(manifest.uuid) == incarnation && is_newer {
+            newest = Some(CompleteBackup {
+                id,
+                asked_at,
+                url: Some(store.url().to_owned()),
+            });
+        }
+    }
+    Ok(BackupsLeft { newest, as_of })
+}
+
 fn access(port: &SchedulerPort) -> Result<&BackupAccess, ApiError> {
     port.backups
         .as_deref()
@@ -149,6 +274,7 @@ fn stored(listed: Listed) -> StoredBackup {
         id: listed.id,
         about,
         problem,
+        verified: listed.verified.map(|verified| *verified),
     }
 }
 
@@ -171,6 +297,85 @@ pub(super) fn without_store(port: &SchedulerPort, asked: Option<&String>) -> Opt
     nothing.then(|| Fault::new("backup_id", NOTHING_TO_RESTORE))
 }
 
+/// Reads up to where a backup is to be taken.
+///
+/// # Errors
+/// What is wrong with `restore_to`.
+pub(super) fn point(
+    asked: Option<&String>,
+    restore_to: Option<String>,
+) -> Result<Option<RestorePoint>, Fault> {
+    let Some(text) = restore_to else {
+        return Ok(None);
+    };
+    let fault = |sentence: String| Fault::new("restore_to", sentence);
+    if asked.is_none() {
+        return Err(fault("restore_to was given without backup_id, which says what is restored: give the name of the cluster whose data it is as backup_id".to_owned()));
+    }
+    let point = text.parse();
+    point
+        .map(Some)
+        .map_err(|wrong: InvalidRestorePoint| fault(wrong.to_string()))
+}
+
+/// Finds the backup to begin with on the way to a point: the one of that id, or of a cluster's the newest that is not after the point.
+async fn find(
+    store: &Store,
+    asked: &str,
+    point: Option<&RestorePoint>,
+) -> Result<(BackupId, Manifest), StoreError> {
+    let (Some(point), Ok(cluster)) = (point, asked.parse::<ClusterName>()) else {
+        return store.find(asked).await;
+    };
+    let mut backups = store.list(&cluster).await?;
+    while let Some(listed) = backups.pop() {
+        // A damaged one is passed over only for the sake of an earlier one, which leads to the same point.
+        if let Ok(manifest) = listed.manifest
+            && base(&manifest).is_before(point).is_ok()
+        {
+            return Ok((listed.id, *manifest));
+        }
+    }
+    // Why there is none tells the newest one.
+    store.find(asked).await
+}
+
+fn base(manifest: &Manifest) -> Base {
+    Base {
+        position: manifest.position.clone(),
+        ended_at: manifest.ended_at,
+    }
+}
+
+/// Which archived binlogs lead from a backup to a point.
+async fn replay(store: &Store, manifest: &Manifest, to: RestorePoint) -> Result<Replay, ApiError> {
+    let fault = |sentence: String| ApiError::Invalid(vec![Fault::new("restore_to", sentence)]);
+    let base = base(manifest);
+    let way = store.way(&manifest.cluster, manifest.uuid, &base, &to);
+    let way = match way.await {
+        Ok(way) => way,
+        Err(error @ StoreError::Operation { .. }) => return Err(ApiError::Store(chain(&error))),
+        Err(error) => return Err(fault(chain(&error))),
+    };
+    let plan = archive::plan(&base, &way.firsts, &way.stretches, &to)
+        .map_err(|no_way| fault(format!("the backup {}: {no_way}", manifest.id)))?;
+    Ok(Replay {
+        to,
+        parts: plan.parts,
+        data_bytes: plan.data_bytes,
+    })
+}
+
+/// What is wrong with a schedule or a rule where there is no store.
+pub(super) fn rules_without_store(port: &SchedulerPort, fields: [(&str, bool); 2]) -> Vec<Fault> {
+    let wrong = fields
+        .iter()
+        .filter(|(_, given)| *given && port.backups.is_none());
+    wrong
+        .map(|(field, _)| Fault::new(*field, NO_STORE))
+        .collect()
+}
+
 /// Finds the backup that a cluster is to be made from, and looks whether it can be. Its data is read by the members.
 ///
 /// # Errors
@@ -178,6 +383,7 @@ pub(super) fn without_store(port: &SchedulerPort, asked: Option<&String>) -> Opt
 pub(super) async fn restore(
     port: &SchedulerPort,
     asked: Option<String>,
+    point: Option<RestorePoint>,
     spec: &ClusterSpec,
 ) -> Result<Option<Box<Restore>>, ApiError> {
     // Without a store it was refused before, with all other faults.
@@ -186,7 +392,7 @@ pub(super) async fn restore(
     };
     let fault = |sentence: String| ApiError::Invalid(vec![Fault::new("backup_id", sentence)]);
     let views = port.clusters()?;
-    let (id, manifest) = match access.store.find(&asked).await {
+    let (id, manifest) = match find(&access.store, &asked, point.as_ref()).await {
         Ok(found) => found,
         Err(error @ StoreError::Operation { .. }) => return Err(ApiError::Store(chain(&error))),
         Err(error) => return Err(fault(chain(&error))),
@@ -197,11 +403,16 @@ pub(super) async fn restore(
     if let Some(sentence) = too_large(&manifest, &id, &spec.size) {
         return Err(ApiError::Invalid(vec![Fault::new("size", sentence)]));
     }
+    let replay = match point {
+        Some(point) => Some(replay(&access.store, &manifest, point).await?),
+        None => None,
+    };
     let from = RestoreFrom {
         id,
         store: access.settings.clone(),
         flavour: manifest.flavour,
         version: manifest.version,
+        replay,
     };
     if let Some(sentence) = other_flavour(&views, &spec.name, &from) {
         return Err(fault(sentence));

@@ -9,20 +9,37 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
+    backups,
     clusters::{known_name, name_in},
     errors::ApiError,
     forms::Form,
     port::{ApiRequest, SchedulerPort},
 };
 use crate::cluster::{
+    change::{Change, ChangeRequest, Changed, Course},
     data_loss::Prospect,
     id::{ClusterName, MemberId},
-    spec::{self, Change, ChangeRequest, Changed, Fault},
+    spec::{self, Fault},
     switchover::Switchover,
+    voters::Durability,
 };
 
 /// The form fields of a change.
-const CHANGE_FIELDS: &[&str] = &["password", "durability", "replace_after"];
+const CHANGE_FIELDS: &[&str] = &[
+    "password",
+    "durability",
+    "replace_after",
+    "backup_schedule",
+    "backup_keep",
+    "size",
+    "cpus",
+    "mem",
+    "disk",
+    "my_cnf",
+    "package",
+    "force",
+    "plan",
+];
 
 /// The form fields of a pause, and of its end.
 const PAUSE_FIELDS: &[&str] = &["password"];
@@ -46,6 +63,9 @@ pub struct ChangeAnswer {
     pub cluster_url: String,
     /// What differs from before; nothing if it was so already.
     pub changed: Vec<Changed>,
+    /// What follows for the members, if size, settings or package were given.
+    #[serde(flatten)]
+    pub course: Course,
 }
 
 /// The form fields of bringing a cluster back.
@@ -82,6 +102,8 @@ pub struct ScaleAnswer {
     pub num_nodes: u32,
     /// How many there were to be before.
     pub from: u32,
+    /// What an acknowledged write is worth. The number of members does not change it.
+    pub durability: Durability,
 }
 
 /// The answer to a replacement.
@@ -118,8 +140,23 @@ pub(super) async fn change(
     let request = ChangeRequest {
         durability: form.take("durability"),
         replace_after: form.take("replace_after"),
+        backup_schedule: form.take("backup_schedule"),
+        backup_keep: form.take("backup_keep"),
+        size: form.take("size"),
+        cpus: form.take("cpus"),
+        mem: form.take("mem"),
+        disk: form.take("disk"),
+        my_cnf: form.take("my_cnf"),
+        package: form.take("package"),
+        force: form.take("force"),
+        plan: form.take("plan"),
     };
+    let rules = [
+        ("backup_schedule", request.backup_schedule.is_some()),
+        ("backup_keep", request.backup_keep.is_some()),
+    ];
     let mut faults = form.into_faults(CHANGE_FIELDS);
+    faults.extend(backups::rules_without_store(&port, rules));
     let change = match Change::check(request) {
         Ok(change) if faults.is_empty() => change,
         checked => {
@@ -138,6 +175,7 @@ pub(super) async fn change(
     Ok(Json(ChangeAnswer {
         cluster_url: changing.cluster_url,
         changed: changing.changed,
+        course: changing.course,
     }))
 }
 
@@ -183,6 +221,7 @@ async fn set_paused(
     Ok(Json(ChangeAnswer {
         cluster_url: changing.cluster_url,
         changed: changing.changed,
+        course: changing.course,
     }))
 }
 
@@ -219,7 +258,7 @@ pub(super) async fn switchover(
     }))
 }
 
-fn read_member(field: &str, text: Option<&str>) -> Result<Option<MemberId>, Fault> {
+pub(super) fn read_member(field: &str, text: Option<&str>) -> Result<Option<MemberId>, Fault> {
     let Some(text) = text else { return Ok(None) };
     let number = text.parse().map(|number| Some(MemberId(number)));
     let detail = format!("{field} must be the number of a member, such as 1");
@@ -259,6 +298,7 @@ pub(super) async fn scale(
         cluster_url: scaling.cluster_url,
         num_nodes: scaling.to,
         from: scaling.from,
+        durability: scaling.durability,
     }))
 }
 

@@ -31,6 +31,12 @@ const CREATE_FIELDS: &[&str] = &[
     "size",
     "durability",
     "backup_id",
+    "restore_to",
+    "backup_schedule",
+    "backup_keep",
+    "replace_after",
+    "my_cnf",
+    "package",
     "cluster_password",
 ];
 
@@ -69,16 +75,34 @@ pub(super) async fn create(
     let name = name_in(path)?;
     let mut form = Form::read(request).await?;
     let backup_id = form.take("backup_id");
+    let restore_to = form.take("restore_to");
     let request = CreateRequest {
         name,
         cluster_user: form.take("cluster_user"),
         num_nodes: form.take("num_nodes"),
         size: form.take("size"),
         durability: form.take("durability"),
+        backup_schedule: form.take("backup_schedule"),
+        backup_keep: form.take("backup_keep"),
+        replace_after: form.take("replace_after"),
+        my_cnf: form.take("my_cnf"),
+        package: form.take("package"),
         cluster_password: form.take_secret("cluster_password"),
     };
+    let rules = [
+        ("backup_schedule", request.backup_schedule.is_some()),
+        ("backup_keep", request.backup_keep.is_some()),
+    ];
     let mut faults = form.into_faults(CREATE_FIELDS);
+    faults.extend(backups::rules_without_store(&port, rules));
     let without_store = backups::without_store(&port, backup_id.as_ref());
+    let point = match backups::point(backup_id.as_ref(), restore_to) {
+        Ok(point) => point,
+        Err(fault) => {
+            faults.push(fault);
+            None
+        }
+    };
     let (spec, password) = match ClusterSpec::check(request, &port.rules) {
         Ok(checked) if faults.is_empty() && without_store.is_none() => checked,
         checked => {
@@ -87,7 +111,7 @@ pub(super) async fn create(
             return Err(ApiError::Invalid(faults));
         }
     };
-    let restore = backups::restore(&port, backup_id, &spec).await?;
+    let restore = backups::restore(&port, backup_id, point, &spec).await?;
     let created = port
         .ask(|reply| ApiRequest::Create {
             spec,

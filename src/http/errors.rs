@@ -24,9 +24,9 @@ pub enum ApiError {
     /// Not the cluster's password.
     #[error("the password is not that of the cluster's user")]
     PasswordWrong,
-    /// What nobody owns is given up without a password.
+    /// A slot is to be given up without a password.
     #[error(
-        "the form field password is missing: no record says whose the slot is, so give the password of the account of --admin-keypath"
+        "the form field password is missing: no cluster's owner gives slots up, so give the password of the account of --admin-keypath"
     )]
     AdministratorMissing,
     /// Not the administrator's password.
@@ -38,6 +38,11 @@ pub enum ApiError {
     /// No such cluster.
     #[error("there is no cluster {0:?}")]
     UnknownCluster(String),
+    /// No such backup.
+    #[error(
+        "the backup store has no backup {0:?}; GET /clusters/<name>/backups lists those that it has"
+    )]
+    UnknownBackup(String),
     /// No such deleted cluster.
     #[error(
         "nothing is kept of a deleted cluster {0}: a deleted cluster is kept for the time of --keep-deleted, and only if its members had \
@@ -157,6 +162,7 @@ impl ApiError {
             Self::PasswordWrong => (StatusCode::FORBIDDEN, "password-wrong"),
             Self::CrossSite => (StatusCode::FORBIDDEN, "cross-site"),
             Self::UnknownCluster(_) => (StatusCode::NOT_FOUND, "unknown-cluster"),
+            Self::UnknownBackup(_) => (StatusCode::NOT_FOUND, "unknown-backup"),
             Self::NothingKept(_) => (StatusCode::NOT_FOUND, "nothing-kept"),
             Self::UnknownSlot(_) => (StatusCode::NOT_FOUND, "unknown-slot"),
             Self::UnknownPath(_) => (StatusCode::NOT_FOUND, "unknown-path"),

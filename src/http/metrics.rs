@@ -17,12 +17,13 @@ use axum::{
 };
 use prometheus_client::{
     encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use serde_json::{Map, Value};
 
 use super::port::SchedulerPort;
+use crate::{cluster::id::ClusterName, time::Timestamp};
 
 /// What the scheduler counts. Handles are cheap to clone.
 pub struct Metrics {
@@ -61,6 +62,22 @@ pub struct Metrics {
     pub offers_incompatible_role: Counter,
     /// Offers declined because nothing needed them.
     pub offers_unused: Counter,
+    /// Up to when each cluster could be brought back if it were lost altogether, in seconds since 1970; without those that could not be.
+    pub recoverable_until: Family<Vec<(String, String)>, Gauge>,
+    /// Backups that were completed.
+    pub backups_complete: Counter,
+    /// Backups that came to nothing.
+    pub backups_failed: Counter,
+    /// When the last complete backup of each cluster was asked for, in seconds since 1970.
+    pub backup_complete_timestamp_seconds: Family<Vec<(String, String)>, Gauge>,
+    /// Backups that were verified and found good.
+    pub backups_verified: Counter,
+    /// Backups whose verification has failed: they are damaged, or it could not be told.
+    pub backup_verifications_failed: Counter,
+    /// When a backup of each cluster was last verified and found good, in seconds since 1970.
+    pub backup_verified_timestamp_seconds: Family<Vec<(String, String)>, Gauge>,
+    /// How long that took, in seconds.
+    pub backup_verification_seconds: Family<Vec<(String, String)>, Gauge>,
     /// Failovers that came to an end: discovery names a master again.
     pub failovers: Counter,
     /// For how long discovery named no master in each of them, in seconds.
@@ -95,6 +112,14 @@ impl Metrics {
             resource_offers: Counter::default(),
             offers_incompatible_role: Counter::default(),
             offers_unused: Counter::default(),
+            recoverable_until: Family::default(),
+            backups_complete: Counter::default(),
+            backups_failed: Counter::default(),
+            backup_complete_timestamp_seconds: Family::default(),
+            backups_verified: Counter::default(),
+            backup_verifications_failed: Counter::default(),
+            backup_verified_timestamp_seconds: Family::default(),
+            backup_verification_seconds: Family::default(),
             failovers: Counter::default(),
             failover_seconds: Histogram::new(FAILOVER_SECONDS),
         };
@@ -186,6 +211,46 @@ impl Metrics {
             self.offers_unused.clone(),
         );
         to.register(
+            "recoverable_until_seconds",
+            "Up to when a cluster could be brought back from backup and archived binlogs, in seconds since 1970",
+            self.recoverable_until.clone(),
+        );
+        to.register(
+            "backups_complete",
+            "Backups that were completed",
+            self.backups_complete.clone(),
+        );
+        to.register(
+            "backups_failed",
+            "Backups that came to nothing",
+            self.backups_failed.clone(),
+        );
+        to.register(
+            "backup_complete_timestamp_seconds",
+            "When the last complete backup of each cluster was asked for",
+            self.backup_complete_timestamp_seconds.clone(),
+        );
+        to.register(
+            "backups_verified",
+            "Backups that were verified and found good",
+            self.backups_verified.clone(),
+        );
+        to.register(
+            "backup_verifications_failed",
+            "Backups whose verification has failed",
+            self.backup_verifications_failed.clone(),
+        );
+        to.register(
+            "backup_verified_timestamp_seconds",
+            "When a backup of each cluster was last verified and found good",
+            self.backup_verified_timestamp_seconds.clone(),
+        );
+        to.register(
+            "backup_verification_seconds",
+            "How long it took to restore and to check that backup",
+            self.backup_verification_seconds.clone(),
+        );
+        to.register(
             "failovers",
             "Changes of master that came to an end",
             self.failovers.clone(),
@@ -195,6 +260,20 @@ impl Metrics {
             "For how long discovery named no master",
             self.failover_seconds.clone(),
         );
+    }
+
+    /// Notes up to when a cluster could be brought back; `None`: it could not, or is gone.
+    pub fn tell_recoverable(&self, cluster: &ClusterName, until: Option<Timestamp>) {
+        let labels = vec![("cluster".to_owned(), cluster.to_string())];
+        match until {
+            Some(until) => {
+                let gauge = self.recoverable_until.get_or_create(&labels);
+                gauge.set((until.as_millis() / 1000) as i64);
+            }
+            None => {
+                self.recoverable_until.remove(&labels);
+            }
+        }
     }
 
     /// The text for Prometheus (OpenMetrics 1.0).
@@ -260,6 +339,10 @@ mod tests {
         let vars = metrics.vars();
         let names: Vec<_> = vars.keys().map(String::as_str).collect();
         let mut expected = [
+            "scheduler.backups_complete",
+            "scheduler.backup_verifications_failed",
+            "scheduler.backups_failed",
+            "scheduler.backups_verified",
             "scheduler.cluster_count",
             "scheduler.failover_seconds_count",
             "scheduler.failover_seconds_sum",

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod page;
 pub mod patience;
 pub mod port;
+pub mod restarts;
 mod routes;
 mod server;
 pub mod slots;

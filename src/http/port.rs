@@ -15,17 +15,19 @@ use super::{
 use crate::{
     backup::store::Store,
     cluster::{
-        backup::{BackupStore, PendingBackup, Restore},
+        backup::{BackupId, BackupStore, BackupsLeft, PendingBackup, Restore},
+        change::{Change, Changed, Course},
         data_loss::Prospect,
         explanation::Explanation,
-        id::{ClusterName, MemberId},
+        id::{ClusterName, MemberId, TaskId},
         retained::Orphaned,
         slot::SlotId,
         slot_view::{Left, SlotView},
-        spec::{Change, Changed, ClusterSpec, Rules},
+        spec::{ClusterSpec, Rules},
         switchover::Switchover,
-        unknown_task::UnknownTask,
+        unknown_task::UnknownList,
         view::ClusterView,
+        voters::Durability,
     },
     secret::Secret,
 };
@@ -161,6 +163,19 @@ pub enum ApiRequest {
         /// Where the answer goes, once the request is durable.
         reply: Reply<BackingUp>,
     },
+    /// Whether a backup may be removed from the store; or that it was.
+    DeleteBackup {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// The backup.
+        id: BackupId,
+        /// What is left after it was removed; `None` asks whether it may be.
+        left: Option<BackupsLeft>,
+        /// Where the answer goes, once what is left is stored.
+        reply: Reply<()>,
+    },
     /// Have more members or fewer.
     Scale {
         /// The cluster's name.
@@ -171,6 +186,19 @@ pub enum ApiRequest {
         num_nodes: u32,
         /// Where the answer goes, once the request is durable.
         reply: Reply<Scaling>,
+    },
+    /// End a member's task and launch another one on its slot.
+    Restart {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The password of its user.
+        password: Option<Secret>,
+        /// The member.
+        member: MemberId,
+        /// Whether writes may wait until it is back.
+        force: bool,
+        /// Where the answer goes, once the request is durable.
+        reply: Reply<Restarting>,
     },
     /// Have another member in the place of one.
     Replace {
@@ -222,6 +250,21 @@ pub struct Changing {
     pub cluster_url: String,
     /// What differs from before.
     pub changed: Vec<Changed>,
+    /// What follows for the members.
+    pub course: Course,
+}
+
+/// The restart of a member that was accepted.
+#[derive(Debug, Clone)]
+pub struct Restarting {
+    /// Where clients find master and slaves.
+    pub cluster_url: String,
+    /// The member.
+    pub member: MemberId,
+    /// The task that is to end.
+    pub task_id: TaskId,
+    /// What it means for clients, as a sentence.
+    pub note: String,
 }
 
 /// A switchover that was accepted.
@@ -249,8 +292,10 @@ pub struct Undeleting {
 pub struct Reclaiming {
     /// The slot.
     pub slot: SlotId,
-    /// Whose it was by its labels.
+    /// Whose it was, by its record or its labels.
     pub whose: Orphaned,
+    /// What is lost with it, as a sentence without its end.
+    pub lost: String,
 }
 
 /// A backup that was accepted.
@@ -271,6 +316,8 @@ pub struct Scaling {
     pub from: u32,
     /// How many there are to be.
     pub to: u32,
+    /// What an acknowledged write is worth, which the number does not change.
+    pub durability: Durability,
 }
 
 /// The replacement of a member that was accepted.
@@ -311,7 +358,7 @@ pub struct Views {
     /// What is left of deleted clusters, and the slots that no record explains.
     pub left: Arc<Left>,
     /// Tasks that no record explains.
-    pub unknown_tasks: Arc<Vec<UnknownTask>>,
+    pub unknown_tasks: Arc<UnknownList>,
 }
 
 impl SchedulerPort {

@@ -6,12 +6,12 @@ use axum::{
     http::{HeaderValue, Method, header},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 
 use super::{
     backups, changes, clusters, errors::ApiError, executor_binary, explain, leader, metrics, page,
-    port::SchedulerPort, slots, unknown_tasks,
+    port::SchedulerPort, restarts, slots, unknown_tasks,
 };
 
 /// All that the scheduler serves.
@@ -35,6 +35,8 @@ pub fn router(port: SchedulerPort) -> Router {
             "/clusters/{name}/backups",
             get(backups::list).post(backups::make),
         )
+        .route("/clusters/{name}/backups/{time}", delete(backups::remove))
+        .route("/clusters/{name}/restart", post(restarts::restart))
         .route("/clusters/{name}/replace", post(changes::replace))
         .route("/clusters/{name}/failover", post(changes::failover))
         .route("/clusters/{name}/explain", get(explain::explain))

@@ -1,4 +1,4 @@
-//! Slots: all that are known, and orphans that an operator gives up.
+//! Slots: all that are known, and those that an administrator gives up.
 
 use axum::{
     Json,
@@ -19,7 +19,7 @@ use crate::cluster::{
     spec::Fault,
 };
 
-/// The form fields of giving an orphan up.
+/// The form fields of giving a slot up.
 const RECLAIM_FIELDS: &[&str] = &["slot", "password"];
 
 /// The answer to `GET /slots`.
@@ -36,10 +36,13 @@ pub struct SlotsAnswer {
 pub struct ReclaimAnswer {
     /// The slot. It is destroyed when its agent offers it.
     pub slot: SlotId,
-    /// The cluster that it belonged to, by its labels.
+    /// The cluster that it belonged to, by its record or its labels.
     pub cluster: ClusterName,
     /// The incarnation of that cluster.
     pub incarnation: Uuid,
+    /// What is lost with it, as a sentence without its end.
+    #[serde(default)]
+    pub lost: String,
 }
 
 /// `GET /slots`
@@ -69,7 +72,7 @@ pub(super) async fn reclaim(
         Some(slot) if faults.is_empty() => SlotId::from_wire(slot),
         _ => return Err(ApiError::Invalid(faults)),
     };
-    // No record says whose it is, so there is no cluster's password to ask for.
+    // Of an orphan no record says whose it is; what else is kept is no owner's to throw away, but that of who runs the agents.
     match password {
         None => return Err(ApiError::AdministratorMissing),
         Some(given) if given != *port.administrator => return Err(ApiError::AdministratorWrong),
@@ -82,5 +85,6 @@ pub(super) async fn reclaim(
         slot: reclaiming.slot,
         cluster: reclaiming.whose.cluster,
         incarnation: reclaiming.whose.incarnation,
+        lost: reclaiming.lost,
     }))
 }

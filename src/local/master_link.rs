@@ -17,6 +17,9 @@ const MAX_RECORD_BYTES: usize = 16 * 1024 * 1024;
 /// How many messages may wait for the connection.
 pub const MAX_WAITING: usize = 1024;
 
+/// How long the first record may take.
+const FIRST_RECORD_WITHIN: Duration = Duration::from_secs(30);
+
 /// What comes of a connection.
 #[allow(
     clippy::large_enum_variant,
@@ -41,6 +44,9 @@ pub enum Error {
     /// The answer is not what a master of the stand-in sends.
     #[error("read what the master sends: {0}")]
     Record(String),
+    /// Nothing came, not even a ping, for as long as it takes the master to give the agent up.
+    #[error("nothing came from the master for {0:?}")]
+    Silent(Duration),
     /// The agent has to go.
     #[error("the master refuses this agent: {0}")]
     Refused(String),
@@ -68,7 +74,13 @@ pub async fn stay_connected(
     let link = answer.header("mesos-stream-id").unwrap_or_default();
     let mut decoder = Decoder::new(MAX_RECORD_BYTES);
     let mut poster: Option<mpsc::Sender<ToMaster>> = None;
-    while let Some(piece) = answer.next().await? {
+    let mut patience = FIRST_RECORD_WITHIN;
+    loop {
+        // A network that is cut off says nothing, and a master that has given the agent up closes a connection that is gone.
+        let piece = tokio::time::timeout(patience, answer.next());
+        let Some(piece) = piece.await.map_err(|_| Error::Silent(patience))?? else {
+            return Err(Error::Ended);
+        };
         decoder.feed(&piece);
         while let Some(record) = decoder
             .next()
@@ -85,7 +97,12 @@ pub async fn stay_connected(
                     continue;
                 }
                 ToAgent::Refused { reason } => return Err(Error::Refused(reason)),
-                ToAgent::Registered { ref agent_id, .. } => {
+                ToAgent::Registered {
+                    ref agent_id,
+                    silence_millis,
+                    ..
+                } => {
+                    patience = Duration::from_millis(silence_millis);
                     let (outbox, inbox) = mpsc::channel(MAX_WAITING);
                     tokio::spawn(post_all(format!("{url}/{agent_id}"), link.clone(), inbox));
                     poster = Some(outbox.clone());
@@ -99,7 +116,6 @@ pub async fn stay_connected(
                 .map_err(|_| Error::AgentEnds)?;
         }
     }
-    Err(Error::Ended)
 }
 
 /// Posts messages one after the other. One that cannot be delivered is dropped: statuses are sent

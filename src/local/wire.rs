@@ -146,6 +146,8 @@ pub enum ToAgent {
         agent_id: String,
         /// Tasks that the master believes on this agent and that the agent did not name.
         reconcile: Vec<KnownTask>,
+        /// After how long without a ping the agent is to register anew, in milliseconds: by then the master has given it up.
+        silence_millis: u64,
     },
     /// The first and only record: the agent may not come back under its id.
     Refused {

@@ -63,6 +63,23 @@ pub fn birth_sql(
     admin: &Authentication,
     replication: &[(String, Authentication)],
 ) -> String {
+    let accounts = accounts_sql(flavour, admin_user, admin, replication);
+    // What an initialised directory brings along.
+    let others = [
+        "DELETE FROM mysql.db WHERE Db LIKE 'test%'",
+        "DROP DATABASE IF EXISTS test",
+        "FLUSH PRIVILEGES",
+    ];
+    accounts + &others.join(";\n") + ";\n"
+}
+
+/// Cotton's accounts and tables. What else there is in the directory is data, if it was restored.
+fn accounts_sql(
+    flavour: Flavour,
+    admin_user: &str,
+    admin: &Authentication,
+    replication: &[(String, Authentication)],
+) -> String {
     let mut statements = vec!["SET SESSION sql_log_bin = 0".to_owned()];
     let local = sql::account(admin_user, "localhost");
     let remote = sql::account(admin_user, "%");
@@ -73,25 +90,21 @@ pub fn birth_sql(
     for (user, authentication) in replication {
         statements.extend(replication_sql(flavour, user, authentication));
     }
-    let system_schema = "DELETE FROM mysql.db WHERE Db LIKE 'test%'";
     statements.extend(match flavour {
         Flavour::Mysql => vec![
             format!("GRANT REPLICATION CLIENT, BACKUP_ADMIN, CONNECTION_ADMIN, SYSTEM_USER ON *.* TO {remote}"),
             "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
             "DELETE FROM mysql.user WHERE User = ''".to_owned(),
-            system_schema.to_owned(),
         ],
         Flavour::Mariadb => vec![
             format!("GRANT BINLOG MONITOR, REPLICA MONITOR, CONNECTION ADMIN ON *.* TO {remote}"),
             "ALTER USER 'root'@'localhost' ACCOUNT LOCK".to_owned(),
             "DELETE FROM mysql.global_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
             "DELETE FROM mysql.proxies_priv WHERE User = '' OR User = 'root' AND Host <> 'localhost'".to_owned(),
-            system_schema.to_owned(),
         ],
     });
     statements.extend(
         [
-            "DROP DATABASE IF EXISTS test",
             "CREATE DATABASE IF NOT EXISTS cotton",
             "CREATE TABLE IF NOT EXISTS cotton.marker (epoch BIGINT UNSIGNED PRIMARY KEY, server INT UNSIGNED NOT NULL DEFAULT 0) ENGINE = InnoDB",
             "CREATE TABLE IF NOT EXISTS cotton.canary (id INT PRIMARY KEY, n BIGINT UNSIGNED NOT NULL) ENGINE = InnoDB",
@@ -115,6 +128,20 @@ pub struct Former {
     pub is_same_user: bool,
 }
 
+/// Statements for `--init-file` of a server that replays binlogs on data that was restored: the administration account of this cluster gets in. All other
+/// accounts stay as they are, as what is replayed may change them.
+pub fn replay_sql(flavour: Flavour, admin_user: &str, admin: &Authentication) -> String {
+    let account = sql::account(admin_user, "localhost");
+    let statements = [
+        "SET SESSION sql_log_bin = 0".to_owned(),
+        create_user(flavour, &account, admin),
+        alter_user(flavour, &account, admin),
+        format!("GRANT ALL ON *.* TO {account} WITH GRANT OPTION"),
+        "FLUSH PRIVILEGES".to_owned(),
+    ];
+    statements.join(";\n") + ";\n"
+}
+
 /// Statements for `--init-file` of a data directory that was restored from a backup, one a line. They may be run again.
 ///
 /// Cotton's accounts get the new cluster's passwords. The former cluster's user is removed if the new one has its name, and made again
@@ -127,7 +154,7 @@ pub fn restored_sql(
     replication: &[(String, Authentication)],
     former: &Former,
 ) -> String {
-    let mut statements = vec![birth_sql(flavour, admin_user, admin, replication)];
+    let mut statements = vec![accounts_sql(flavour, admin_user, admin, replication)];
     let own = ["localhost", "%"].map(|host| (sql::account(admin_user, host), admin));
     let replicating = replication
         .iter()
@@ -135,6 +162,7 @@ pub fn restored_sql(
     for (account, authentication) in own.into_iter().chain(replicating) {
         statements.push(alter_user(flavour, &account, authentication));
     }
+    statements.extend(former_members_sql(flavour, replication));
     if former.admin != admin_user {
         for host in ["localhost", "%"] {
             let account = sql::account(&former.admin, host);
@@ -150,6 +178,24 @@ pub fn restored_sql(
     statements.push("DELETE FROM cotton.canary".to_owned());
     let text = statements.join(";\n") + ";\n";
     text.replace(";\n;\n", ";\n")
+}
+
+/// Statements that remove the accounts of the former cluster's members whose numbers are beyond those that a directory is born with. A member of the new
+/// cluster that gets such a number gets an account with a password of its own: one that is there would be left as it is.
+///
+/// How many there were nothing tells, so the rows go, as those of anonymous accounts do at birth; MySQL has them in two tables.
+fn former_members_sql(flavour: Flavour, own: &[(String, Authentication)]) -> Vec<String> {
+    let pattern = format!("^{REPLICATION_USER_PREFIX}[0-9]+$");
+    let own: Vec<String> = own.iter().map(|(user, _)| sql::text(user)).collect();
+    let own = own.join(", ");
+    let tables = match flavour {
+        Flavour::Mysql => &["mysql.user", "mysql.global_grants"][..],
+        Flavour::Mariadb => &["mysql.global_priv"],
+    };
+    let removals = tables.iter().map(|table| {
+        format!("DELETE FROM {table} WHERE User REGEXP '{pattern}' AND User NOT IN ({own})")
+    });
+    removals.chain(["FLUSH PRIVILEGES".to_owned()]).collect()
 }
 
 /// The statements that make a replication account. They may be run again.
@@ -447,6 +493,7 @@ mod tests {
                 "ALTER USER IF EXISTS 'ops'@'localhost' ACCOUNT LOCK;",
                 "ALTER USER IF EXISTS 'app'@'%' ACCOUNT LOCK;",
                 "DELETE FROM cotton.canary;",
+                "WHERE User REGEXP '^cotton_replication_[0-9]+$' AND User NOT IN ('cotton_replication_0');",
             ] {
                 assert!(text.contains(line), "{line}: {text}");
             }

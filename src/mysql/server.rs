@@ -1,9 +1,11 @@
 //! [`Server`]: a handle on one running server.
 
 mod barring;
+mod binlog;
 mod clone;
 mod health;
 mod replication;
+pub mod tables;
 mod writing;
 
 use std::{path::Path, sync::Mutex};

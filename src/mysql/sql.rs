@@ -27,6 +27,11 @@ pub fn account(user: &str, host: &str) -> String {
     format!("{}@{}", text(user), text(host))
 }
 
+/// A name in backquotes.
+pub fn identifier(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +40,7 @@ mod tests {
     fn texts_cannot_leave_their_quotes() {
         assert_eq!(text(r"a'b\c"), r"'a''b\\c'");
         assert_eq!(text("a\nb\0"), r"'a\nb\0'");
+        assert_eq!(identifier("a`b"), "`a``b`");
         assert_eq!(account("x' OR '", "%"), "'x'' OR '''@'%'");
     }
 }

@@ -14,13 +14,14 @@ use super::{
 use crate::{
     cluster::{
         backup::PendingBackup,
+        change::{Changed, Course},
         data_loss::{self, Prospect},
         id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
         retained::{Orphaned, Retained},
         slot::SlotId,
-        spec::Changed,
         switchover::Switchover,
+        voters::Durability,
     },
     secret::Secret,
     time::Timestamp,
@@ -173,12 +174,14 @@ pub enum Reply {
         /// Its incarnation.
         incarnation: Uuid,
     },
-    /// The intention to destroy a slot that no record explained is recorded.
+    /// The intention to destroy a slot that was kept is recorded.
     Reclaiming {
         /// The slot.
         slot: SlotId,
-        /// Whose it was by its labels.
+        /// Whose it was, by its record or its labels.
         whose: Orphaned,
+        /// What is lost with it, as a sentence without its end.
+        lost: String,
     },
     /// The failover with the loss of data is recorded.
     FailingOver {
@@ -203,12 +206,27 @@ pub enum Reply {
         /// The backup.
         backup: Box<PendingBackup>,
     },
+    /// A backup may be removed: its cluster does not need it, and whoever asks is the owner.
+    MayDeleteBackup,
     /// The change is recorded.
     Changed {
         /// The cluster's name.
         name: ClusterName,
         /// What differs from before; nothing if it was so already.
         changed: Vec<Changed>,
+        /// What follows for the members.
+        course: Course,
+    },
+    /// The restart of a member is recorded.
+    Restarting {
+        /// The cluster's name.
+        name: ClusterName,
+        /// The member.
+        member: MemberId,
+        /// The task that is to end.
+        task_id: TaskId,
+        /// What it means for clients, as a sentence.
+        note: String,
     },
     /// How many members there are to be is recorded, or it is so already.
     Scaling {
@@ -218,6 +236,8 @@ pub enum Reply {
         from: u32,
         /// How many it is to have.
         to: u32,
+        /// What an acknowledged write is worth, which the number does not change.
+        durability: Durability,
     },
     /// That a member is to be replaced is recorded.
     Replacing {

@@ -46,19 +46,9 @@ pub fn explanation(state: &State, cluster: &Cluster, view: &ClusterView) -> Expl
         waiting,
         voters: voters(cluster),
         set_aside: set_aside(cluster),
-        maintenance: maintenance(state, record),
         standing: view.standing.clone(),
         failovers: failovers(cluster, rules).map(Into::into).collect(),
     }
-}
-
-/// What is planned for the agents of members.
-fn maintenance(state: &State, record: &ClusterRecord) -> Vec<String> {
-    let tasks = record.members.iter().filter_map(|(member, known)| {
-        let planned = state.maintenance.of(&known.task.as_ref()?.agent_id)?;
-        Some(format!("{planned}; member {member} runs there"))
-    });
-    tasks.collect()
 }
 
 /// The data directories that were set aside, and where what they hold beyond the history can be read.
@@ -148,6 +138,7 @@ fn ends_when(cluster: &Cluster, rules: Rules) -> Vec<String> {
     if record.deleting {
         let tasks = record.members.values().filter_map(|m| m.task.as_ref());
         return tasks
+            .chain(&record.backups.verification.task)
             .map(|task| format!("Mesos says that task {} has ended", task.task_id))
             .collect();
     }

@@ -6,11 +6,21 @@
 
 use std::time::Duration;
 
-use super::{action::Look, failover::View, fitness, observed::Observed};
+use super::{
+    action::Look,
+    failover::View,
+    fitness,
+    observed::{Observed, Presence},
+    verification,
+};
 use crate::{
     cluster::{
-        backup::{BackupId, BackupSource, BackupState, BackupStore, PendingBackup},
+        backup::{
+            ArchiveOrder, ArchiveReport, BackupId, BackupSource, BackupState, BackupStore,
+            PendingBackup, RestoreFrom,
+        },
         control::{MemberState, Report},
+        donor::UsableBackup,
         id::MemberId,
         record::ClusterRecord,
         view::BackupView,
@@ -21,8 +31,9 @@ use crate::{
 /// How long a backup waits for somebody who can make it.
 const CHOSEN_WITHIN: Duration = Duration::from_secs(120);
 
-/// When a backup is given up of whose member nothing is heard. One that is heard of takes as long as it takes.
-const HEARD_WITHIN: Duration = Duration::from_secs(24 * 3600);
+/// For how long a member may be out of sight before the backup that it makes is given up. One that is heard of takes as long as it takes; one
+/// whose member cannot reach ZooKeeper goes on meanwhile.
+const HEARD_WITHIN: Duration = Duration::from_secs(3 * 3600);
 
 /// What is to be done about a wish.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +71,7 @@ pub fn ask(record: &ClusterRecord, store: &BackupStore, now: Timestamp) -> Resul
         id,
         store: store.clone(),
         asked_at: now,
+        scheduled: false,
         source: None,
     }))
 }
@@ -69,6 +81,9 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     let opened = next.elected().is_some_and(|elected| elected.opened);
     if let Some(restore) = &mut next.restore {
         restore.done |= opened;
+    }
+    if opened {
+        order_archive(next, view, look);
     }
     let Some(mut pending) = next.backups.pending.clone() else {
         return;
@@ -86,7 +101,7 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
             }
             None if gives_up <= view.now => {
                 let sentence = "no member of the current epoch was ready to make it".to_owned();
-                conclude(next, false, sentence, view.now, look);
+                conclude(next, false, sentence, view, look);
             }
             None => look.wake_by(gives_up),
         }
@@ -98,7 +113,7 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
         .is_some_and(|task| task.task_id == source.task_id);
     if !is_there {
         let sentence = format!("the task of member {member}, which made it, has ended");
-        return conclude(next, false, sentence, view.now, look);
+        return conclude(next, false, sentence, view, look);
     }
     let report = view.observed.live(next, member);
     let told = report
@@ -108,23 +123,37 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
         Some(BackupState::Done {
             bytes,
             stored_bytes,
+            position,
         }) => {
             let sentence = format!(
                 "member {member} has stored its data: {bytes} bytes, which take {stored_bytes} in the store"
             );
-            conclude(next, true, sentence, view.now, look);
+            let server = report.and_then(|report| report.server.clone());
+            if let (Some(server), Some(position)) = (server, position.clone()) {
+                let from = RestoreFrom {
+                    id: pending.id.clone(),
+                    store: pending.store.clone(),
+                    flavour: server.flavour,
+                    version: server.version,
+                    replay: None,
+                };
+                let usable = UsableBackup { from, position };
+                next.backups.note_usable(usable);
+            }
+            conclude(next, true, sentence, view, look);
         }
         Some(BackupState::Failed { why }) => {
             let sentence = format!("member {member} could not make it: {why}");
-            conclude(next, false, sentence, view.now, look);
+            conclude(next, false, sentence, view, look);
         }
         Some(BackupState::Running { .. }) => {}
         None => {
-            let gives_up = pending.asked_at.plus(HEARD_WITHIN);
+            let silent_since = silent_since(next, &pending, member, view);
+            let gives_up = silent_since.plus(HEARD_WITHIN);
             if gives_up <= view.now {
                 let sentence =
                     format!("nothing was heard of member {member}, which was to make it");
-                conclude(next, false, sentence, view.now, look);
+                conclude(next, false, sentence, view, look);
             } else {
                 look.wake_by(gives_up);
             }
@@ -132,18 +161,58 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     }
 }
 
+/// Says where the master archives its binlogs, and notes that something was archived.
+///
+/// A scheduler that ends before that is stored notes it with the next report. Until it is noted, an executor that begins where nothing is found takes the archive for a
+/// new one; the one that has begun it knows better without.
+fn order_archive(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
+    let store = view.policy.archive.as_ref().map(|order| &order.store);
+    let wanted = store.map(|store| match &next.archive {
+        Some(order) => order.with(store),
+        None => ArchiveOrder::new(store.clone()),
+    });
+    if wanted != next.archive {
+        next.archive = wanted;
+        look.notes.push(match next.archive {
+            Some(_) => "its binlogs are archived".to_owned(),
+            None => "its binlogs are not archived any more".to_owned(),
+        });
+    }
+    let begun_in = archived(next, view.observed).and_then(|report| report.begun_in.clone());
+    if let Some(order) = &mut next.archive {
+        order.begun |= begun_in.is_some_and(|url| url == order.store.url);
+    }
+}
+
+/// Since when nothing is heard of a backup. While nobody is heard, silence means nothing.
+fn silent_since(
+    record: &ClusterRecord,
+    pending: &PendingBackup,
+    member: MemberId,
+    view: View<'_>,
+) -> Timestamp {
+    let listened = view.listening_since.max(pending.asked_at);
+    match view.observed.presence(record, member) {
+        Presence::Gone(since) => since.max(listened),
+        Presence::Live(_) | Presence::Unknown => listened,
+    }
+}
+
 fn conclude(
     next: &mut ClusterRecord,
     done: bool,
     sentence: String,
-    now: Timestamp,
+    view: View<'_>,
     look: &mut Look,
 ) {
     look.notes.push(match done {
         true => format!("a backup is complete: {sentence}"),
         false => format!("a backup came to nothing: {sentence}"),
     });
-    next.backups.conclude(done, sentence, now);
+    if let Some(backup) = next.backups.pending.clone().filter(|_| done) {
+        verification::note_complete(next, &backup, view.policy, look);
+    }
+    next.backups.conclude(done, sentence, view.now);
 }
 
 /// A slave that follows the master and has caught up, the least behind first; the master if there is none.
@@ -169,6 +238,18 @@ fn choose(record: &ClusterRecord, view: View<'_>) -> Option<BackupSource> {
         member,
         task_id: report.task_id.clone(),
     })
+}
+
+/// How far the master's binlogs are archived.
+pub fn archived<'a>(record: &ClusterRecord, observed: &'a Observed) -> Option<&'a ArchiveReport> {
+    record.archive.as_ref()?;
+    let elected = record.elected()?;
+    observed.live(record, elected.member)?.archive.as_ref()
+}
+
+/// Whether there is a complete backup of the cluster, behind which its archived binlogs can be replayed.
+pub fn has_one(record: &ClusterRecord) -> bool {
+    record.backups.has_one()
 }
 
 /// The backup that is under way, as the API shows it.

@@ -4,9 +4,13 @@
 //! and after by the invariants alone. A violation is a bug of Cotton. The driver then carries
 //! nothing of that plan out for that cluster, and says so loudly: standing still loses no data.
 
+mod drain;
 mod members;
+mod refuse;
 mod slots;
 mod undelete;
+
+pub use self::refuse::refuse;
 
 use super::{
     action::{Action, Plan},
@@ -65,15 +69,9 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
             Action::Remove {
                 cluster, retained, ..
             } => {
-                let ended = state.clusters.get(cluster).is_some_and(|known| {
-                    known.record.deleting
-                        && known
-                            .record
-                            .members
-                            .values()
-                            .all(|member| member.task.is_none())
-                });
                 let known = state.clusters.get(cluster);
+                let ended =
+                    known.is_some_and(|known| known.record.deleting && members::have_ended(known));
                 if known.is_some_and(|it| slots::leaves(&it.record, retained.as_deref())) {
                     let rule = "what a deleted cluster has on slots is kept";
                     violations.push(Violation {
@@ -82,7 +80,7 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                     });
                 }
                 if !ended {
-                    let rule = "only a deleted cluster whose tasks have all ended is removed";
+                    let rule = "only a deleted cluster is removed whose tasks have ended, or are on slots of agents that are away";
                     violations.push(Violation {
                         cluster: cluster.clone(),
                         rule,
@@ -93,8 +91,10 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
                 for launch in launches {
                     let name = launch.task.task_id.cluster();
                     let stored = name.as_ref().and_then(|name| state.clusters.get(name));
-                    let stored =
-                        stored.is_some_and(|c| c.record.member_of(&launch.task.task_id).is_some());
+                    let task_id = &launch.task.task_id;
+                    let stored = stored.is_some_and(|it| {
+                        it.record.member_of(task_id).is_some() || it.record.is_verification(task_id)
+                    });
                     let Some(cluster) = name else { continue };
                     if !stored {
                         let rule = "only a task that is in the stored record is launched";
@@ -112,13 +112,13 @@ pub fn check(state: &State, plan: &Plan) -> Vec<Violation> {
             Action::Kill { task_id, .. } => {
                 violations.extend(members::broken_by_kill(state, task_id))
             }
+            Action::AcceptInverse { offers } => violations.extend(drain::broken(state, offers)),
             Action::StoreFramework { .. }
             | Action::Decline { .. }
             | Action::Suppress
             | Action::Revive
             | Action::Reconcile { .. }
             | Action::ReconcileAll
-            | Action::AcceptInverse { .. }
             | Action::DeclineInverse { .. }
             | Action::Reply(..) => {}
         }

@@ -7,15 +7,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    action::{Action, Plan},
-    awaiting,
-    check::{self, Violation},
+    awaiting, check,
     event::{Event, RequestToken},
     execute::{Ending, Hands, Input, Waiting},
     explain, plan, report,
     requested::Requested,
-    retained::Deed,
-    slot_report,
+    schedule, slot_report,
     state::State,
 };
 use crate::{
@@ -24,7 +21,7 @@ use crate::{
         failover_record::Stage,
         id::{ClusterName, Epoch},
         slot_view::{Left, SlotView},
-        unknown_task::{UnknownTask, WHAT_TO_DO},
+        unknown_task::{UnknownList, WHAT_TO_DO},
         view::ClusterView,
     },
     http::{
@@ -62,6 +59,8 @@ pub struct Driver {
     pub requested: Requested,
     /// The counters.
     pub metrics: Arc<Metrics>,
+    /// Where clusters go of which a backup is complete, as others may be surplus then.
+    pub complete: mpsc::Sender<ClusterName>,
     /// Makes events of requests.
     pub door: Door,
     /// The URL below which clusters are found.
@@ -185,11 +184,20 @@ impl Driver {
         let due = self.state.take_due(now);
         let mut plan = plan::plan(&self.state, &due, now);
         let violations = check::check(&self.state, &plan);
-        refuse_violations(&mut plan, &violations);
+        for violation in &violations {
+            error!(cluster = %violation.cluster, rule = violation.rule, "a plan breaks a rule and is not carried out; this is a bug of Cotton, please report it");
+        }
+        check::refuse(&self.state, &mut plan, &violations);
         self.state.begin(&plan, now);
         for task in self.state.unknown.take_untold() {
             let (task_id, agent) = (&task.task_id, task.agent_id.as_deref().unwrap_or("-"));
             warn!(%task_id, agent, reason = task.reason, "a task runs that no record explains; {WHAT_TO_DO}");
+        }
+        if let Some(more) = self.state.unknown.take_more() {
+            warn!(
+                more,
+                "more tasks run that no record explains than are listed; {WHAT_TO_DO}"
+            );
         }
         self.tell_of_orphans();
         for look in &plan.looks {
@@ -222,6 +230,10 @@ impl Driver {
         for change in &changes {
             let after = change.after.as_ref().map(|after| &after.view);
             self.requested.exchange(change.before.as_deref(), after);
+            let until = after.and_then(|view| view.standing.recoverable_until);
+            self.metrics.tell_recoverable(&change.name, until);
+            self.tell_of_backups(change);
+            self.tell_of_verification(change);
         }
         self.requested.tell(&self.metrics);
         self.metrics.framework_registered.set(i64::from(connected));
@@ -248,15 +260,89 @@ impl Driver {
         });
     }
 
+    /// Counts the backup that has ended, if one has.
+    fn tell_of_backups(&self, change: &Change) {
+        let (before, after) = (change.before.as_deref(), change.after.as_ref());
+        let of_cluster = vec![("cluster".to_owned(), change.name.to_string())];
+        let ages = &self.metrics.backup_complete_timestamp_seconds;
+        let Some(After { view, .. }) = after else {
+            ages.remove(&of_cluster);
+            return;
+        };
+        let standing = view.standing.backups.as_ref();
+        if let Some(complete) = standing.and_then(|it| it.last_complete.as_ref()) {
+            let seconds = complete.asked_at.as_millis() / 1000;
+            ages.get_or_create(&of_cluster).set(seconds as i64);
+        }
+        let last = |view: &ClusterView| view.standing.last_backup.as_ref().map(|last| last.number);
+        // What this scheduler has found at its start was counted by another one.
+        let Some(before) = before.filter(|before| last(before) != last(view)) else {
+            return;
+        };
+        match &view.standing.last_backup {
+            Some(ended) if ended.number > last(before).unwrap_or(0) && ended.done => {
+                self.metrics.backups_complete.inc();
+                // Whoever finds no place has its turn with all others.
+                let _ = self.complete.try_send(change.name.clone());
+            }
+            Some(_) => {
+                self.metrics.backups_failed.inc();
+            }
+            None => {}
+        }
+    }
+
+    /// Counts the verification that has ended, if one has. One that has failed is told as loudly as can be.
+    fn tell_of_verification(&self, change: &Change) {
+        let of_cluster = vec![("cluster".to_owned(), change.name.to_string())];
+        let metrics = &self.metrics;
+        let (ages, times) = (
+            &metrics.backup_verified_timestamp_seconds,
+            &metrics.backup_verification_seconds,
+        );
+        let Some(After { view, .. }) = &change.after else {
+            ages.remove(&of_cluster);
+            times.remove(&of_cluster);
+            return;
+        };
+        let of = |view: &ClusterView| view.standing.backups.clone()?.verification;
+        let Some(now) = of(view) else { return };
+        let good = now.last.as_ref().filter(|last| last.good);
+        if let Some(good) = good.or(now.last_good.as_ref()) {
+            let seconds = good.at.as_millis() / 1000;
+            ages.get_or_create(&of_cluster).set(seconds as i64);
+            let took = good.seconds.unwrap_or_default();
+            times.get_or_create(&of_cluster).set(took as i64);
+        }
+        // What this scheduler has found at its start was told by another one.
+        let Some(before) = change.before.as_deref() else {
+            return;
+        };
+        let before = of(before).and_then(|before| before.last);
+        let Some(ended) = now.last.filter(|last| before.as_ref() != Some(last)) else {
+            return;
+        };
+        if ended.good {
+            metrics.backups_verified.inc();
+            // An earlier one that was kept for want of this may go now. Whoever finds no place has its turn with all others.
+            let _ = self.complete.try_send(change.name.clone());
+        } else {
+            metrics.backup_verifications_failed.inc();
+            let (cluster, id, why) = (&change.name, &ended.id, &ended.sentence);
+            warn!(%cluster, %id, why, "a backup cannot be relied on: its verification has failed");
+        }
+    }
+
     /// The tasks that no record explains, if they are others than those that are shown.
-    fn unknown_to_show(&mut self) -> Option<Arc<Vec<UnknownTask>>> {
+    fn unknown_to_show(&mut self) -> Option<Arc<UnknownList>> {
         let version = self.state.unknown.version();
         if std::mem::replace(&mut self.unknown_shown, version) == version {
             return None;
         }
-        let tasks: Vec<UnknownTask> = self.state.unknown.list().cloned().collect();
-        self.metrics.unknown_tasks.set(tasks.len() as i64);
-        Some(Arc::new(tasks))
+        let list = self.state.unknown.list();
+        let all = list.tasks.len() + list.more;
+        self.metrics.unknown_tasks.set(all as i64);
+        Some(Arc::new(list))
     }
 
     /// What is left of deleted clusters, and the orphans, if they are others than those that are shown.
@@ -272,7 +358,8 @@ impl Driver {
         let cluster = self.state.clusters.get(name);
         let stored = cluster.filter(|cluster| cluster.version.is_some());
         let after = stored.map(|cluster| {
-            let view = report::view(cluster, &self.discovery_root);
+            let mut view = report::view(cluster, &self.discovery_root);
+            view.standing.backups = schedule::standing(&self.state.policy, &cluster.record);
             let explanation = awaiting::explanation(&self.state, cluster, &view);
             After {
                 view,
@@ -334,40 +421,4 @@ impl Driver {
             S::TaskStaging | S::TaskStarting | S::TaskRunning | S::TaskKilling => 0,
         };
     }
-}
-
-/// Takes out of a plan whatever concerns a cluster for which it asks something that must never be
-/// asked. Standing still loses no data.
-fn refuse_violations(plan: &mut Plan, violations: &[Violation]) {
-    for violation in violations {
-        error!(cluster = %violation.cluster, rule = violation.rule, "a plan breaks a rule and is not carried out; this is a bug of Cotton, please report it");
-    }
-    if violations.is_empty() {
-        return;
-    }
-    let refused = |name: &ClusterName| violations.iter().any(|v| v.cluster == *name);
-    plan.actions.retain_mut(|action| match action {
-        Action::Persist { record, .. } => !refused(record.name()),
-        Action::Remove { cluster, .. } => !refused(cluster),
-        Action::Undelete(undeletion) => !refused(undeletion.record.name()),
-        Action::Keep(Deed::Release { offer, .. }) => {
-            !offer.slots.iter().any(|slot| refused(&slot.owner.cluster))
-        }
-        Action::Keep(Deed::Store { retained, .. }) => !retained.name().is_some_and(refused),
-        Action::Keep(Deed::Forget { .. } | Deed::Acknowledge { .. }) => true,
-        Action::Launch(launches) => {
-            launches.retain(|it| !it.task.task_id.cluster().is_some_and(|name| refused(&name)));
-            !launches.is_empty()
-        }
-        Action::StoreFramework { .. }
-        | Action::Decline { .. }
-        | Action::Suppress
-        | Action::Revive
-        | Action::Kill { .. }
-        | Action::Reconcile { .. }
-        | Action::ReconcileAll
-        | Action::AcceptInverse { .. }
-        | Action::DeclineInverse { .. }
-        | Action::Reply(..) => true,
-    });
 }

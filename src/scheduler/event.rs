@@ -8,13 +8,14 @@ use uuid::Uuid;
 use super::{maintenance::InverseOffer, placement::Offer, retained::OperationUpdate};
 use crate::{
     cluster::{
-        backup::{BackupStore, Restore},
+        backup::{BackupId, BackupStore, BackupsLeft, Restore},
+        change::Change,
         control::{Authentication, Report},
         id::{ClusterName, MemberId, TaskId},
         record::ClusterRecord,
         retained::Retained,
         slot::SlotId,
-        spec::{Change, ClusterSpec},
+        spec::ClusterSpec,
     },
     secret::Secret,
 };
@@ -127,7 +128,7 @@ pub struct UndeleteRequest {
     pub password: Option<Secret>,
 }
 
-/// An operator says that nobody needs a slot that no record explains.
+/// An administrator says that nobody needs a slot that is kept.
 #[derive(Debug)]
 pub struct Reclaim {
     /// Whom to answer.
@@ -171,10 +172,24 @@ pub enum Wish {
         /// Where it goes.
         store: Box<BackupStore>,
     },
+    /// A backup removed from the store.
+    DeleteBackup {
+        /// Which one.
+        id: BackupId,
+        /// What is left after it was removed; `None` asks whether it may be.
+        left: Option<BackupsLeft>,
+    },
     /// More members or fewer.
     Scale {
         /// How many.
         num_nodes: u32,
+    },
+    /// A member's task ended, and another one launched on its slot.
+    Restart {
+        /// The member.
+        member: MemberId,
+        /// Whether writes may wait until it is back.
+        force: bool,
     },
     /// Another member in the place of one.
     Replace {

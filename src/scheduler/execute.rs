@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::{
     action::{Action, Refusal, Reply},
     event::{Event, RequestToken, Version},
-    maintenance::ASKED_AGAIN,
+    maintenance::{ASKED_AGAIN, ASKED_SOON},
     members::KILL_GRACE_PERIOD,
     placement::Launch,
     retained::{Deed, OperationUpdate},
@@ -34,13 +34,13 @@ use crate::{
         errors::ApiError,
         metrics::Metrics,
         port::{
-            BackingUp, Changing, Created, Deleted, FailingOver, Reclaiming, Replacing, Scaling,
-            SwitchingOver, Undeleting,
+            BackingUp, Changing, Created, Deleted, FailingOver, Reclaiming, Replacing, Restarting,
+            Scaling, SwitchingOver, Undeleting,
         },
     },
     mesos::{
         calls,
-        scheduler::SchedulerHandle,
+        scheduler::{CallError, SchedulerHandle},
         v1::{self, scheduler::Call},
     },
     zookeeper::store::{FRAMEWORK_FORMAT, FrameworkRecord, Store, StoreError},
@@ -84,6 +84,8 @@ pub enum Waiting {
     Switchover(oneshot::Sender<Result<SwitchingOver, ApiError>>),
     /// A backup.
     Backup(oneshot::Sender<Result<BackingUp, ApiError>>),
+    /// The removal of a backup.
+    DeleteBackup(oneshot::Sender<Result<(), ApiError>>),
     /// A failover with the loss of data.
     Failover(oneshot::Sender<Result<FailingOver, ApiError>>),
     /// A deleted cluster that is brought back.
@@ -94,6 +96,8 @@ pub enum Waiting {
     Scale(oneshot::Sender<Result<Scaling, ApiError>>),
     /// Another member.
     Replace(oneshot::Sender<Result<Replacing, ApiError>>),
+    /// A member that is restarted.
+    Restart(oneshot::Sender<Result<Restarting, ApiError>>),
 }
 
 impl Waiting {
@@ -105,11 +109,13 @@ impl Waiting {
             Self::Change(sender) => drop(sender.send(Err(error))),
             Self::Switchover(sender) => drop(sender.send(Err(error))),
             Self::Backup(sender) => drop(sender.send(Err(error))),
+            Self::DeleteBackup(sender) => drop(sender.send(Err(error))),
             Self::Failover(sender) => drop(sender.send(Err(error))),
             Self::Undelete(sender) => drop(sender.send(Err(error))),
             Self::Reclaim(sender) => drop(sender.send(Err(error))),
             Self::Scale(sender) => drop(sender.send(Err(error))),
             Self::Replace(sender) => drop(sender.send(Err(error))),
+            Self::Restart(sender) => drop(sender.send(Err(error))),
         }
     }
 }
@@ -224,7 +230,7 @@ impl Hands {
                 self.call(calls::accept_inverse(offers, ASKED_AGAIN));
             }
             Action::DeclineInverse { offers } => {
-                self.call(calls::decline_inverse(offers, ASKED_AGAIN));
+                self.call(calls::decline_inverse(offers, ASKED_SOON));
             }
             Action::Reply(token, reply) => self.reply(token, reply),
         }
@@ -366,10 +372,34 @@ impl Hands {
                     cluster_url: url(&name),
                 }));
             }
-            (Waiting::Change(sender), Reply::Changed { name, changed }) => {
+            (
+                Waiting::Change(sender),
+                Reply::Changed {
+                    name,
+                    changed,
+                    course,
+                },
+            ) => {
                 let _ = sender.send(Ok(Changing {
                     cluster_url: url(&name),
                     changed,
+                    course,
+                }));
+            }
+            (
+                Waiting::Restart(sender),
+                Reply::Restarting {
+                    name,
+                    member,
+                    task_id,
+                    note,
+                },
+            ) => {
+                let _ = sender.send(Ok(Restarting {
+                    cluster_url: url(&name),
+                    member,
+                    task_id,
+                    note,
                 }));
             }
             (
@@ -392,6 +422,9 @@ impl Hands {
                     backup: *backup,
                 }));
             }
+            (Waiting::DeleteBackup(sender), Reply::MayDeleteBackup) => {
+                let _ = sender.send(Ok(()));
+            }
             (Waiting::Failover(sender), Reply::FailingOver { name, prospect }) => {
                 let _ = sender.send(Ok(FailingOver {
                     cluster_url: url(&name),
@@ -404,14 +437,23 @@ impl Hands {
                     incarnation,
                 }));
             }
-            (Waiting::Reclaim(sender), Reply::Reclaiming { slot, whose }) => {
-                let _ = sender.send(Ok(Reclaiming { slot, whose }));
+            (Waiting::Reclaim(sender), Reply::Reclaiming { slot, whose, lost }) => {
+                let _ = sender.send(Ok(Reclaiming { slot, whose, lost }));
             }
-            (Waiting::Scale(sender), Reply::Scaling { name, from, to }) => {
+            (
+                Waiting::Scale(sender),
+                Reply::Scaling {
+                    name,
+                    from,
+                    to,
+                    durability,
+                },
+            ) => {
                 let _ = sender.send(Ok(Scaling {
                     cluster_url: url(&name),
                     from,
                     to,
+                    durability,
                 }));
             }
             (
@@ -435,21 +477,25 @@ impl Hands {
                 | Waiting::Change(_)
                 | Waiting::Switchover(_)
                 | Waiting::Backup(_)
+                | Waiting::DeleteBackup(_)
                 | Waiting::Failover(_)
                 | Waiting::Undelete(_)
                 | Waiting::Reclaim(_)
                 | Waiting::Scale(_)
-                | Waiting::Replace(_),
+                | Waiting::Replace(_)
+                | Waiting::Restart(_),
                 Reply::Created { .. }
                 | Reply::Deleting { .. }
                 | Reply::Changed { .. }
                 | Reply::SwitchingOver { .. }
                 | Reply::BackingUp { .. }
+                | Reply::MayDeleteBackup
                 | Reply::FailingOver { .. }
                 | Reply::Undeleting { .. }
                 | Reply::Reclaiming { .. }
                 | Reply::Scaling { .. }
-                | Reply::Replacing { .. },
+                | Reply::Replacing { .. }
+                | Reply::Restarting { .. },
             ) => {
                 warn!("a request was answered with the answer to another one");
             }
@@ -457,15 +503,28 @@ impl Hands {
     }
 }
 
+/// How long a REVIVE that was lost waits before it is made again.
+const REVIVED_AGAIN: Duration = Duration::from_secs(1);
+
 /// Sends calls one after the other. One that fails is not repeated: a launch that got lost is found
-/// by its deadline, and its offer given back then; a kill is asked for again.
+/// by its deadline, and its offer given back then; a kill is asked for again. But without REVIVE no offer would come any more, and nothing
+/// else would tell: it is repeated for as long as the subscription lasts under which it was to be made.
 fn start_calling(mesos: SchedulerHandle) -> mpsc::UnboundedSender<Call> {
     // What fills this is bounded by the tasks and offers that there are.
     let (sender, mut receiver) = mpsc::unbounded_channel::<Call>();
     tokio::spawn(async move {
         while let Some(call) = receiver.recv().await {
-            if let Err(error) = mesos.call(call).await {
+            let revives = call.r#type() == v1::scheduler::call::Type::Revive;
+            while let Err(error) = mesos.call(call.clone()).await {
                 warn!(error = %chain(&error), "call Mesos");
+                let may_be_lost = matches!(
+                    error,
+                    CallError::Uncertain { .. } | CallError::NotSent { .. }
+                );
+                if !revives || !may_be_lost {
+                    break;
+                }
+                tokio::time::sleep(REVIVED_AGAIN).await;
             }
         }
     });

@@ -14,7 +14,9 @@ use super::{
     fitness::{self, Unfit},
     flapping,
     health::{self, MasterHealth},
-    lossy, membership,
+    lossy,
+    maintenance::Maintenance,
+    membership,
     observed::Observed,
     state::Policy,
     switchover, transitions,
@@ -64,6 +66,8 @@ pub struct View<'a> {
     pub unfit: &'a Unfit,
     /// Which members' agents were away at the last look, and since when.
     pub away: &'a membership::Away,
+    /// Which agents are to be unavailable.
+    pub maintenance: &'a Maintenance,
     /// The time.
     pub now: Timestamp,
 }
@@ -201,11 +205,20 @@ fn elect(next: &mut ClusterRecord, view: View<'_>) -> Awaited {
     // Nothing needs to be lost after all.
     next.lossy.take_if(|lossy| lossy.is_pending());
     lossy::note_held(next, view, false);
-    if next.voters.k_floor == 0 {
+    if next.voters.k_floor == 0 && !votes_alone(next, &elected) {
         note_unasked(next, &elected.history, view);
     }
     begin_term(next, elected, view.now);
     Awaited::default()
+}
+
+/// Whether this is the only voter, with the data that it votes with. Nobody else was master since it is: who votes stays while it
+/// leads. So all that was acknowledged since lies in this data, which would have another identity if it had lost any of it
+/// (binlog and redo log are synced at each commit, whatever the durability), and of what was acknowledged before, earlier elections have
+/// noted what they had to.
+fn votes_alone(record: &ClusterRecord, elected: &Elected) -> bool {
+    let voters = &record.voters.members;
+    voters.len() == 1 && voters.get(&elected.member) == Some(&Some(elected.data))
 }
 
 /// An operator has given up the voters that are missing.

@@ -1,21 +1,24 @@
 //! Agents that an operator of Mesos wants to take away for a while, and what is answered to that.
 //!
 //! Mesos asks with *inverse offers* (Mesos page "Maintenance Primitives"). To accept one is a promise that the agent
-//! may be taken away at the announced time; so it is accepted where no member runs, and declined where one does. Either
-//! way Mesos asks again after [`ASKED_AGAIN`] as long as the schedule stands, and what has changed meanwhile is answered
-//! then: nothing has to be remembered but what explanations tell.
+//! may be taken away at the announced time; so it is accepted where every cluster can do without the agent, and declined
+//! where one cannot yet ([`drain`](super::drain)). Either way Mesos asks again ([`ASKED_AGAIN`], [`ASKED_SOON`]) as long as the schedule
+//! stands, and what has changed meanwhile is answered then: nothing has to be remembered but what is planned.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::action::Action;
 use crate::time::Timestamp;
 
-/// For how long Mesos is not to repeat an inverse offer that was answered.
+/// For how long Mesos is not to repeat an inverse offer that was accepted.
 pub const ASKED_AGAIN: Duration = Duration::from_secs(60);
+
+/// The same for one that was declined: the agent is being drained, and its operator waits.
+pub const ASKED_SOON: Duration = Duration::from_secs(10);
 
 /// After how long without a repetition the schedule was certainly changed: Mesos does not tell of that once an
 /// inverse offer was answered. Three times what it waits, for a master may be busy or fail over.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(180);
+pub(super) const FORGOTTEN_AFTER: Duration = Duration::from_secs(180);
 
 /// An agent is wanted back.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +31,39 @@ pub struct InverseOffer {
     pub from: Timestamp,
     /// For how long; for ever if that is not said.
     pub lasts: Option<Duration>,
+}
+
+/// When an agent is to be unavailable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// From when on.
+    pub from: Timestamp,
+    /// Until when; `None`: it does not come back.
+    pub ends: Option<Timestamp>,
+}
+
+impl Window {
+    /// Whether there is a moment at which agents with these windows are both away.
+    pub fn overlaps(self, other: Self) -> bool {
+        let before = |one: Self, other: Self| one.ends.is_some_and(|ends| ends <= other.from);
+        !before(self, other) && !before(other, self)
+    }
+
+    /// Whether it lasts for longer than that.
+    pub fn lasts_longer_than(self, time: Duration) -> bool {
+        self.ends.is_none_or(|ends| ends > self.from.plus(time))
+    }
+}
+
+/// Whether an agent can be given away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// It is needed.
+    Needed,
+    /// It is not.
+    Free,
+    /// That cannot be said before a write that is under way is done.
+    Unknown,
 }
 
 /// The agents that are to be taken away.
@@ -84,13 +120,13 @@ impl Maintenance {
         ends.min()
     }
 
-    /// The answers to what is open. `in_use` says whether a member runs on an agent.
-    pub(super) fn answers(&self, in_use: impl Fn(&str) -> bool) -> Vec<Action> {
-        let (needed, free): (Vec<_>, Vec<_>) = self.open.iter().partition(|(_, a)| in_use(a));
-        let ids = |open: Vec<(&String, &String)>| -> Vec<String> {
-            open.into_iter().map(|(id, _)| id.clone()).collect()
+    /// The answers to what is open, by what is needed.
+    pub(super) fn answers(&self, need: impl Fn(&str) -> Need) -> Vec<Action> {
+        let ids = |wanted: Need| -> Vec<String> {
+            let open = self.open.iter().filter(|(_, agent)| need(agent) == wanted);
+            open.map(|(id, _)| id.clone()).collect()
         };
-        let (needed, free) = (ids(needed), ids(free));
+        let (needed, free) = (ids(Need::Needed), ids(Need::Free));
         let mut answers = Vec::new();
         if !needed.is_empty() {
             answers.push(Action::DeclineInverse { offers: needed });
@@ -99,6 +135,20 @@ impl Maintenance {
             answers.push(Action::AcceptInverse { offers: free });
         }
         answers
+    }
+
+    /// The agent that an inverse offer without an answer is about.
+    pub fn asked_for(&self, id: &str) -> Option<&str> {
+        self.open.get(id).map(String::as_str)
+    }
+
+    /// When an agent is to be unavailable, if it is.
+    pub fn window(&self, agent_id: &str) -> Option<Window> {
+        let (offer, _) = self.agents.get(agent_id)?;
+        Some(Window {
+            from: offer.from,
+            ends: offer.lasts.map(|lasts| offer.from.plus(lasts)),
+        })
     }
 
     /// These are being answered.

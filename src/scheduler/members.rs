@@ -4,23 +4,28 @@
 //! dies in between finds it: a launch that never happened is reported as unknown, gone or dropped
 //! when it is asked for, and one that did happen is simply there.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     action::{Action, Look},
+    drain,
     event::TaskState,
     failover::View,
+    membership::Away,
     observed::{self, Observed, TaskObservation},
     pause,
     placement::{self, Ground, Launch, Neighbour, Offer, Placement, SPREAD_PATIENCE, Wish},
     pool::Pool,
     slots,
     state::Policy,
+    verification,
 };
 use crate::{
     cluster::{
-        id::{MemberId, TaskId},
+        id::{MemberId, Runs, TaskId},
         record::{ClusterRecord, Failing, TaskRecord},
+        size::Size,
+        slot::Slot,
     },
     time::Timestamp,
 };
@@ -44,13 +49,16 @@ const FIRST_RELAUNCH_DELAY: Duration = Duration::from_secs(1);
 /// The longest such wait: an operator who has mended the cause does not wait for longer.
 const LONGEST_RELAUNCH_DELAY: Duration = Duration::from_secs(60);
 
+/// No place at all.
+static NOWHERE: BTreeMap<String, String> = BTreeMap::new();
+
 /// Forgets the tasks that have ended. Returns why, a sentence each.
 pub fn forget_ended(next: &mut ClusterRecord, view: View<'_>) -> Vec<String> {
     let (observed, now) = (view.observed, view.now);
     let mut ended = Vec::new();
     for (id, member) in &mut next.members {
         let Some(task) = &member.task else { continue };
-        let Some(why) = ending(task, view) else {
+        let Some(why) = ending(task, member.slot.as_ref(), view) else {
             continue;
         };
         ended.push(format!(
@@ -59,7 +67,11 @@ pub fn forget_ended(next: &mut ClusterRecord, view: View<'_>) -> Vec<String> {
         ));
         let task_id = task.task_id.clone();
         member.task = None;
+        member.ended_at = Some(now);
         slots::task_ended(member, now);
+        // Also of one that was released by then and is not any more: it was shown before.
+        let restart = member.restart.take_if(|it| it.task_id == task_id);
+        let restarted = restart.is_some();
         let last = observed.tasks.get(&task_id).map(|task| task.state);
         if let Some(slot) = member
             .slot
@@ -72,7 +84,7 @@ pub fn forget_ended(next: &mut ClusterRecord, view: View<'_>) -> Vec<String> {
         if next.published.master == Some(*id) {
             next.published.master = None;
         }
-        if !served && has_run(&task_id, observed) {
+        if !served && !restarted && has_run(&task_id, observed) {
             let times = member
                 .failing
                 .as_ref()
@@ -119,8 +131,8 @@ pub fn forgive_serving(next: &mut ClusterRecord) {
     }
 }
 
-/// Why a task is certainly over, if it is.
-fn ending(task: &TaskRecord, view: View<'_>) -> Option<String> {
+/// Why a task is certainly over, if it is, or counts for nothing: one of a slot that nobody has ever heard of.
+fn ending(task: &TaskRecord, slot: Option<&Slot>, view: View<'_>) -> Option<String> {
     let (observed, now) = (view.observed, view.now);
     let mesos = observed.tasks.get(&task.task_id)?;
     if mesos.state.is_terminal() {
@@ -134,8 +146,18 @@ fn ending(task: &TaskRecord, view: View<'_>) -> Option<String> {
     let never_seen = !observed.reports.contains_key(&task.task_id);
     let unknown = matches!(mesos.state, TaskState::Unknown | TaskState::Lost);
     let overdue = now >= task.launched_at.plus(LAUNCH_DEADLINE);
-    (never_seen && is_silent(task, view) && unknown && overdue)
-        .then(|| "its launch never reached Mesos".to_owned())
+    if !(never_seen && is_silent(task, view) && overdue) {
+        return None;
+    }
+    if unknown {
+        return Some("its launch never reached Mesos".to_owned());
+    }
+    // The master says so of an agent that comes back under another id for as long as it remembers the former one, and a slot that was
+    // never made is never offered. Whatever counts was stored together with `used`. Should the task run after all, it is
+    // a former one and is killed, and its slot is one that was given up.
+    let unused = slot.is_some_and(|slot| !slot.used);
+    (unused && mesos.state == TaskState::Unreachable)
+        .then(|| "its agent is away, and nothing was ever heard of the task".to_owned())
 }
 
 /// Whether nothing is heard of the executor of a task.
@@ -194,6 +216,25 @@ fn is_missing(record: &ClusterRecord, member: MemberId) -> bool {
     record.task(member).is_none() && (record.is_voter(member) || !record.is_leaving(member))
 }
 
+/// Since when the cluster's missing members are asked for, which is where it stands in the queue for offers: its creation, or when the
+/// first of them joined, if none is missing that was there from the beginning. So a cluster that grows comes after those that were waiting
+/// by then, and a member that a cluster has lost before all that came later.
+pub fn asked_for_at(record: &ClusterRecord) -> Timestamp {
+    let missing = record.members.iter();
+    let missing = missing.filter(|(id, _)| is_missing(record, **id));
+    let joined = missing.map(|(_, member)| member.joined_at.unwrap_or_default());
+    record.created_at.max(joined.min().unwrap_or_default())
+}
+
+/// The sizes of the members that are to be launched wherever there is room: they have no slot that they come back to.
+pub fn sizes_wanted(record: &ClusterRecord) -> impl Iterator<Item = Size> {
+    let wanted = wants_offers(record);
+    let members = record.members.iter();
+    let missing = members
+        .filter(move |(id, member)| wanted && member.slot.is_none() && is_missing(record, **id));
+    missing.map(|(id, _)| record.configuration_of(*id).size)
+}
+
 /// Places the members that have no task: on their slots, those without one where there is room. What they take is
 /// taken out of the pool.
 pub fn place_missing(
@@ -219,6 +260,7 @@ pub fn place_missing(
             if let Some(member) = next.members.get_mut(&id) {
                 member.launches += 1;
                 member.task = Some(launch.task.clone());
+                member.ended_at = None;
                 member.places = policy.spread_by.places(&launch.offer);
             }
             pool.take(&launch);
@@ -248,15 +290,18 @@ fn place_one<'a>(
     if slots::awaits_slot(member, now, look) {
         return None;
     }
-    let joined_at = next.members.get(&id)?.joined_at.unwrap_or_default();
-    let since = next.created_at.max(next.epoch_since).max(joined_at);
+    let member = next.members.get(&id)?;
+    let own = member.joined_at.max(member.ended_at).unwrap_or_default();
+    let since = next.created_at.max(next.epoch_since).max(own);
+    let size = next.configuration_of(id).size;
     let wish = Wish {
-        size: &next.spec.size,
-        others: others(next, id),
+        size: &size,
+        others: others(next, Some(id)),
         spread_by: &policy.spread_by,
         task_id: &task_id,
         content_at: since.plus(SPREAD_PATIENCE),
         shares_agent_at: policy.spread_patience.map(|patience| since.plus(patience)),
+        only_lasting: drain::takes_place_of_drained(next, id),
     };
     match placement::place(offers, &wish, now) {
         Placement::Use { offer, port } => {
@@ -266,10 +311,11 @@ fn place_one<'a>(
                 host: offer.host.clone(),
                 port,
                 launched_at: now,
+                unknown: Default::default(),
             };
             let slot = policy
                 .volumes
-                .then(|| slots::new_slot(next, id, number, &task));
+                .then(|| slots::new_slot(next, id, number, size, &task));
             let ground = match &slot {
                 Some(slot) => Ground::New(slot.id.clone()),
                 None => Ground::Sandbox,
@@ -278,7 +324,7 @@ fn place_one<'a>(
             Some(Launch {
                 offer: offer.clone(),
                 task,
-                size: next.spec.size,
+                size,
                 ground,
             })
         }
@@ -292,14 +338,19 @@ fn place_one<'a>(
     }
 }
 
-/// Where other members run, or will when their slots are offered again.
-fn others(record: &ClusterRecord, except: MemberId) -> Vec<Neighbour<'_>> {
-    let others = record.members.iter().filter(|(id, _)| **id != except);
+/// Where other members run, or will when their slots are offered again. One that is to leave holds no place: who comes for it may
+/// have that. Its agent it does hold, as both run there for a while.
+pub(super) fn others(record: &ClusterRecord, except: Option<MemberId>) -> Vec<Neighbour<'_>> {
+    let others = record.members.iter();
+    let others = others.filter(|(id, _)| Some(**id) != except);
     others
-        .filter_map(|(_, member)| {
+        .filter_map(|(id, member)| {
             let task = member.task.as_ref().map(|task| task.agent_id.as_str());
             let agent_id = task.or(member.slot.as_ref().map(|slot| slot.agent_id.as_str()))?;
-            let places = &member.places;
+            let places = match record.is_leaving(*id) {
+                true => &NOWHERE,
+                false => &member.places,
+            };
             Some(Neighbour { agent_id, places })
         })
         .collect()
@@ -315,17 +366,46 @@ pub fn kill_all(
 ) -> Vec<Action> {
     let tasks = record.members.values().filter_map(|m| m.task.as_ref());
     tasks
+        .chain(&record.backups.verification.task)
         .filter_map(|task| kill(&task.task_id, Some(&task.agent_id), observed, now, look))
         .collect()
 }
 
-/// The tasks that members had before and that may still run.
+/// Whether a task of a cluster that is being deleted may run, and its end is to be waited for. It is not where nobody can tell it to end
+/// because its agent is away for as long as a living cluster waits for one: such a task is on a slot that is kept, and is killed when its
+/// agent is back.
+pub fn may_still_run(record: &ClusterRecord, view: View<'_>, away: &Away) -> bool {
+    let is_kept = |slot: Option<&Slot>| slot.is_some_and(|slot| slot.used);
+    let current = record.members.iter().any(|(id, member)| {
+        let absence = away.get(id).filter(|absence| absence.due <= view.now);
+        let out_of_reach = absence.is_some() && is_kept(member.slot.as_ref());
+        member.task.is_some() && !out_of_reach
+    });
+    let mut former = former(record, view.observed);
+    current
+        || verification::is_under_way(record)
+        || former.any(|(task_id, seen)| {
+            let parts = task_id.parts();
+            let verified = parts
+                .as_ref()
+                .is_some_and(|it| it.runs == Runs::Verification);
+            let left = parts.and_then(|parts| parts.member());
+            let left = left.and_then(|member| record.departed.get(&member));
+            let slot = left.and_then(|left| left.slot.as_ref());
+            // Nothing is lost with a task that has verified a backup.
+            !(seen.is_missed() && (verified || is_kept(slot)))
+        })
+}
+
+/// The tasks that the cluster had before and that may still run.
 pub fn former<'a>(
     record: &'a ClusterRecord,
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a TaskId, &'a TaskObservation)> {
     let tasks = observed.tasks.iter();
-    tasks.filter(|(id, task)| record.member_of(id).is_none() && task.may_run())
+    tasks.filter(|(id, task)| {
+        record.member_of(id).is_none() && !record.is_verification(id) && task.may_run()
+    })
 }
 
 /// Asks for the kill of the tasks that members had before, again and again until each has ended: such as one whose

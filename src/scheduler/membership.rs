@@ -23,17 +23,21 @@ mod telling;
 
 use std::time::Duration;
 
-use self::{agents::away, telling::look_out};
+pub(super) use self::agents::away;
+use self::telling::look_out;
 pub use self::{
     agents::{Absence, Away, Kind},
     telling::Outlook,
 };
 use super::{
     action::{Action, Look},
+    drain::{self, HandsOver},
     election::Candidate,
+    event::TaskState,
     failover::View,
     fitness, members,
     retained::Keeping,
+    rolling,
     switchover::{self, Course},
     transitions,
 };
@@ -45,11 +49,15 @@ use crate::{
         membership::{Departed, Leaving, Why},
         record::{ClusterRecord, Mastership, MemberRecord},
     },
+    rules::Rule,
     time::Timestamp,
 };
 
 /// How long after a switchover that did not come about the next one is tried, for a master that is to leave.
 const NEXT_SWITCHOVER: Duration = Duration::from_secs(30);
+
+/// The same for one whose task is being killed and that is held for a moment.
+const HELD_SWITCHOVER: Duration = Duration::from_secs(1);
 
 /// Whether the cluster goes on without a member, and has all of its data: another one is the master, open and heard of. What was
 /// acknowledged is held by it, because it was elected by a quorum and has opened, and by so many voters as are to have it.
@@ -76,6 +84,7 @@ pub fn advance(next: &mut ClusterRecord, view: View<'_>, keeping: &Keeping, look
     // First of all, so that nobody leaves before it is stored that it is to.
     depart(next, view, look);
     replace_gone(next, view, look);
+    drain::mark(next, view, look);
     dismiss(next, view, look);
     join(next, view, look);
     hand_over(next, view, look);
@@ -140,6 +149,7 @@ fn replace_gone(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
             },
             since: view.now,
             replacement: None,
+            unknown: Default::default(),
         };
         look.notes.push(format!(
             "member {id} is to be replaced: {}",
@@ -166,6 +176,7 @@ pub fn replace(
             why: Why::Replaced,
             since: view.now,
             replacement: None,
+            unknown: Default::default(),
         });
         // In the same write: a member that is to be replaced gives nothing up before somebody has its place.
         let mut look = Look::at(next.name().clone());
@@ -173,6 +184,43 @@ pub fn replace(
     }
     let leaving = next.members.get(&member).and_then(|it| it.leaving.as_ref());
     Ok(leaving.and_then(|leaving| leaving.replacement))
+}
+
+/// Marks a member in whose place one with the wanted configuration is to come, and records that one.
+pub fn replace_changed(next: &mut ClusterRecord, member: MemberId, view: View<'_>) {
+    if let Some(known) = next.members.get_mut(&member) {
+        known.leaving = Some(Leaving {
+            why: Why::Changed,
+            since: view.now,
+            replacement: None,
+            unknown: Default::default(),
+        });
+        let mut look = Look::at(next.name().clone());
+        join(next, view, &mut look);
+    }
+}
+
+/// Members that were to leave for another configuration than theirs stay, if theirs is wanted again and they have given nothing
+/// up yet. Those that have come for them are then too many.
+pub fn keep_unchanged(next: &mut ClusterRecord, view: View<'_>) {
+    let those: Vec<MemberId> = next
+        .members
+        .iter()
+        .filter(|(id, member)| {
+            let leaving = member.leaving.as_ref();
+            let changed = leaving.is_some_and(|it| it.why == Why::Changed);
+            changed
+                && !rolling::differs(next, **id)
+                && !is_out(next, **id)
+                && view.observed.live(next, **id).is_some()
+        })
+        .map(|(id, _)| *id)
+        .collect();
+    for id in those {
+        if let Some(member) = next.members.get_mut(&id) {
+            member.leaving = None;
+        }
+    }
 }
 
 /// Marks the least useful members, if there are more than asked for.
@@ -189,6 +237,7 @@ fn dismiss(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
             why,
             since: view.now,
             replacement: None,
+            unknown: Default::default(),
         };
         look.notes
             .push(format!("member {id} is to leave: {}", leaving.sentence()));
@@ -199,13 +248,13 @@ fn dismiss(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
 }
 
 /// How little is lost with a member; who has the greatest goes first. The order of the parts is the policy: who does not run
-/// goes before who does, then who does not vote, then who is farthest behind, then who shares its agent with another member, then the
-/// highest number.
-fn uselessness(
+/// goes before who does, then who does not vote, then who is farthest behind, then who shares its agent with another member, then who
+/// shares its places with the most others, then the highest number.
+pub fn uselessness(
     record: &ClusterRecord,
     view: View<'_>,
     id: MemberId,
-) -> (bool, bool, u64, bool, MemberId) {
+) -> (bool, bool, u64, bool, usize, MemberId) {
     let report = view.observed.live(record, id);
     let runs = report.is_some_and(|report| report.process.is_some());
     let lag = report.map_or(0, |report| match fitness::in_place(record, report) {
@@ -213,16 +262,24 @@ fn uselessness(
         false => u64::MAX,
     });
     let agent = |id: MemberId| record.task(id).map(|task| task.agent_id.as_str());
-    let shares = agent(id).is_some()
-        && record
-            .staying()
-            .any(|other| other != id && agent(other) == agent(id));
-    (!runs, !record.is_voter(id), lag, shares, id)
+    let others = || record.staying().filter(|other| *other != id);
+    let shares_agent = agent(id).is_some() && others().any(|other| agent(other) == agent(id));
+    let places = |id: MemberId| record.members.get(&id).map(|member| &member.places);
+    let shared_places = |other: MemberId| {
+        let theirs = places(other)?;
+        let shared = places(id)?
+            .iter()
+            .filter(|(name, place)| theirs.get(*name) == Some(*place));
+        Some(shared.count())
+    };
+    let shared_places = others().filter_map(shared_places).sum();
+    let votes = record.is_voter(id);
+    (!runs, !votes, lag, shares_agent, shared_places, id)
 }
 
 /// Records members until there are as many as asked for. One that was only to leave because there were too many stays,
 /// if nothing was given up yet.
-fn join(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
+pub(super) fn join(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     let wanted = next.spec.num_nodes as usize;
     while next.staying().count() < wanted {
         // Only who was not asked to end yet, by any scheduler: that follows from the stored record alone.
@@ -242,6 +299,7 @@ fn join(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
         next.members_made = id.0 + 1;
         let member = MemberRecord {
             joined_at: Some(view.now),
+            revision: rolling::for_newcomer(next),
             ..MemberRecord::default()
         };
         next.members.insert(id, member);
@@ -291,7 +349,8 @@ pub fn may_go(record: &ClusterRecord, view: View<'_>, member: MemberId) -> bool 
         .get(&member)
         .and_then(|it| it.leaving.as_ref());
     let Some(leaving) = leaving else { return false };
-    let Some(replacement) = leaving.replacement else {
+    let comes_first = view.policy.rules.holds(Rule::ReplacementComesFirst);
+    let Some(replacement) = leaving.replacement.filter(|_| comes_first) else {
         // Fewer members are wanted by now, or this is what it leaves for.
         return true;
     };
@@ -320,25 +379,41 @@ fn is_out(record: &ClusterRecord, member: MemberId) -> bool {
     record.is_leaving(member) && !record.is_voter(member) && !named && !elected
 }
 
-/// A master that is to leave hands over to one that stays, again and again until it comes about.
+/// A master that is to leave, or whose agent is, hands over to one that stays, again and again until it comes about.
 fn hand_over(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
     let Some(elected) = next.elected().filter(|elected| elected.opened) else {
         return;
     };
     let master = elected.member;
-    if !next.is_leaving(master) || !may_go(next, view, master) {
+    let leaves = next.is_leaving(master) && may_go(next, view, master);
+    let drained = drain::hands_over(next, view, master);
+    if !leaves && drained.is_none() {
         return;
     }
+    // One that is killed has seconds left.
+    let pause = match drained {
+        Some(HandsOver::Held) => HELD_SWITCHOVER,
+        Some(HandsOver::Drained(_)) | None => NEXT_SWITCHOVER,
+    };
     let last = next.switchover.as_ref().filter(|last| last.from == master);
     let failed_at = last.and_then(|last| Some(last.outcome.as_ref()?.at));
-    let again_at = failed_at.map(|at| at.plus(NEXT_SWITCHOVER));
+    let again_at = failed_at.map(|at| at.plus(pause));
     if let Some(at) = again_at.filter(|at| view.now < *at) {
         return look.wake_by(at);
     }
-    match switchover::ask_to_leave(next, view) {
+    let course = match drained {
+        Some(why) if !leaves => switchover::ask_to_hand_over(next, view, why),
+        _ => switchover::ask_to_leave(next, view),
+    };
+    match course {
         Ok(Course::Store(switchover)) => {
+            let why = match drained {
+                Some(HandsOver::Held) => "is being killed",
+                Some(HandsOver::Drained(_)) if !leaves => "is on an agent that is to be taken away",
+                _ => "is to leave",
+            };
             look.notes.push(format!(
-                "member {master} is to leave and hands over to member {}",
+                "member {master} {why} and hands over to member {}",
                 switchover.to
             ));
             next.switchover = Some(switchover);
@@ -390,9 +465,12 @@ fn depart(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
             since: view.now,
             destroy: destroy && slot.is_some(),
             slot,
+            given_up: member.given_up,
             task: member.task.map(|task| task.task_id),
+            unknown: Default::default(),
         };
         next.donors.remove(&id);
+        next.from_backup.remove(&id);
         next.rejoining.remove(&id);
         next.last_held.remove(&id);
         // A server that may still run must not be heard by any master: its account stays locked.
@@ -441,12 +519,16 @@ fn forget_departed(next: &mut ClusterRecord, view: View<'_>, keeping: &Keeping) 
             left.slot = None;
             left.task = None;
         }
-        let ended = left.task.as_ref().is_some_and(|task| {
-            let seen = view.observed.tasks.get(task);
-            seen.is_some_and(|seen| seen.state.is_terminal())
-        });
-        if ended {
+        left.given_up.retain(|slot| !keeping.is_gone(&slot.id));
+        let task = left.task.as_ref();
+        let seen = task.and_then(|task| view.observed.tasks.get(task));
+        let state = seen.map(|seen| seen.state);
+        if state.is_some_and(TaskState::is_terminal) {
             left.task = None;
+        }
+        // Such an agent is never let in again.
+        if state == Some(TaskState::GoneByOperator) {
+            left.slot = None;
         }
         let (over, unlocked) = (left.is_over(), left.task.is_none());
         if over {

@@ -3,14 +3,18 @@
 //! Nothing here is stored. After a start of the scheduler it is learnt anew, and until it was
 //! learnt, silence means nothing: [`Presence::Unknown`] is not [`Presence::Gone`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::event::TaskState;
 use crate::{
     cluster::{
         control::Report,
         id::{MemberId, TaskId},
-        record::ClusterRecord,
+        record::{ClusterRecord, MemberRecord},
+        slot::SlotId,
     },
     time::Timestamp,
 };
@@ -22,6 +26,9 @@ pub struct Observed {
     pub tasks: BTreeMap<TaskId, TaskObservation>,
     /// What each executor last reported, and whether the report still stands.
     pub reports: BTreeMap<TaskId, ReportObservation>,
+    /// The slots of members of which a later task was heard of than the record knows: the record is older than the world. What it said of
+    /// them was true once.
+    pub outdated: BTreeSet<SlotId>,
 }
 
 /// What Mesos said of a task.
@@ -37,9 +44,9 @@ pub struct TaskObservation {
     pub kill_asked: Option<Timestamp>,
     /// When the master was last asked for its state.
     pub asked: Option<Timestamp>,
-    /// Whether its slot was offered by an agent with another id than the task's. So its host's agent was registered anew, and
+    /// The agent that has offered its slot, if that is another one than the task's. So its host's agent was registered anew, and
     /// nothing more will be heard of the task: Mesos goes on to call it unreachable, or does not know it any more.
-    pub agent_replaced: bool,
+    pub offered_by: Option<String>,
 }
 
 impl TaskObservation {
@@ -51,13 +58,13 @@ impl TaskObservation {
             agent_id: None,
             kill_asked: None,
             asked: None,
-            agent_replaced: false,
+            offered_by: None,
         }
     }
 
     /// Whether it may run, now or later.
     pub fn may_run(&self) -> bool {
-        let forgotten = self.agent_replaced && self.is_missed();
+        let forgotten = self.offered_by.is_some() && self.is_missed();
         !forgotten && !self.state.is_terminal()
     }
 
@@ -129,6 +136,14 @@ impl Observed {
         };
         let task_id = observation.report.task_id.clone();
         self.reports.insert(task_id, observation);
+    }
+
+    /// Whether a member's task runs on an agent, or its data lies there: also if the agent has come back under this id since.
+    pub fn is_on(&self, member: &MemberRecord, agent_id: &str) -> bool {
+        let task = member.task.as_ref();
+        let seen = task.and_then(|task| self.tasks.get(&task.task_id));
+        let offered_by = seen.and_then(|seen| seen.offered_by.as_deref());
+        member.is_on(agent_id) || offered_by == Some(agent_id)
     }
 
     /// Whether the member's current task is in sight.

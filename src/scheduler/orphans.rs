@@ -91,6 +91,7 @@ pub fn decide(state: &State, reclaim: &Reclaim, now: Timestamp) -> Option<Action
     let reply = |owner: &Orphaned| Reply::Reclaiming {
         slot: slot.clone(),
         whose: owner.clone(),
+        lost: "no record says what lies on it".to_owned(),
     };
     // The same request again, after an answer that got lost, gets the same answer as long as the slot is there.
     let mut kept = state.keeping.clusters.values();
@@ -102,8 +103,7 @@ pub fn decide(state: &State, reclaim: &Reclaim, now: Timestamp) -> Option<Action
         return Some(Action::Reply(*token, reply(whose)));
     }
     let Some(orphan) = state.keeping.orphans.get(slot) else {
-        let known = explained_by(state, slot);
-        return Some(refuse(*token, known));
+        return Some(refuse(*token, Refusal::UnknownSlot(slot.to_string())));
     };
     if state.keeping.is_being_written(orphan.owner.incarnation) {
         return None;
@@ -141,26 +141,8 @@ fn given_up(id: &SlotId, orphan: &Orphan) -> Slot {
         used: true,
         agent_gone: false,
         launch_lost_at: None,
+        unknown: Default::default(),
     }
-}
-
-/// Why a slot that is no orphan cannot be reclaimed.
-fn explained_by(state: &State, slot: &SlotId) -> Refusal {
-    let mut living = state.clusters.values();
-    if let Some(cluster) = living.find(|cluster| names(&cluster.record, slot)) {
-        let name = cluster.record.name();
-        return Refusal::NotPossible(format!(
-            "the slot {slot} is that of a member of the cluster {name}; only slots that no record explains can be reclaimed"
-        ));
-    }
-    let mut kept = state.keeping.clusters.values();
-    if let Some(kept) = kept.find(|kept| kept.retained.left.contains_key(slot)) {
-        return Refusal::NotPossible(format!(
-            "the slot {slot} is kept of a deleted cluster until {}, and goes by itself then",
-            kept.retained.destroy_at
-        ));
-    }
-    Refusal::UnknownSlot(slot.to_string())
 }
 
 /// Why it cannot be said that nobody explains an orphan.

@@ -3,13 +3,13 @@
 //! Nothing is decided for such a cluster: no election begins or ends, nobody is placed, voters and discovery stay, whatever
 //! was asked for waits. What is known of it goes on being noted, because that is no decision: that a task has ended (whose member
 //! leaves discovery with it), that a slot is used. Requests to Mesos that follow from what is stored are repeated, such as kills of
-//! tasks that members had before: two servers of one member must not run. What executors do by themselves goes on too:
+//! tasks that members had before: two servers of one member must not run; or of a task that verifies a backup and takes longer than it may. What executors do by themselves goes on too:
 //! they fence, and start a server that has ended again, closed.
 //!
 //! A deletion goes before a pause.
 
 use super::{action::Refusal, failover::View};
-use crate::cluster::{record::ClusterRecord, spec::Changed};
+use crate::cluster::{change::Changed, record::ClusterRecord};
 
 /// Whether nothing is to be decided.
 pub fn holds(record: &ClusterRecord) -> bool {

@@ -116,6 +116,8 @@ pub struct Wish<'a> {
     pub content_at: Timestamp,
     /// From when on it shares an agent; `None`: never.
     pub shares_agent_at: Option<Timestamp>,
+    /// Whether it takes no agent that is going to be taken away, however long it has to wait.
+    pub only_lasting: bool,
 }
 
 /// What an offer holds of a slot.
@@ -174,7 +176,7 @@ impl Offer {
     }
 
     /// Whether a member of `size` fits in.
-    fn has_room_for(&self, size: &Size) -> bool {
+    pub fn has_room_for(&self, size: &Size) -> bool {
         self.cpus + ROUNDING >= size.cpus()
             && self.mem_mib + ROUNDING >= size.mem_mib() as f64
             && self.disk_mib + ROUNDING >= size.disk_mib() as f64
@@ -315,7 +317,8 @@ pub fn place<'a>(
         memory_left_mib: (offer.mem_mib - wish.size.mem_mib() as f64).max(0.0) as u64,
         offer_id: offer.id.clone(),
     };
-    let with_room = offers.filter(|offer| offer.has_room_for(wish.size));
+    let with_room = offers
+        .filter(|offer| offer.has_room_for(wish.size) && !(wish.only_lasting && offer.unavailable));
     let best = with_room
         .map(|offer| (preference(offer), offer))
         .min_by(|(one, _), (other, _)| one.cmp(other));
@@ -386,6 +389,7 @@ mod tests {
             task_id: &task_id,
             content_at: at(30),
             shares_agent_at: Some(at(40)),
+            only_lasting: false,
         };
         match place(offers.iter(), &wish, now) {
             Placement::Use { offer, .. } => Some(offer.id.clone()),

@@ -12,24 +12,32 @@ use uuid::Uuid;
 
 use super::{
     action::{Action, Look, Plan},
-    backups, explain,
+    backups, drain, explain,
     failover::{self, View},
-    lossy, members, membership, pause,
+    lossy, members, membership,
+    mesos_state::FrameworkStored,
+    pause,
     placement::{Launch, Offer},
     pool::Pool,
-    publish, rebuild, requests,
+    publish, rebuild, requests, restart,
     retained::{self, Deed, Keeping},
+    rolling,
+    schedule::{self, Room},
     slots,
-    state::{Cluster, FrameworkStored, State},
-    switchover, voting,
+    state::{Cluster, State},
+    switchover, verification, voting,
 };
 use crate::{
     cluster::{id::ClusterName, record::ClusterRecord, retained::Retained},
+    rules::Rule,
     time::Timestamp,
 };
 
 /// For how long Mesos is not to repeat an offer that nobody could use although somebody wants one.
 const REFUSE_UNFIT_SECONDS: f64 = 1.0;
+
+/// The same while only verifications of backups wait for room, which have time. A member that is to be launched meanwhile waits no longer than that.
+const REFUSE_UNHURRIED_SECONDS: f64 = 5.0;
 
 /// For how long Mesos is not to repeat an offer while nobody wants one. Offers are suppressed as
 /// well; [`Action::Revive`] lifts both.
@@ -51,10 +59,11 @@ pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
     plan.actions.extend(decided);
     plan_launches(state, &mut plan);
     let mut pool = Pool::of(&state.offers);
+    let mut room = Room::default();
     for name in due {
         match state.clusters.get(name) {
             Some(cluster) if !being_written.contains(name) => {
-                plan_cluster(state, cluster, &mut pool, now, &mut plan);
+                plan_cluster(state, cluster, (&mut pool, &mut room), now, &mut plan);
             }
             _ => {}
         }
@@ -107,8 +116,16 @@ fn plan_framework(state: &State, now: Timestamp, plan: &mut Plan) {
     if state.mesos.connected {
         plan.actions
             .extend(state.mesos.reconciliation.questions(now));
-        let in_use = |agent: &str| state.uses_agent(agent);
-        plan.actions.extend(state.maintenance.answers(in_use));
+        let need = |agent: &str| state.needs_agent(agent, now);
+        plan.actions.extend(state.maintenance.answers(need));
+        let offers = state.offers_of_past();
+        if !offers.is_empty() {
+            let refuse_seconds = 0.0;
+            plan.actions.push(Action::Decline {
+                offers,
+                refuse_seconds,
+            });
+        }
     }
 }
 
@@ -116,7 +133,7 @@ fn plan_framework(state: &State, now: Timestamp, plan: &mut Plan) {
 fn plan_cluster(
     state: &State,
     cluster: &Cluster,
-    pool: &mut Pool<'_>,
+    (pool, room): (&mut Pool<'_>, &mut Room),
     now: Timestamp,
     plan: &mut Plan,
 ) {
@@ -130,7 +147,9 @@ fn plan_cluster(
         return;
     }
     if state.mesos.connected {
-        let tasks = members::unconfirmed(&cluster.record, &cluster.observed, now, &mut look);
+        let (record, observed) = (&cluster.record, &cluster.observed);
+        let mut tasks = members::unconfirmed(record, observed, now, &mut look);
+        tasks.extend(verification::unconfirmed(record, observed, now, &mut look));
         let offers = state.unanswered(&tasks);
         if !offers.is_empty() {
             plan.actions.push(Action::Decline {
@@ -153,18 +172,30 @@ fn plan_cluster(
     slots::note_used(&mut next, &cluster.observed, state.policy.rules);
     retained::forget_gone(&mut next, &state.keeping);
     look.notes = members::forget_ended(&mut next, view);
+    look.notes.extend(verification::take_end(&mut next, view));
     if next.deleting {
         plan_deletion(state, cluster, &next, now, &mut look, plan);
-    } else if !pause::holds(&next) {
+    } else if !pause::holds(&next) || !state.policy.rules.holds(Rule::PausedIsLeftAlone) {
         if state.mesos.connected {
             plan.actions
                 .extend(lossy::kill_missing(&cluster.record, view, &mut look));
             plan.actions
                 .extend(membership::kill_leaving(&cluster.record, view, &mut look));
+            plan.actions
+                .extend(restart::kill_released(&cluster.record, view, &mut look));
         }
         decide(&mut next, view, &state.keeping, &mut look);
+        let (policy, clusters) = (&state.policy, &state.clusters);
+        schedule::begin_due(&mut next, policy, clusters, room, now, &mut look);
     }
-    let launches = place(state, &mut next, pool, now, &mut look);
+    if !next.deleting && state.mesos.connected {
+        plan.actions
+            .extend(verification::kill_overdue(&cluster.record, view, &mut look));
+    }
+    if !next.deleting {
+        look.membership.maintenance = drain::told(&next, view);
+    }
+    let launches = place(state, &mut next, (pool, room), now, &mut look);
     if next != cluster.record {
         explain::note_stored(cluster, &mut next);
         plan.actions.push(Action::Persist {
@@ -188,19 +219,28 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, keeping: &Keeping, look: &mu
     explain::note(next, view);
     switchover::conclude(next, view.now);
     membership::advance(next, view, keeping, look);
+    rolling::note_version(next, view);
+    rolling::advance(next, view, look);
+    restart::advance(next, view, look);
     voting::advance(next, view, look);
     publish::advance(next, view);
-    rebuild::advance(next, view.observed);
+    rebuild::advance(next, view.observed, &mut look.notes);
     backups::advance(next, view, look);
+    verification::advance(next, view);
     members::forgive_serving(next);
     look.offer = lossy::offer(next, view);
+    look.membership
+        .told
+        .extend(rebuild::sentences(next, view.observed));
+    look.membership.told.extend(restart::sentences(next, view));
+    look.membership.told.extend(rolling::sentence(next, view));
     if let Some(at) = look.awaited.until {
         look.wake_by(at);
     }
 }
 
-/// Kills what runs; when nothing does any more, removes the cluster. The order matters: discovery
-/// goes last, because its disappearance tells clients that the cluster has ended.
+/// Kills what runs; when nothing does any more, or only on agents that have been away for as long as a living cluster waits for one,
+/// removes the cluster. The order matters: discovery goes last, because its disappearance tells clients that the cluster has ended.
 fn plan_deletion(
     state: &State,
     cluster: &Cluster,
@@ -209,8 +249,13 @@ fn plan_deletion(
     look: &mut Look,
     plan: &mut Plan,
 ) {
-    let former = members::former(next, &cluster.observed).next().is_some();
-    if former || next.members.values().any(|member| member.task.is_some()) {
+    let view = state.view(cluster, now);
+    look.membership.away = membership::away(next, view);
+    if members::may_still_run(next, view, &look.membership.away) {
+        let dues = look.membership.away.values().map(|absence| absence.due);
+        if let Some(due) = dues.filter(|due| *due > now).min() {
+            look.wake_by(due);
+        }
         plan.actions
             .extend(members::kill_all(next, &cluster.observed, now, look));
         return;
@@ -229,11 +274,11 @@ fn plan_deletion(
     }
 }
 
-/// Places members without a task, with what clusters before this one have left of the offers.
+/// Places members without a task, and what verifies a backup, with what clusters before this one have left of the offers.
 fn place(
     state: &State,
     next: &mut ClusterRecord,
-    pool: &mut Pool<'_>,
+    (pool, room): (&mut Pool<'_>, &mut Room),
     now: Timestamp,
     look: &mut Look,
 ) -> Vec<Launch> {
@@ -245,7 +290,9 @@ fn place(
     if state.unknown.outdates(next.name()).is_some() {
         return Vec::new();
     }
-    members::place_missing(next, pool, &state.policy, now, look)
+    let mut launches = members::place_missing(next, pool, &state.policy, now, look);
+    launches.extend(verification::place(state, next, (pool, room), now, look));
+    launches
 }
 
 /// Gives back what nobody can use, and asks for more when somebody wants it.
@@ -259,12 +306,17 @@ fn plan_offers(state: &State, pool: &BTreeMap<&str, &Offer>, now: Timestamp, pla
         Action::Undelete(undeletion) => members::wants_offers(&undeletion.record),
         _ => false,
     });
-    let wanted = soon || state.wants_offers() || state.keeping.wants_offers(now);
+    let urgent = soon || state.wants_offers() || state.keeping.wants_offers(now);
+    let verified_soon = plan.actions.iter().any(|action| match action {
+        Action::Persist { record, .. } => verification::wants_offers(record),
+        _ => false,
+    });
+    let wanted = urgent || verified_soon || state.wants_to_verify();
     if !pool.is_empty() {
-        let refuse_seconds = if wanted {
-            REFUSE_UNFIT_SECONDS
-        } else {
-            REFUSE_UNWANTED_SECONDS
+        let refuse_seconds = match (urgent, wanted) {
+            (true, _) => REFUSE_UNFIT_SECONDS,
+            (false, true) => REFUSE_UNHURRIED_SECONDS,
+            (false, false) => REFUSE_UNWANTED_SECONDS,
         };
         let offers = pool.keys().map(|id| (*id).to_owned()).collect();
         plan.actions.push(Action::Decline {

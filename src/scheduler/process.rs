@@ -85,10 +85,12 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         administrator: Arc::new(settings.admin.password.clone()),
         rules: Arc::new(spec::Rules {
             admin_user: settings.admin.username.clone(),
+            packages: settings.packages.clone(),
         }),
         backups: open_store(&settings)?,
         leader: to_leader.clone(),
     };
+    let backups = port.backups.clone();
     let http = tokio::spawn(serve(listener, router(port), stop.clone()));
     info!(port = settings.port, advertise = %settings.advertise, "the API listens");
 
@@ -104,6 +106,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> anyhow::Result<
         executor: executor.as_deref(),
         metrics: &metrics,
         views: &views,
+        backups: backups.as_ref(),
     };
     let mut standing = candidacy.standing();
     let result = serve_terms(&office, &mut standing, &to_leader, &mut api, &stop).await;
@@ -147,7 +150,11 @@ async fn serve_terms(
                     "another scheduler leads; this one follows"
                 );
                 to_leader.follow(Some(leader.api.clone()));
-                wait_to_be_alone(office.settings, &leader, standing, stop).await?;
+                if is_to_be_alone(office.settings, &leader) {
+                    wait_to_be_alone(office.settings, &leader, standing, stop).await?;
+                    // It has seen the change that ended it: to wait for the next one would be to lead without doing anything.
+                    continue;
+                }
             }
             Standing::Leading(generation) => {
                 to_leader.follow(None);
@@ -200,16 +207,20 @@ async fn one_term(
 }
 
 /// Files are seen by one scheduler only, so one that keeps its state in files must be the only one.
+fn is_to_be_alone(settings: &Settings, leader: &Leader) -> bool {
+    settings.state_storage == StateStorage::Local || leader.has_local_state
+}
+
+/// Until the other one does not lead any more, or `stop`.
+///
+/// # Errors
+/// It leads on.
 async fn wait_to_be_alone(
     settings: &Settings,
     leader: &Leader,
     standing: &mut watch::Receiver<Standing>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let is_local = settings.state_storage == StateStorage::Local;
-    if !is_local && !leader.has_local_state {
-        return Ok(());
-    }
     warn!(
         leader = leader.api,
         seconds = ALONE_PATIENCE.as_secs(),
@@ -220,7 +231,7 @@ async fn wait_to_be_alone(
         () = stop.cancelled() => Ok(()),
         _ = gone => Ok(()),
         () = tokio::time::sleep(ALONE_PATIENCE) => {
-            let whose = if is_local { "this one keeps" } else { "that one keeps" };
+            let whose = if settings.state_storage == StateStorage::Local { "this one keeps" } else { "that one keeps" };
             bail!(
                 "another scheduler, {}, leads below {} and {whose} its state in local files (--state-storage=local), \
                  which no other scheduler can see: end one of the two, or let all keep their state in ZooKeeper",

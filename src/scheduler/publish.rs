@@ -4,6 +4,7 @@ use super::{
     failover::View,
     membership,
     observed::{Presence, silence_counts_from},
+    restart,
 };
 use crate::cluster::{
     control::{MemberState, Report},
@@ -52,7 +53,7 @@ fn note_data(next: &mut ClusterRecord, view: View<'_>) {
 fn shows_as_slave(record: &ClusterRecord, view: View<'_>, member: MemberId) -> bool {
     let already = record.published.slaves.contains(&member);
     let goes = !record.is_voter(member) && membership::may_go(record, view, member);
-    if record.task(member).is_none() || goes {
+    if record.task(member).is_none() || goes || restart::is_going(record, member) {
         return false;
     }
     match view.observed.presence(record, member) {

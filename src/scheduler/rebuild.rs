@@ -2,60 +2,208 @@
 //!
 //! A member that starts empty in a cluster with a master says so in its report. It is given a donor: a slave that is
 //! ready, which costs the master nothing; without one, the master. One that is to leave is the last choice. The choice stands while it can be used, and
-//! a copy that failed asks for the next donor in turn. Nothing is named before the epoch's master has
-//! opened: until then nobody replaces any data.
+//! a copy that failed asks for the next donor in turn. One gives its data to one member at a time: others get another
+//! donor, or wait for their turn. Nothing is named before the epoch's master has opened: until then nobody replaces any data.
+//!
+//! When copies have failed several times, or there is nobody to copy from, a backup takes the donor's place, if one is known whose data is a part of the
+//! cluster's history. That is asked of the backup as it is of a member's data, and the member asks again when it has that data. Whether the master's
+//! binlogs go back to the backup nobody knows who does not ask the master; the member does, by following it. What it finds to be of no use
+//! is forgotten, and so not named to anybody again.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::observed::Observed;
 use crate::cluster::{
+    backup::{BackupId, RestoreFrom},
     control::{MemberState, Report},
-    donor::Chosen,
+    donor::{COPIES_IN_A_ROW, Chosen, FromBackup, UsableBackup, WantsDonor},
     flavour::Flavour,
-    id::MemberId,
+    gtid::{self, Position},
+    id::{DataId, Epoch, MemberId},
     record::ClusterRecord,
 };
 
-/// Names donors, and forgets those that are not wanted any more.
-pub fn advance(next: &mut ClusterRecord, observed: &Observed) {
-    let is_over = |member: &MemberId, chosen: &Chosen| match observed.live(next, *member) {
-        Some(report) => report.wants_donor.is_none() || report.data != Some(chosen.instead_of),
+/// Names donors and backups, and forgets those that are not wanted any more. Tells what was decided about backups, a sentence each.
+pub fn advance(next: &mut ClusterRecord, observed: &Observed, notes: &mut Vec<String>) {
+    forget_unfit(next, observed, notes);
+    let is_over = |member: &MemberId, instead_of| match observed.live(next, *member) {
+        Some(report) => report.wants_donor.is_none() || report.data != Some(instead_of),
         // Silence says nothing of a copy, which goes on without ZooKeeper; the end of its task does.
         None => next.task(*member).is_none(),
     };
     let mut donors = next.donors.clone();
-    donors.retain(|member, chosen| !is_over(member, chosen));
+    let mut backups = next.from_backup.clone();
+    donors.retain(|member, chosen| !is_over(member, chosen.instead_of));
+    backups.retain(|member, chosen| !is_over(member, chosen.instead_of));
     if next.elected().is_some_and(|elected| elected.opened) {
-        for (member, report) in observed.all_live(next) {
-            let known = donors.remove(&member);
-            donors.extend(choose(next, observed, member, report, known).map(|c| (member, c)));
+        let wanting = observed.all_live(next).filter_map(|(member, report)| {
+            let wants = Wants::of(next, observed, member, report)?;
+            Some((member, wants))
+        });
+        let wanting: BTreeMap<MemberId, Wants> = wanting.collect();
+        // Who is heard of and holds something by now needs nobody.
+        donors.retain(|member, chosen| match wanting.get(member) {
+            Some(wants) => wants.keeps(chosen),
+            None => observed.live(next, *member).is_none(),
+        });
+        // Which backup is the one to take is looked for anew.
+        backups.retain(|member, _| observed.live(next, *member).is_none());
+        for (member, wants) in &wanting {
+            if let Some(from) = wants.backup.clone() {
+                let named = next.from_backup.get(member);
+                if named.is_none_or(|named| named.from.id != from.id) {
+                    notes.push(sentence(*member, &from.id, wants.failed));
+                }
+                let instead_of = wants.instead_of;
+                backups.insert(*member, FromBackup { instead_of, from });
+            } else if !donors.contains_key(member)
+                && let Some(chosen) = wants.choose(&givers(&donors, &wanting))
+            {
+                donors.insert(*member, chosen);
+            }
         }
     }
     next.donors = donors;
+    next.from_backup = backups;
 }
 
-fn choose(
-    record: &ClusterRecord,
-    observed: &Observed,
-    member: MemberId,
-    report: &Report,
-    known: Option<Chosen>,
-) -> Option<Chosen> {
-    let wants = report.wants_donor?;
-    let instead_of = report.data?;
-    let candidates = candidates(record, observed, member, report);
-    let still_good = known.filter(|known| {
-        known.failed == wants.failed && candidates.contains(&(known.member, known.stream_port))
-    });
-    if still_good.is_some() {
-        return still_good;
+/// Forgets backups that a member has found to be of no use to anybody.
+fn forget_unfit(next: &mut ClusterRecord, observed: &Observed, notes: &mut Vec<String>) {
+    let wants = |(member, report): (MemberId, &Report)| {
+        let unfit = report.wants_donor.as_ref()?.unfit.clone()?;
+        Some((member, unfit))
+    };
+    let unfit: Vec<(MemberId, BackupId)> = observed.all_live(next).filter_map(wants).collect();
+    for (member, id) in unfit {
+        let known = next.backups.usable.len();
+        next.backups.usable.retain(|usable| usable.from.id != id);
+        if next.backups.usable.len() < known {
+            notes.push(format!(
+                "members do not get the data of the backup {id} any more: member {member} has found that it is damaged or gone, or no part of the history, or that the master's binlogs do not go back to it"
+            ));
+        }
     }
-    let turn = wants.failed as usize % candidates.len().max(1);
-    let (donor, stream_port) = *candidates.get(turn)?;
-    Some(Chosen {
-        instead_of,
-        member: donor,
-        failed: wants.failed,
-        stream_port,
-    })
+}
+
+/// The members that get the data of a backup, a sentence each.
+pub fn sentences(record: &ClusterRecord, observed: &Observed) -> Vec<String> {
+    let named = record.from_backup.iter();
+    let told = named.filter_map(|(member, chosen)| {
+        let wants = observed.live(record, *member)?.wants_donor.as_ref()?;
+        Some(sentence(*member, &chosen.from.id, wants.failed))
+    });
+    told.collect()
+}
+
+/// The backups that are named to members.
+pub fn backups_named(record: &ClusterRecord) -> Vec<BackupId> {
+    let named = record.from_backup.values();
+    named.map(|chosen| chosen.from.id.clone()).collect()
+}
+
+fn sentence(member: MemberId, id: &BackupId, failed: u32) -> String {
+    let why = match failed {
+        COPIES_IN_A_ROW.. => format!("copies failed {COPIES_IN_A_ROW} times"),
+        _ => "there is nobody to copy from".to_owned(),
+    };
+    format!(
+        "member {member} gets the data of the backup {id}, and from the master what came later: {why}"
+    )
+}
+
+/// Who gives its data at the moment. A member that is not heard of may never end its copy, and keeps nobody from another one: if
+/// it does copy, the donor refuses the second one.
+fn givers(
+    donors: &BTreeMap<MemberId, Chosen>,
+    wanting: &BTreeMap<MemberId, Wants>,
+) -> BTreeSet<MemberId> {
+    let giving = donors
+        .iter()
+        .filter(|(member, chosen)| !chosen.busy && wanting.contains_key(*member));
+    giving.map(|(_, chosen)| chosen.member).collect()
+}
+
+/// What a member asks for, and who could give it.
+struct Wants {
+    failed: u32,
+    instead_of: DataId,
+    candidates: Vec<(MemberId, Option<u16>)>,
+    /// The backup that takes the place of all of them.
+    backup: Option<RestoreFrom>,
+}
+
+impl Wants {
+    fn of(
+        record: &ClusterRecord,
+        observed: &Observed,
+        member: MemberId,
+        report: &Report,
+    ) -> Option<Self> {
+        let wants = report.wants_donor.as_ref()?;
+        let instead_of = report.data?;
+        let mut candidates = candidates(record, observed, member, report);
+        let mut from = None;
+        if wants.backup && (candidates.is_empty() || wants.failed >= COPIES_IN_A_ROW) {
+            // They have had their turns. Without a backup the member replays the binlogs.
+            candidates.clear();
+            from = backup(record, report, wants).map(|usable| usable.from.clone());
+        }
+        Some(Self {
+            failed: wants.failed,
+            instead_of,
+            candidates,
+            backup: from,
+        })
+    }
+
+    /// Whether the choice stands. One that was busy is made again.
+    fn keeps(&self, chosen: &Chosen) -> bool {
+        let usable = self
+            .candidates
+            .contains(&(chosen.member, chosen.stream_port));
+        usable && chosen.failed == self.failed && !chosen.busy
+    }
+
+    /// The first who is not giving already, from the one on whose turn it is; if all are, that one, to wait for.
+    fn choose(&self, giving: &BTreeSet<MemberId>) -> Option<Chosen> {
+        let turn = self.failed as usize % self.candidates.len().max(1);
+        let (before, from) = self.candidates.split_at_checked(turn)?;
+        let in_turn = || from.iter().chain(before);
+        let free = in_turn().find(|(donor, _)| !giving.contains(donor));
+        let (member, stream_port) = *free.or(in_turn().next())?;
+        Some(Chosen {
+            instead_of: self.instead_of,
+            member,
+            failed: self.failed,
+            stream_port,
+            busy: free.is_none(),
+        })
+    }
+}
+
+/// The newest backup whose data the member's server can start on and that is a part of the cluster's history, as far as that can be told from its position.
+fn backup<'a>(
+    record: &'a ClusterRecord,
+    wanting: &Report,
+    wants: &WantsDonor,
+) -> Option<&'a UsableBackup> {
+    let server = wanting.server.as_ref()?;
+    let lineage = record.lineage.iter();
+    let lineage: Vec<(Epoch, Position)> = lineage
+        .map(|known| (known.epoch, known.history.clone()))
+        .collect();
+    let verified = record.backups.verification.last.as_ref();
+    let is_good = |usable: &&UsableBackup| {
+        let UsableBackup { from, position } = usable;
+        let is_bad = verified.is_some_and(|found| found.id == from.id && !found.good);
+        let is_unfit = wants.unfit.as_ref() == Some(&from.id);
+        !is_bad
+            && !is_unfit
+            && from.refuses(server.flavour, server.version).is_none()
+            && !position.is_empty()
+            && gtid::extras(position, &lineage, record.uuid).is_none()
+    };
+    record.backups.usable.iter().rev().find(is_good)
 }
 
 /// Who can give its data to `member`, the best first, and at which port its executor does.

@@ -4,7 +4,7 @@ use super::{
     backups, durability,
     event::TaskState,
     observed::{Observed, Presence},
-    pause,
+    pause, rebuild, rolling,
     state::Cluster,
 };
 use crate::cluster::{
@@ -23,6 +23,7 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
         .map(|id| member_view(record, &cluster.observed, *id))
         .collect();
     let (state, mut reason) = state_and_reason(cluster, &members);
+    let archived = backups::archived(record, &cluster.observed);
     let paused_since = record.paused_since.filter(|_| pause::holds(record));
     if let Some(since) = paused_since {
         reason = format!("paused by an operator since {since}: nothing is decided; {reason}");
@@ -48,9 +49,30 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
             failover_offer: cluster.offer.clone().filter(|_| !record.deleting),
             lossy_failover: record.lossy.clone(),
             switchover: record.switchover.clone(),
+            change: rolling::show(record),
             backup: backups::under_way(record, &cluster.observed),
             last_backup: record.backups.outcomes.last().cloned(),
+            archived_until: archived.and_then(|archived| archived.until),
+            recoverable_until: archived
+                .and_then(|archived| archived.until)
+                .filter(|_| backups::has_one(record)),
+            archive_problem: archived.and_then(|archived| archived.problem.clone()),
+            package: record.spec.package.as_ref().map(|it| it.name.clone()),
+            my_cnf: record.spec.my_cnf.clone(),
+            replace_after: record.spec.replace_after,
+            // Whether there is a store is a setting, and whoever knows the settings adds it.
+            backups: None,
             restored_from: record.restore.as_ref().map(|it| it.from.id.clone()),
+            restoring: record
+                .restore
+                .as_ref()
+                .filter(|restore| !restore.done)
+                .map(|restore| restore.from.id.clone()),
+            members_from: rebuild::backups_named(record),
+            maintenance: match record.deleting {
+                true => Vec::new(),
+                false => cluster.membership.maintenance.clone(),
+            },
             membership: match record.deleting {
                 true => Vec::new(),
                 false => cluster.membership.told.clone(),
@@ -237,6 +259,7 @@ fn member_view(record: &ClusterRecord, observed: &Observed, id: MemberId) -> Mem
         state: member_state(record, observed, id),
         voter: votes(record, observed, id),
         leaving: record.is_leaving(id),
+        revision: record.members.get(&id).map_or(0, |it| it.revision),
         agent_id: task.map(|task| task.agent_id.clone()),
         task_id: task.map(|task| task.task_id.to_string()),
     }

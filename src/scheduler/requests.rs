@@ -3,7 +3,7 @@
 use super::{
     action::{Action, Refusal, Reply},
     event::{Ask, CreateRequest, Reclaim, RequestToken, UndeleteRequest},
-    orphans,
+    reclaim,
     state::{Cluster, State},
     undelete, wishes,
 };
@@ -61,7 +61,7 @@ pub fn decide(state: &State, now: Timestamp) -> Vec<Action> {
             Request::Delete { name, .. } => Some(name),
             Request::Ask(ask) => Some(&ask.name),
             Request::Undelete(undelete) => Some(undelete.target()),
-            Request::Reclaim(_) => None,
+            Request::Reclaim(request) => reclaim::cluster(state, request),
         };
         let about_kept = matches!(request, Request::Undelete(_) | Request::Reclaim(_));
         let busy = name.and_then(|name| state.clusters.get(name));
@@ -80,7 +80,7 @@ pub fn decide(state: &State, now: Timestamp) -> Vec<Action> {
             } => Some(decide_delete(state, *token, name, password.as_ref())),
             Request::Ask(ask) => Some(wishes::decide(state, ask, now)),
             Request::Undelete(request) => undelete::decide(state, request, now),
-            Request::Reclaim(request) => orphans::decide(state, request, now),
+            Request::Reclaim(request) => reclaim::decide(state, request, now),
         });
     }
     actions
@@ -139,7 +139,15 @@ fn answer_existing(cluster: &Cluster, create: &CreateRequest) -> Action {
         .given_password
         .as_ref()
         .is_none_or(|given| *given == cluster.password);
-    let asked = |restore: &Option<Restore>| restore.as_ref().map(|restore| restore.asked.clone());
+    let asked = |restore: &Option<Restore>| {
+        restore.as_ref().map(|restore| {
+            let replay = restore.from.replay.as_ref();
+            (
+                restore.asked.clone(),
+                replay.map(|replay| replay.to.clone()),
+            )
+        })
+    };
     let same_backup = asked(&cluster.record.restore) == asked(&create.restore);
     if same_password && same_backup && cluster.record.spec == create.spec {
         let password = cluster.password.clone();

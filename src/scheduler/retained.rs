@@ -6,14 +6,18 @@
 //!
 //! The intention to destroy is stored before the first volume is destroyed, and never taken back. A slot counts as gone when
 //! its agent says that the operation is done; an agent that gives no such feedback is asked without it, and then the slot counts
-//! as gone when it is not offered any more. The feedback is acknowledged when what follows from it is stored, so that
+//! as gone when that agent is offered without it. The feedback is acknowledged when what follows from it is stored, so that
 //! a scheduler that dies in between hears it again.
 //!
 //! Offers are wanted for it in short windows only: the agent of a slot may be away for ever, and offers that nobody
 //! needs must not come every second for as long.
 //!
 //! While nothing is being destroyed, a deleted cluster can be brought back ([`undelete`](super::undelete)). What is reserved and
-//! explained by no record is told of in [`orphans`](super::orphans); what an operator gives up of it is released here.
+//! explained by no record is told of in [`orphans`](super::orphans). What an administrator gives up of what is kept
+//! ([`reclaim`](super::reclaim)) is released here, at once.
+
+mod lingering;
+mod release;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,16 +26,22 @@ use std::{
 
 use uuid::Uuid;
 
+pub(super) use self::lingering::tasks_of;
+pub use self::release::may_be_released;
+use self::{
+    lingering::Lingering,
+    release::{overdue, release},
+};
 use super::{
     action::{Action, Reply},
     event::{RequestToken, StoredRetained, Version},
     orphans::Orphan,
-    placement::{Holds, Offer, OfferedSlot},
+    placement::Offer,
     state::State,
 };
 use crate::{
     cluster::{
-        id::ClusterName,
+        id::{ClusterName, TaskId},
         record::ClusterRecord,
         retained::Retained,
         slot::{Slot, SlotId},
@@ -47,15 +57,8 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// From one window to the next.
 const PERIOD: Duration = Duration::from_secs(600);
 
-/// How long after its time has come a slot is looked for that was never heard of, and so may never have been.
+/// How long a slot of a deleted cluster is looked for that was never heard of, and so may never have been.
 const UNSEEN_PATIENCE: Duration = Duration::from_secs(900);
-
-/// How long an agent may take to destroy a volume and say so. Then the offer is given back, in case that the call was lost.
-const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
-
-/// After so many refusals the operation is sent without asking for feedback. A master refuses to pass the request for it to
-/// agents without `AGENT_OPERATION_FEEDBACK`.
-const MOST_REFUSALS: u32 = 2;
 
 /// What is known of slots that nobody is to use.
 #[derive(Debug, Default)]
@@ -72,12 +75,14 @@ pub struct Keeping {
     pub(super) changes: u64,
     /// Slots that are gone, with the operation whose feedback is not acknowledged yet, if there was one.
     gone: BTreeMap<SlotId, Option<String>>,
-    /// The slots to be destroyed of members that have left clusters which live on.
-    left: BTreeMap<ClusterName, BTreeSet<SlotId>>,
+    /// What clusters that live on do not use any more: the slots to be destroyed of members that have left, and those that were given up.
+    left: BTreeMap<ClusterName, BTreeMap<SlotId, Sought>>,
     /// Since when these are looked for.
     left_since: Option<Timestamp>,
     /// What was tried.
     tries: BTreeMap<SlotId, Try>,
+    /// Tasks of deleted clusters that run.
+    lingering: BTreeMap<TaskId, Lingering>,
 }
 
 /// A deleted cluster.
@@ -111,9 +116,21 @@ pub enum Writing {
     Undelete,
 }
 
+/// A slot that is looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sought {
+    agent_id: String,
+    /// Of one that was never used, and may not exist: since when its launch is known to have come to nothing.
+    unused_since: Option<Timestamp>,
+    /// Whether a task may run on it, so that it is not offered.
+    runs: bool,
+}
+
 #[derive(Debug, Clone)]
 struct Try {
     at: Timestamp,
+    /// The agent that was asked.
+    agent_id: String,
     /// The offer that it used, until that was given back or the operation was refused.
     offer: Option<String>,
     refusals: u32,
@@ -191,6 +208,10 @@ impl Keeping {
         self.left_since = Some(now);
         // Its offers are void, and with them what was tried and not heard of.
         self.tries.retain(|_, tried| tried.refusals > 0);
+        for tried in self.tries.values_mut() {
+            // Another master knows what an agent has when that has registered with it.
+            tried.at = now;
+        }
     }
 
     /// A cluster was removed, and this is kept of it.
@@ -215,7 +236,8 @@ impl Keeping {
         let Some(Writing::Store { retained, replies }) = kept.pending.take() else {
             return Vec::new();
         };
-        if retained.destroying && *retained != kept.retained {
+        let releases = retained.destroying || !retained.reclaimed.is_empty();
+        if releases && *retained != kept.retained {
             kept.looking_since = Some(now);
         }
         kept.retained = *retained;
@@ -227,10 +249,11 @@ impl Keeping {
     /// The record of a cluster is stored. If that has brought it back, what was kept of it is to be forgotten.
     pub fn record_stored(&mut self, incarnation: Uuid) {
         if let Some(kept) = self.clusters.get_mut(&incarnation)
-            && matches!(kept.pending, Some(Writing::Undelete))
+            && kept.comes_back()
         {
             kept.pending = None;
             self.changes += 1;
+            self.forget_lingering(incarnation);
         }
     }
 
@@ -245,6 +268,7 @@ impl Keeping {
     pub fn forgotten(&mut self, incarnation: Uuid) {
         self.clusters.remove(&incarnation);
         self.changes += 1;
+        self.forget_lingering(incarnation);
     }
 
     /// Whether something is being written about a deleted cluster.
@@ -267,12 +291,24 @@ impl Keeping {
     /// The record of a cluster that lives was read or stored, with the slots that members have left. New ones are looked for at
     /// once.
     pub fn note_left(&mut self, record: &ClusterRecord, now: Timestamp) {
-        let left = record.departed.values().filter(|left| left.destroy);
-        let left: BTreeSet<SlotId> = left
-            .filter_map(|left| Some(left.slot.as_ref()?.id.clone()))
+        let departed = record.departed.values();
+        let departed = departed.flat_map(|left| {
+            let own = left.slot.iter().filter(|_| left.destroy);
+            let own = own.map(|slot| (slot, left.task.is_some()));
+            own.chain(left.given_up.iter().map(|slot| (slot, false)))
+        });
+        let members = record.members.values();
+        let given_up = members.flat_map(|member| member.given_up.iter().map(|slot| (slot, false)));
+        let left: BTreeMap<SlotId, Sought> = departed
+            .chain(given_up)
+            .map(|(slot, runs)| (slot.id.clone(), Sought::new(slot, runs)))
             .collect();
         let known = self.left.remove(record.name()).unwrap_or_default();
-        if !left.is_subset(&known) {
+        let is_free_now = |(slot, sought): (&SlotId, &Sought)| {
+            let before = known.get(slot);
+            before.is_none_or(|before| before.runs && !sought.runs)
+        };
+        if left.iter().any(is_free_now) {
             self.left_since = Some(now);
         }
         if !left.is_empty() {
@@ -326,6 +362,7 @@ impl Keeping {
                     let refusals = self.tries.get(slot).map_or(0, |tried| tried.refusals);
                     let tried = Try {
                         at: now,
+                        agent_id: offer.agent_id.clone(),
                         offer: Some(offer.id.clone()),
                         refusals,
                     };
@@ -359,6 +396,16 @@ impl Keeping {
     }
 }
 
+impl Sought {
+    fn new(slot: &Slot, runs: bool) -> Self {
+        Self {
+            runs,
+            agent_id: slot.agent_id.clone(),
+            unused_since: slot.launch_lost_at.filter(|_| !slot.used),
+        }
+    }
+}
+
 impl Kept {
     fn new(retained: Retained, version: Option<Version>, password: Option<Secret>) -> Self {
         Self {
@@ -370,8 +417,14 @@ impl Kept {
         }
     }
 
+    /// Whether its record is being stored again.
+    fn comes_back(&self) -> bool {
+        matches!(self.pending, Some(Writing::Undelete))
+    }
+
     fn releases(&self) -> bool {
-        self.retained.destroying && !self.retained.left.is_empty()
+        let mut left = self.retained.left.keys();
+        left.any(|slot| self.retained.is_to_go(slot))
     }
 
     /// Whether it is a time to look, and when that changes.
@@ -379,23 +432,32 @@ impl Kept {
         window(self.looking_since.unwrap_or(now), now)
     }
 
-    /// What is to be stored of it next, if that differs from what is.
-    fn next(&self, keeping: &Keeping, rules: Rules, now: Timestamp) -> Option<Retained> {
+    /// What is to be stored of it next, if that differs from what is. `connected`: a Mesos master makes offers.
+    fn next(
+        &self,
+        keeping: &Keeping,
+        rules: Rules,
+        connected: bool,
+        now: Timestamp,
+    ) -> Option<Retained> {
         let Retained {
             destroying,
             destroy_at,
             left,
             ..
         } = &self.retained;
-        if !*destroying {
-            let due = now >= *destroy_at || !rules.holds(Rule::KeptUntilItsTime);
-            return due.then(|| Retained {
+        let due = now >= *destroy_at || !rules.holds(Rule::KeptUntilItsTime);
+        if !*destroying && due {
+            return Some(Retained {
                 destroying: true,
                 ..self.retained.clone()
             });
         }
-        let over = now >= destroy_at.plus(UNSEEN_PATIENCE);
-        let is_left = |id: &SlotId, slot: &Slot| !keeping.is_gone(id) && (slot.used || !over);
+        let looked_for = self.looking_since.filter(|_| connected);
+        let over = looked_for.is_some_and(|since| now >= since.plus(UNSEEN_PATIENCE));
+        let is_left = |id: &SlotId, slot: &Slot| {
+            !self.retained.is_to_go(id) || !keeping.is_gone(id) && (slot.used || !over)
+        };
         if left.iter().all(|(id, slot)| is_left(id, slot)) {
             return None;
         }
@@ -418,7 +480,10 @@ fn window(since: Timestamp, now: Timestamp) -> (bool, Timestamp) {
 /// Whether a record names a slot as a member's.
 pub(super) fn names(record: &ClusterRecord, id: &SlotId) -> bool {
     let mut members = record.members.values();
-    let mut departed = record.departed.values().filter_map(|it| it.slot.as_ref());
+    let mut departed = record
+        .departed
+        .values()
+        .flat_map(|left| left.slot.iter().chain(&left.given_up));
     let of_a_member = members.any(|member| {
         member
             .slot
@@ -427,42 +492,6 @@ pub(super) fn names(record: &ClusterRecord, id: &SlotId) -> bool {
             .any(|slot| slot.id == *id)
     });
     of_a_member || departed.any(|slot| slot.id == *id)
-}
-
-/// Whether this is all of the slot of a member that has left a living cluster, and is to be destroyed.
-fn was_left(state: &State, slot: &OfferedSlot) -> bool {
-    let Some(cluster) = state.of_incarnation(slot.owner.incarnation) else {
-        return false;
-    };
-    let left = cluster.record.departed.get(&slot.owner.member);
-    left.is_some_and(|left| {
-        // Its executor may hold a part of it for a moment longer than the task.
-        let whole = |it: &Slot| it.id == slot.id && slot.holds(it) != Holds::Part;
-        left.destroy && left.slot.as_ref().is_some_and(whole)
-    })
-}
-
-/// Whether a living cluster has given up this slot.
-fn was_given_up(state: &State, slot: &OfferedSlot) -> bool {
-    let Some(cluster) = state.of_incarnation(slot.owner.incarnation) else {
-        return false;
-    };
-    let member = cluster.record.members.get(&slot.owner.member);
-    member.is_some_and(|member| member.given_up.iter().any(|it| it.id == slot.id))
-}
-
-/// Whether a slot may be released now: its cluster was deleted and that is stored as being carried out, it was given up, or its
-/// member has left and that is stored.
-pub fn may_be_released(state: &State, slot: &OfferedSlot) -> bool {
-    let incarnation = slot.owner.incarnation;
-    let kept = state.keeping.clusters.get(&incarnation);
-    let unstored = !state.policy.rules.holds(Rule::IntentionComesFirst);
-    let destroying = kept.is_some_and(|kept| {
-        (kept.retained.destroying || unstored) && kept.retained.left.contains_key(&slot.id)
-    });
-    // With local files a crash may leave both the record of a cluster and what is kept of it.
-    let deleted = destroying && state.of_incarnation(incarnation).is_none();
-    deleted || was_given_up(state, slot) || was_left(state, slot)
 }
 
 /// Forgets the slots that a living cluster had given up and that are gone.
@@ -491,12 +520,13 @@ pub fn plan(
         };
         let (deed, at) = match state.of_incarnation(*incarnation) {
             Some(living) => (of_living(&living.record, kept, expected), None),
-            None => of_deleted(keeping, kept, expected, state.policy.rules, now),
+            None => of_deleted(state, kept, expected, now),
         };
         actions.extend(deed.map(Action::Keep));
         times.extend(at);
     }
     if state.mesos.connected {
+        actions.extend(keeping.kills(now, &mut times));
         actions.extend(release(state, pool).map(Action::Keep));
         actions.extend(overdue(state, now, &mut times));
     }
@@ -511,13 +541,13 @@ pub fn plan(
 
 /// What is to be stored about a deleted cluster next, or when to look again.
 fn of_deleted(
-    keeping: &Keeping,
+    state: &State,
     kept: &Kept,
     expected: Version,
-    rules: Rules,
     now: Timestamp,
 ) -> (Option<Deed>, Option<Timestamp>) {
-    match kept.next(keeping, rules, now) {
+    let (keeping, rules) = (&state.keeping, state.policy.rules);
+    match kept.next(keeping, rules, state.mesos.connected, now) {
         Some(next) if next.left.is_empty() => {
             let incarnation = next.incarnation();
             let forget = Deed::Forget {
@@ -534,8 +564,11 @@ fn of_deleted(
             };
             (Some(store), None)
         }
-        None if kept.releases() => (None, Some(kept.window(now).1)),
-        None => (None, Some(kept.retained.destroy_at)),
+        None => {
+            let windows = kept.releases().then(|| kept.window(now).1);
+            let due = Some(kept.retained.destroy_at).filter(|_| !kept.retained.destroying);
+            (None, windows.into_iter().chain(due).min())
+        }
     }
 }
 
@@ -552,54 +585,6 @@ fn of_living(record: &ClusterRecord, kept: &Kept, expected: Version) -> Option<D
     })
 }
 
-/// The offered slots that may be released, an offer at a time.
-fn release(state: &State, pool: &mut BTreeMap<&str, &Offer>) -> impl Iterator<Item = Deed> {
-    let refusals = |id: &SlotId| state.keeping.tries.get(id).map_or(0, |it| it.refusals);
-    let mut deeds = Vec::new();
-    for offer in pool.values() {
-        let slots = offer
-            .slots
-            .iter()
-            .filter(|slot| may_be_released(state, slot));
-        let slots: BTreeMap<SlotId, bool> = slots
-            .map(|slot| (slot.id.clone(), refusals(&slot.id) < MOST_REFUSALS))
-            .collect();
-        if !slots.is_empty() {
-            let offer = Box::new((*offer).clone());
-            deeds.push(Deed::Release { offer, slots });
-        }
-    }
-    for deed in &deeds {
-        if let Deed::Release { offer, .. } = deed {
-            pool.remove(offer.id.as_str());
-        }
-    }
-    deeds.into_iter()
-}
-
-/// The offers of operations that nothing was heard of.
-fn overdue(state: &State, now: Timestamp, times: &mut Vec<Timestamp>) -> Vec<Action> {
-    let mut offers = Vec::new();
-    for tried in state.keeping.tries.values() {
-        let Some(offer) = &tried.offer else { continue };
-        let at = tried.at.plus(OPERATION_DEADLINE);
-        if at <= now {
-            offers.push(offer.clone());
-        } else {
-            times.push(at);
-        }
-    }
-    // Several slots may have been in one offer.
-    offers.sort_unstable();
-    offers.dedup();
-    let refuse_seconds = 0.0;
-    let given_back = (!offers.is_empty()).then_some(Action::Decline {
-        offers,
-        refuse_seconds,
-    });
-    given_back.into_iter().collect()
-}
-
 /// The living cluster whose record names a slot.
 pub fn named_in(state: &State, slot: &SlotId) -> Option<ClusterName> {
     let mut clusters = state.clusters.values();
@@ -611,23 +596,4 @@ pub fn named_in(state: &State, slot: &SlotId) -> Option<ClusterName> {
 fn is_named(state: &State, slot: &SlotId) -> bool {
     let mut kept = state.keeping.clusters.values();
     kept.any(|kept| kept.retained.left.contains_key(slot)) || named_in(state, slot).is_some()
-}
-
-impl State {
-    /// Offers have come. Slots that were asked to be released without feedback, and were not offered again for long enough, are
-    /// gone.
-    pub(super) fn take_silence_for_gone(&mut self, now: Timestamp) {
-        let offered = |id: &SlotId| self.offers.values().any(|offer| offer.slot(id).is_some());
-        let silent = self.keeping.tries.iter().filter(|(slot, tried)| {
-            tried.refusals >= MOST_REFUSALS
-                && tried.at.plus(OPERATION_DEADLINE) <= now
-                && !offered(slot)
-        });
-        let silent: Vec<SlotId> = silent.map(|(slot, _)| slot.clone()).collect();
-        for slot in silent {
-            self.keeping.tries.remove(&slot);
-            self.keeping.changes += 1;
-            self.keeping.gone.entry(slot).or_insert(None);
-        }
-    }
 }

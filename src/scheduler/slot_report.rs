@@ -15,7 +15,7 @@ use crate::cluster::{
     slot_view::{DeletedCluster, Left, SlotState, SlotView},
 };
 
-/// The slots of a living cluster, by member.
+/// The slots of a living cluster, by member, then those of members that have left.
 pub fn of_cluster(cluster: &Cluster) -> Vec<SlotView> {
     let record = &cluster.record;
     let of_member = record.members.iter().flat_map(|(id, member)| {
@@ -27,7 +27,15 @@ pub fn of_cluster(cluster: &Cluster) -> Vec<SlotView> {
         let given_up = member.given_up.iter();
         own.chain(given_up.map(move |slot| (*id, slot, SlotState::GivenUp)))
     });
+    let departed = record.departed.iter().filter_map(|(id, left)| {
+        let state = match left.destroy {
+            true => SlotState::Destroying,
+            false => SlotState::Kept,
+        };
+        Some((*id, left.slot.as_ref()?, state))
+    });
     of_member
+        .chain(departed)
         .map(|(member, slot, state)| {
             let whose = (record.name(), record.uuid);
             recorded(slot, state, whose, Some(member))
@@ -71,18 +79,20 @@ fn deleted(kept: &Kept) -> Option<DeletedCluster> {
 
 fn slots_of(kept: &Kept) -> impl Iterator<Item = SlotView> {
     let retained = &kept.retained;
-    let state = match retained.destroying {
+    let state = move |slot: &SlotId| match retained.is_to_go(slot) {
         true => SlotState::Destroying,
         false => SlotState::Kept,
     };
-    let members = retained.record.iter().flat_map(|record| &record.members);
+    let record = retained.record.as_deref();
     let owner = move |slot: &SlotId| {
-        let mut members = members.clone();
+        let mut members = record?.members.iter();
         let owned = members.find(|(_, member)| {
             let mut slots = member.slot.iter().chain(&member.given_up);
             slots.any(|own| own.id == *slot)
         });
-        owned.map(|(id, _)| *id)
+        let mut departed = record?.departed.iter();
+        let left = departed.find(|(_, left)| left.slot.as_ref().is_some_and(|own| own.id == *slot));
+        owned.map(|(id, _)| *id).or(left.map(|(id, _)| *id))
     };
     let name = retained.name();
     retained.left.values().filter_map(move |slot| {
@@ -90,7 +100,7 @@ fn slots_of(kept: &Kept) -> impl Iterator<Item = SlotView> {
             kept_until: Some(retained.destroy_at),
             ..recorded(
                 slot,
-                state,
+                state(&slot.id),
                 (name?, retained.incarnation()),
                 owner(&slot.id),
             )

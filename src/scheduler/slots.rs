@@ -26,6 +26,7 @@ use crate::{
     cluster::{
         id::{MemberId, TaskId},
         record::{ClusterRecord, MemberRecord, TaskRecord},
+        size::Size,
         slot::{Slot, SlotId},
     },
     rules::{Rule, Rules},
@@ -43,9 +44,12 @@ pub fn note_used(next: &mut ClusterRecord, observed: &Observed, rules: Rules) {
         return;
     }
     for member in next.members.values_mut() {
-        if let (Some(task), Some(slot)) = (&member.task, &mut member.slot) {
-            slot.used |= was_heard_of(&task.task_id, observed);
-        }
+        let Some(slot) = &mut member.slot else {
+            continue;
+        };
+        let task = member.task.as_ref();
+        let heard_of = task.is_some_and(|task| was_heard_of(&task.task_id, observed));
+        slot.used |= heard_of || observed.outdated.contains(&slot.id);
     }
 }
 
@@ -81,17 +85,24 @@ pub fn task_ended(member: &mut MemberRecord, now: Timestamp) {
 }
 
 /// The slot of the first task of a member that has none.
-pub fn new_slot(next: &ClusterRecord, member: MemberId, launch: u32, task: &TaskRecord) -> Slot {
+pub fn new_slot(
+    next: &ClusterRecord,
+    member: MemberId,
+    launch: u32,
+    size: Size,
+    task: &TaskRecord,
+) -> Slot {
     Slot {
         id: SlotId::new(next.uuid, member, launch),
         agent_id: task.agent_id.clone(),
         host: task.host.clone(),
         port: task.port,
-        size: next.spec.size,
+        size,
         created_at: task.launched_at,
         used: false,
         agent_gone: false,
         launch_lost_at: None,
+        unknown: Default::default(),
     }
 }
 
@@ -118,6 +129,7 @@ pub fn relaunch<'a>(
             host: slot.host.clone(),
             port: slot.port,
             launched_at: now,
+            unknown: Default::default(),
         },
         size: slot.size,
         ground,

@@ -14,32 +14,31 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 
 use super::{
-    driver::{Door, Driver},
-    event::{
-        Ask, CreateRequest, Event, FreshCluster, Reclaim, RequestToken, StoredCluster,
-        StoredRetained, UndeleteRequest, Wish,
-    },
-    execute::{Ending, Hands, Input, Waiting},
+    door::door,
+    driver::Driver,
+    event::{Event, StoredCluster, StoredRetained},
+    execute::{Ending, Hands, Input},
     placement::{SPREAD_PATIENCE, SpreadBy},
     requested::Requested,
     retained::Keeping,
+    schedule::BackupPolicy,
     state::{Policy, State},
+    sweep::{self, Sweeper},
     wire::{self, TaskTemplate},
 };
 use crate::{
     cli::settings::{Settings, Spread, StateStorage},
-    cluster::{control::Authentication, id::ClusterName},
+    cluster::backup::ArchiveOrder,
     http::{
         executor_binary::ExecutorBinary,
         metrics::Metrics,
-        port::{ApiRequest, Views},
+        port::{ApiRequest, BackupAccess, Views},
     },
     mesos::{
         scheduler::{self as mesos, Credential, SchedulerConfig, SchedulerEvent, Timeouts},
         v1,
     },
     rules::Rules,
-    secret::Secret,
     zookeeper::{
         acl::Acls,
         control::{ReportEvent, ReportWatch},
@@ -58,9 +57,6 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// How many facts may wait for the loop. Their senders wait when it is full.
 const MAX_WAITING_INPUTS: usize = 1024;
 
-/// The length of a password that Cotton makes: 21 letters and digits, as the original's.
-const PASSWORD_LENGTH: usize = 21;
-
 /// What stays the same from one term to the next.
 pub(super) struct Office<'a> {
     /// The settings.
@@ -75,6 +71,8 @@ pub(super) struct Office<'a> {
     pub metrics: &'a Arc<Metrics>,
     /// Where the API reads.
     pub views: &'a watch::Sender<Views>,
+    /// The store of backups, if there is one.
+    pub backups: Option<&'a Arc<BackupAccess>>,
 }
 
 /// Leads: reads what is stored, registers with Mesos, and looks after the clusters until `stop` is cancelled or the term
@@ -94,6 +92,7 @@ pub(super) async fn lead(
         executor,
         metrics,
         views,
+        backups,
     } = *office;
     let store = open_store(settings, session).await.map_err(ending)?;
     let store = Arc::new(store);
@@ -123,6 +122,16 @@ pub(super) async fn lead(
     let role = settings.framework_role.clone();
     feeds.spawn(feed_mesos(events, inputs.clone(), role, metrics.clone()));
 
+    let (complete, completed) = mpsc::channel(sweep::MOST_WAITING);
+    if let Some(access) = backups {
+        let sweeper = Sweeper {
+            access: access.clone(),
+            views: views.subscribe(),
+            unusable: unusable.clone(),
+            keep_deleted: settings.backup_keep_deleted,
+        };
+        feeds.spawn(sweeper.run(completed));
+    }
     let mut state = State::new(policy(settings), framework_id, clusters, unusable);
     state.keeping = keeping;
     let discovery_root = discovery_root(settings);
@@ -143,6 +152,7 @@ pub(super) async fn lead(
         left_shown: 0,
         requested: Requested::default(),
         metrics: metrics.clone(),
+        complete,
         door: door(key.clone()),
         discovery_root,
     };
@@ -174,6 +184,7 @@ fn policy(settings: &Settings) -> Policy {
         voter_patience: settings.voter_patience,
         replace_after: settings.replace_after,
         voter_lag: settings.voter_lag,
+        packages: settings.packages.clone(),
         failover_limit: settings.failover_limit,
         failover_window: settings.failover_window,
         spread_patience: match settings.spread {
@@ -181,7 +192,19 @@ fn policy(settings: &Settings) -> Policy {
             Spread::Require => None,
         },
         spread_by: SpreadBy::names(settings.spread_by.iter().cloned()),
+        archive: settings
+            .backup_store
+            .clone()
+            .filter(|_| settings.archive_binlogs)
+            .map(ArchiveOrder::new),
         rules: Rules::LAW,
+        backups: settings.backup_store.clone().map(|store| BackupPolicy {
+            store,
+            schedule: settings.backup_schedule.clone(),
+            keep: settings.backup_keep,
+            at_once: settings.backups_at_once,
+            verify: settings.verify_backups,
+        }),
         chance: rand::random(),
     }
 }
@@ -394,145 +417,6 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
         | SchedulerEvent::InverseOffers(_) => return None,
     };
     Some(Input::Event(event))
-}
-
-/// Draws what is random in a request.
-fn door(key: Key) -> Door {
-    Box::new(move |token, request| match request {
-        ApiRequest::Create {
-            spec,
-            password,
-            restore,
-            reply,
-        } => {
-            let given_password = password;
-            let password = given_password.clone().unwrap_or_else(new_password);
-            let fresh = FreshCluster {
-                uuid: Uuid::new_v4(),
-                sealed_password: seal::seal(&key, &password, rand::random()),
-                authentication: Authentication::of(&password, rand::random()),
-                password,
-            };
-            let create = CreateRequest {
-                token,
-                spec,
-                given_password,
-                restore: restore.map(|restore| *restore),
-                fresh,
-            };
-            (Event::Create(Box::new(create)), Waiting::Create(reply))
-        }
-        ApiRequest::Delete {
-            name,
-            password,
-            reply,
-        } => (
-            Event::Delete {
-                token,
-                name,
-                password,
-            },
-            Waiting::Delete(reply),
-        ),
-        ApiRequest::Change {
-            name,
-            password,
-            change,
-            reply,
-        } => {
-            let wish = Wish::Change(change);
-            (ask(token, name, password, wish), Waiting::Change(reply))
-        }
-        ApiRequest::Pause {
-            name,
-            password,
-            paused,
-            reply,
-        } => {
-            let wish = Wish::Pause(paused);
-            (ask(token, name, password, wish), Waiting::Change(reply))
-        }
-        ApiRequest::Switchover {
-            name,
-            password,
-            to,
-            reply,
-        } => {
-            let wish = Wish::Switchover { to };
-            (ask(token, name, password, wish), Waiting::Switchover(reply))
-        }
-        ApiRequest::Backup {
-            name,
-            password,
-            store,
-            reply,
-        } => {
-            let wish = Wish::Backup { store };
-            (ask(token, name, password, wish), Waiting::Backup(reply))
-        }
-        ApiRequest::Scale {
-            name,
-            password,
-            num_nodes,
-            reply,
-        } => {
-            let wish = Wish::Scale { num_nodes };
-            (ask(token, name, password, wish), Waiting::Scale(reply))
-        }
-        ApiRequest::Replace {
-            name,
-            password,
-            member,
-            reply,
-        } => {
-            let wish = Wish::Replace { member };
-            (ask(token, name, password, wish), Waiting::Replace(reply))
-        }
-        ApiRequest::Failover {
-            name,
-            password,
-            accept_data_loss,
-            reply,
-        } => {
-            let wish = Wish::Failover { accept_data_loss };
-            (ask(token, name, password, wish), Waiting::Failover(reply))
-        }
-        ApiRequest::Undelete {
-            name,
-            password,
-            target,
-            incarnation,
-            reply,
-        } => {
-            let request = UndeleteRequest {
-                token,
-                name,
-                target,
-                incarnation,
-                password,
-            };
-            (Event::Undelete(Box::new(request)), Waiting::Undelete(reply))
-        }
-        ApiRequest::Reclaim { slot, reply } => (
-            Event::Reclaim(Reclaim { token, slot }),
-            Waiting::Reclaim(reply),
-        ),
-    })
-}
-
-fn ask(token: RequestToken, name: ClusterName, password: Option<Secret>, wish: Wish) -> Event {
-    Event::Ask(Box::new(Ask {
-        token,
-        name,
-        password,
-        wish,
-    }))
-}
-
-fn new_password() -> Secret {
-    use rand::{Rng as _, distr::Alphanumeric};
-    let letters = rand::rng().sample_iter(Alphanumeric).take(PASSWORD_LENGTH);
-    Secret::new(letters.map(char::from).collect::<String>())
 }
 
 fn mesos_config(settings: &Settings) -> SchedulerConfig {

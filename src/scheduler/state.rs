@@ -22,17 +22,22 @@ use super::{
     maintenance::Maintenance,
     members,
     membership::Outlook,
+    mesos_state::{FrameworkStored, MesosState},
     observed::Observed,
     orphans,
     placement::{Launch, Offer, SpreadBy},
     reconcile::Reconciliation,
     requests::Request,
     retained::{self, Deed, Keeping},
+    schedule::BackupPolicy,
     undelete::Undeletion,
     unknown::UnknownTasks,
+    verification,
 };
 use crate::{
     cluster::{
+        backup::ArchiveOrder,
+        configuration::Package,
         data_loss,
         id::{ClusterName, TaskId},
         record::ClusterRecord,
@@ -71,8 +76,14 @@ pub struct Policy {
     pub failover_limit: u32,
     /// See there.
     pub failover_window: Duration,
+    /// Whether masters archive their binlogs, and where.
+    pub archive: Option<ArchiveOrder>,
+    /// The packages that clusters can choose.
+    pub packages: Vec<Package>,
     /// The rules, all of which hold.
     pub rules: Rules,
+    /// What holds for backups, if there is a store for them.
+    pub backups: Option<BackupPolicy>,
     /// A number from 0 to 1, drawn for this scheduler: what several of them do now and then is not done in step.
     pub chance: f64,
 }
@@ -113,36 +124,9 @@ pub struct State {
     /// When clusters are to be planned although nothing happens.
     due: Agenda,
     /// Clusters with a member to place, in the order in which they were asked for.
-    unplaced: Agenda,
-}
-
-/// What is known of Mesos.
-#[derive(Debug)]
-pub struct MesosState {
-    /// The framework id, once known.
-    pub framework_id: Option<String>,
-    /// Whether the framework id is stored.
-    pub stored: FrameworkStored,
-    /// Whether the master has taken the framework in and the connection stands.
-    pub connected: bool,
-    /// Since when.
-    pub connected_since: Timestamp,
-    /// What the master must be asked about tasks.
-    pub reconciliation: Reconciliation,
-    /// Whether offers are suppressed.
-    pub suppressed: bool,
-}
-
-/// How far the storing of the framework id is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FrameworkStored {
-    /// It is not stored.
-    #[default]
-    No,
-    /// It is being stored.
-    Underway,
-    /// It is stored.
-    Yes,
+    pub(super) unplaced: Agenda,
+    /// Clusters with a backup to verify, in the same order.
+    pub(super) unverified: Agenda,
 }
 
 /// One cluster.
@@ -243,6 +227,7 @@ impl State {
                 .collect(),
             due: Agenda::default(),
             unplaced: Agenda::default(),
+            unverified: Agenda::default(),
             clusters,
             keeping: Keeping::default(),
         };
@@ -267,9 +252,9 @@ impl State {
             Event::Offers(offers) => {
                 orphans::note(self, &offers, now);
                 self.note_replaced_agents(&offers);
+                self.take_absence_for_gone(&offers, now);
                 self.offers
                     .extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
-                self.take_silence_for_gone(now);
                 self.touch_unplaced();
             }
             Event::Rescinded(offer) => {
@@ -452,7 +437,9 @@ impl State {
                 Action::Suppress => self.mesos.suppressed = true,
                 Action::Revive => self.mesos.suppressed = false,
                 Action::Kill { task_id, .. } => {
-                    self.note_task(task_id, |task| task.kill_asked = Some(now));
+                    if !self.keeping.kill_asked(task_id, now) {
+                        self.note_task(task_id, |task| task.kill_asked = Some(now));
+                    }
                 }
                 Action::ReconcileAll => {}
                 Action::AcceptInverse { offers } | Action::DeclineInverse { offers } => {
@@ -502,14 +489,17 @@ impl State {
         self.answers.retain(|(answered, _)| *answered != token);
     }
 
-    /// The clusters to plan now, in the order in which they were asked for. They are taken out.
+    /// The clusters to plan now, in the order in which they, or what they still lack, were asked for. They are taken out.
     pub fn take_due(&mut self, now: Timestamp) -> Vec<ClusterName> {
         self.touched.extend(self.due.take_due(now));
         for agent in self.maintenance.forget_past(now) {
             self.touch_agent(&agent);
         }
         let mut names: Vec<ClusterName> = std::mem::take(&mut self.touched).into_iter().collect();
-        names.sort_by_key(|name| self.clusters.get(name).map(|c| c.record.created_at));
+        names.sort_by_cached_key(|name| {
+            let cluster = self.clusters.get(name);
+            cluster.map(|cluster| members::asked_for_at(&cluster.record))
+        });
         names
     }
 
@@ -527,6 +517,7 @@ impl State {
             connected_since: self.mesos.connected.then_some(self.mesos.connected_since),
             unfit: &cluster.unfit,
             away: &cluster.membership.away,
+            maintenance: &self.maintenance,
             now,
         }
     }
@@ -552,14 +543,19 @@ impl State {
     }
 
     fn touch_unplaced(&mut self) {
-        self.touched.extend(self.unplaced.names().cloned());
+        let waiting = self.unplaced.names().chain(self.unverified.names());
+        self.touched.extend(waiting.cloned());
     }
 
-    /// Keeps [`State::unplaced`] true for one cluster.
+    /// Keeps [`State::unplaced`] and [`State::unverified`] true for one cluster.
     pub(super) fn index(&mut self, name: &ClusterName) {
         let unplaced = self.clusters.get(name).filter(|c| c.wants_offers());
-        let asked_for = unplaced.map(|cluster| cluster.record.created_at);
+        let asked_for = unplaced.map(|cluster| members::asked_for_at(&cluster.record));
         self.unplaced.set(name, asked_for);
+        let cluster = self.clusters.get(name);
+        let unverified = cluster.filter(|it| verification::wants_offers(&it.record));
+        let asked_for = unverified.map(|cluster| cluster.record.created_at);
+        self.unverified.set(name, asked_for);
     }
 }
 

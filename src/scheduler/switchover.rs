@@ -11,8 +11,10 @@
 //! stored last and decides nothing.
 
 use super::{
+    drain::{self, HandsOver},
     failover::{self, Awaited, View},
     fitness::{self, acknowledgers},
+    restart,
 };
 use crate::{
     cluster::{
@@ -84,6 +86,29 @@ pub fn ask_to_leave(record: &ClusterRecord, view: View<'_>) -> Result<Course, St
     Ok(Course::Store(to_be_stored(record, elected, to, view.now)))
 }
 
+/// The switchover of a master whose agent is to be taken away, or whose task is being killed, to a voter in a better place, if it can
+/// be carried out as things are.
+///
+/// # Errors
+/// Why it cannot be carried out, as a sentence.
+pub fn ask_to_hand_over(
+    record: &ClusterRecord,
+    view: View<'_>,
+    why: HandsOver,
+) -> Result<Course, String> {
+    if let Some(pending) = record.switchover.as_ref().filter(|s| s.is_pending()) {
+        return Ok(Course::Pending(pending.clone()));
+    }
+    let elected = record.elected().filter(|elected| elected.opened);
+    let elected = elected.ok_or_else(|| "there is no master that accepts writes".to_owned())?;
+    hindrance(record, elected, view)?;
+    let to = best(record, view)?;
+    if !drain::is_better(record, view, why, to) {
+        return Err("no voter on an agent that stays is ready to become master".to_owned());
+    }
+    Ok(Course::Store(to_be_stored(record, elected, to, view.now)))
+}
+
 fn to_be_stored(
     record: &ClusterRecord,
     elected: &Elected,
@@ -130,6 +155,11 @@ fn fit(record: &ClusterRecord, to: MemberId, view: View<'_>) -> Result<(), Strin
             "member {to} does not vote, and only a voter can become master"
         ));
     }
+    if restart::is_going(record, to) {
+        return Err(format!(
+            "member {to} is being restarted; ask again when it is back"
+        ));
+    }
     if !acknowledgers(record, view).any(|able| able == to) {
         return Err(format!(
             "member {to} does not follow the master, or is not ready; cotton admin explain {} tells what it waits for",
@@ -146,14 +176,23 @@ fn fit(record: &ClusterRecord, to: MemberId, view: View<'_>) -> Result<(), Strin
     }
 }
 
-/// The fit voter that is the least behind, one that is to leave last of all; of several the one with the lowest number.
+/// The fit voter that is the least behind, one that is to leave last of all, and before it one whose agent is; of several the one
+/// with the lowest number.
 fn best(record: &ClusterRecord, view: View<'_>) -> Result<MemberId, String> {
     let fit = acknowledgers(record, view).filter(|member| fit(record, *member, view).is_ok());
     let lag = |member: &MemberId| {
         let report = view.observed.live(record, *member);
         report.map_or(u64::MAX, |report| report.lag_seconds)
     };
-    fit.min_by_key(|member| (record.is_leaving(*member), lag(member), *member))
+    let stays_until = |member: &MemberId| drain::stays_until(record, view.maintenance, *member);
+    fit.min_by_key(|member| {
+        (
+            record.is_leaving(*member),
+            stays_until(member),
+            lag(member),
+            *member,
+        )
+    })
         .ok_or_else(|| {
             "no other voter follows the master, is ready and has applied what it receives; there is nobody to switch over to"
                 .to_owned()

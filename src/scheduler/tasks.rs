@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
+    drain,
     event::{TaskState, TaskUpdate},
+    maintenance::Need,
     observed::TaskObservation,
     placement::{Launch, Offer},
-    state::{Cluster, State},
+    retained,
+    state::{Cluster, Pending, State},
     unknown::Owner,
 };
 use crate::{
@@ -27,6 +30,7 @@ impl State {
         match self.owner(&update.task_id) {
             Owner::Current(name) => self.current_updated(name, update),
             Owner::Former(name) => self.former_updated(name, update),
+            Owner::Deleted(incarnation) => self.keeping.task_heard(incarnation, update),
             Owner::Unknown(why) => self.unknown_heard(update, why, now),
         }
     }
@@ -53,15 +57,19 @@ impl State {
         let Some(cluster) = self.clusters.get_mut(&name) else {
             return;
         };
-        // The master that does not know a task may be about to get its launch.
-        if !matches!(update.state, TaskState::Unknown | TaskState::Lost) {
+        // The master that does not know a task may be about to get its launch. Where it is certain that there is none, the launch may have
+        // been lost with its offer still open: see `offers_of_past`.
+        let is_missed = matches!(update.state, TaskState::Unknown | TaskState::Lost);
+        if !is_missed && update.state != TaskState::Gone {
             self.launched.remove(&update.task_id);
         }
+        let known = cluster.observed.tasks.get(&update.task_id);
+        let is_over = known.is_some_and(|known| known.state.is_terminal());
         let known = cluster.observed.tasks.entry(update.task_id);
         let known = known.or_insert_with(|| TaskObservation::new(update.state));
         known.agent_id = update.agent_id.or(known.agent_id.take());
         // The end of a task is final, whatever arrives late.
-        if !known.state.is_terminal() {
+        if !is_over {
             known.state = update.state;
             known.message = update.message;
         }
@@ -93,24 +101,35 @@ impl State {
         }
     }
 
-    /// The tasks of all records, and those that no record explains, with their agents: all that a master is to be asked
-    /// for. The latter because what ended while it was out of touch it tells of only if asked by name.
+    /// The tasks of all records, those of deleted clusters too, and those that no record explains, with their agents: all that a master is
+    /// to be asked for. Asked for all that it knows, it tells neither of those that ended while it was out of touch nor of those whose
+    /// agents it does not reach.
     pub(super) fn known_tasks(&self) -> BTreeMap<TaskId, String> {
-        let members = self
-            .clusters
-            .values()
-            .flat_map(|cluster| cluster.record.members.values());
-        let tasks = members.filter_map(|member| member.task.as_ref());
-        let tasks = tasks.map(|task| (task.task_id.clone(), task.agent_id.clone()));
-        let unknown = self.unknown.list();
+        let clusters = self.clusters.values();
+        let tasks = clusters.flat_map(|cluster| retained::tasks_of(&cluster.record));
+        let tasks = tasks.chain(self.keeping.tasks());
+        let unknown = self.unknown.all();
         let unknown =
             unknown.filter_map(|task| Some((task.task_id.clone(), task.agent_id.clone()?)));
         tasks.chain(unknown).collect()
     }
 
-    /// Whether a member of any cluster has its task on this agent.
-    pub(super) fn uses_agent(&self, agent_id: &str) -> bool {
-        self.clusters.values().any(|one| one.uses_agent(agent_id))
+    /// Whether any cluster needs this agent.
+    pub(super) fn needs_agent(&self, agent_id: &str, now: Timestamp) -> Need {
+        let mut unknown = false;
+        for cluster in self.clusters.values() {
+            // What is being stored may put a member there, or make one there the master.
+            if let Some(Pending::Persist { record, .. }) = &cluster.pending {
+                let soon = record.members.values().any(|it| it.is_on(agent_id));
+                unknown |= cluster.uses_agent(agent_id) || soon;
+            } else if drain::needs(&cluster.record, self.view(cluster, now), agent_id).is_some() {
+                return Need::Needed;
+            }
+        }
+        match unknown {
+            true => Need::Unknown,
+            false => Need::Free,
+        }
     }
 
     /// Something is to be told of the clusters with a member on this agent.
@@ -157,10 +176,25 @@ impl State {
                     continue;
                 };
                 let (name, task_id) = (cluster.record.name().clone(), task.task_id.clone());
-                self.note_task(&task_id, |task| task.agent_replaced = true);
+                let agent = offer.agent_id.clone();
+                self.note_task(&task_id, |task| task.offered_by = Some(agent));
                 self.touched.insert(name);
             }
         }
+    }
+
+    /// The offers of launches that were lost and are given up: Mesos takes them for open, and does not offer the same again.
+    pub(super) fn offers_of_past(&self) -> Vec<String> {
+        let is_past = |task: &TaskId| {
+            let name = task.cluster();
+            let cluster = name.and_then(|name| self.clusters.get(&name));
+            cluster.is_none_or(|cluster| {
+                let record = &cluster.record;
+                record.member_of(task).is_none() && !record.is_verification(task)
+            })
+        };
+        let past = self.launched.iter().filter(|(task, _)| is_past(task));
+        past.map(|(_, offer)| offer.clone()).collect()
     }
 
     /// Mesos is being told of launches.
@@ -202,9 +236,8 @@ impl State {
 
 impl Cluster {
     fn uses_agent(&self, agent_id: &str) -> bool {
-        let members = self.record.members.values();
-        let mut tasks = members.filter_map(|member| member.task.as_ref());
-        tasks.any(|task| task.agent_id == agent_id)
+        let mut members = self.record.members.values();
+        members.any(|member| self.observed.is_on(member, agent_id))
     }
 
     /// Drops what was observed of tasks that are no longer in the record and have ended.

@@ -2,7 +2,8 @@
 //!
 //! Its record is stored again, with goal and discovery as at a creation, in the transaction that removes what is kept of it. Slots are
 //! known by incarnation, member and id, and promises by the incarnation, so the name may be another one. Members are launched on their
-//! slots and elect with what they have, as after the loss of all tasks at once.
+//! slots and elect with what they have, as after the loss of all tasks at once. A task that may run, because its agent was away when the
+//! cluster was removed and still is, is its member's again.
 //!
 //! What is being destroyed does not come back: the intention is stored and never taken back.
 
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use super::{
     action::{Action, Refusal, Reply},
     event::{RequestToken, UndeleteRequest, Version},
+    reclaim,
     requests::refuse,
     retained::Kept,
     state::{Cluster, State},
@@ -59,13 +61,18 @@ pub fn decide(state: &State, request: &UndeleteRequest, now: Timestamp) -> Optio
         return Some(refuse(token, Refusal::NotPossible(sentence)));
     }
     let target = request.target();
+    // Both are there: without them it was refused.
+    let mut record = kept.retained.undeleted(target, now)?;
+    state.keeping.end_tasks(&mut record);
+    if let Some(sentence) = names_former_tasks(&request.name, &record) {
+        return Some(refuse(token, Refusal::NotPossible(sentence)));
+    }
     let reply = Reply::Undeleting {
         name: target.clone(),
         incarnation,
     };
     let undeletion = Undeletion {
-        // Both are there: without them it was refused.
-        record: kept.retained.undeleted(target, now)?,
+        record,
         password: kept.password.clone()?,
         kept: version,
         replies: vec![(token, reply)],
@@ -129,6 +136,9 @@ fn hindrance(
             kept.retained.destroy_at
         ));
     }
+    if let Some(sentence) = reclaim::hinders_return(kept) {
+        return Some(sentence);
+    }
     if kept.password.is_none() {
         return Some(format!(
             "the password of the deleted cluster {name} cannot be opened with the key of --scheduler-keypath: start the scheduler with the key \
@@ -143,6 +153,20 @@ fn hindrance(
              (cotton admin undelete {name} --as NAME)"
         )
     })
+}
+
+/// Why a cluster cannot come back under another name: the ids of its tasks have the former one, and one of them may run.
+fn names_former_tasks(name: &ClusterName, record: &ClusterRecord) -> Option<String> {
+    if record.name() == name {
+        return None;
+    }
+    let mut members = record.members.iter();
+    let (id, task) = members.find_map(|(id, member)| Some((id, member.task.as_ref()?)))?;
+    Some(format!(
+        "a task of member {id} of the deleted cluster {name} may still run on {}, which Mesos does not reach: bring the cluster back under its own \
+         name, or under another one when that host is back",
+        task.host
+    ))
 }
 
 impl UndeleteRequest {

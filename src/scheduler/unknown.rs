@@ -1,6 +1,6 @@
-//! Whose task is it: a member's current one, one that a member had before, or nobody's?
+//! Whose task is it: a cluster's current one, one that it had before, or nobody's?
 //!
-//! A member's former task is killed. One that *no record explains* is not: the state may be the one that is wrong,
+//! A former task is killed. One that *no record explains* is not: the state may be the one that is wrong,
 //! as after the loss of ZooKeeper's data or a start with another `--zk-url`, and killing what it does not know would
 //! then kill every cluster there is. Such tasks are left running and told of, until an operator has decided.
 //!
@@ -10,29 +10,34 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
 use super::{
     event::{TaskState, TaskUpdate},
     state::State,
 };
 use crate::{
     cluster::{
-        id::{ClusterName, MemberId, TaskId},
-        unknown_task::UnknownTask,
+        id::{ClusterName, MemberId, Runs, TaskId},
+        unknown_task::{UnknownList, UnknownTask},
     },
     time::Timestamp,
 };
 
-/// How many unknown tasks are listed. More of them are left running as well; an operator who has a thousand to look
-/// at has a lost state, not a thousand decisions.
-const MOST_LISTED: usize = 1000;
+/// How many unknown tasks are listed, and told of one by one; of the others it is told how many they are. An operator who has a
+/// thousand to look at has a lost state, not a thousand decisions. All of them are known and left running, and hold up
+/// what they have to hold up.
+pub const MOST_LISTED: usize = 1000;
 
 /// Whose a task is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// It is the current task of a member of this cluster.
+    /// It is the current task of a member of this cluster, or the one that verifies a backup of it.
     Current(ClusterName),
-    /// It was the task of a member of this cluster, and is not any more.
+    /// It was such a task of this cluster, and is not any more.
     Former(ClusterName),
+    /// It was the task of a member of a cluster of this incarnation, which was deleted and of which its record is kept.
+    Deleted(Uuid),
     /// No record explains it, and why not.
     Unknown(Unexplained),
 }
@@ -90,6 +95,8 @@ impl Unexplained {
 pub struct UnknownTasks {
     tasks: BTreeMap<TaskId, (UnknownTask, Unexplained)>,
     untold: Vec<TaskId>,
+    /// From how many on it is told of those that are not told of one by one: each time that there are ten times as many.
+    more_told_from: usize,
     /// Counts the changes.
     version: u64,
 }
@@ -104,10 +111,7 @@ impl UnknownTasks {
             self.version += u64::from(self.tasks.remove(&task_id).is_some());
             return;
         }
-        if !self.tasks.contains_key(&task_id) {
-            if self.tasks.len() >= MOST_LISTED {
-                return;
-            }
+        if !self.tasks.contains_key(&task_id) && self.tasks.len() < MOST_LISTED {
             self.untold.push(task_id.clone());
         }
         let since = self
@@ -126,11 +130,33 @@ impl UnknownTasks {
     }
 
     /// All of them, in the order of their ids.
-    pub fn list(&self) -> impl Iterator<Item = &UnknownTask> {
+    pub fn all(&self) -> impl Iterator<Item = &UnknownTask> {
         self.tasks.values().map(|(task, _)| task)
     }
 
-    /// Another number whenever [`UnknownTasks::list`] is another list.
+    /// The first of them, and how many more there are.
+    pub fn list(&self) -> UnknownList {
+        UnknownList {
+            tasks: self.all().take(MOST_LISTED).cloned().collect(),
+            more: self.tasks.len().saturating_sub(MOST_LISTED),
+        }
+    }
+
+    /// How many there are that are not listed, whenever it is time to tell of that: when they are the first, and when they are
+    /// ten times as many as the last time.
+    pub fn take_more(&mut self) -> Option<usize> {
+        let more = self.tasks.len().saturating_sub(MOST_LISTED);
+        if more == 0 {
+            self.more_told_from = 0;
+            return None;
+        }
+        (more >= self.more_told_from).then(|| {
+            self.more_told_from = more.saturating_mul(10);
+            more
+        })
+    }
+
+    /// Another number whenever there are others.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -160,22 +186,33 @@ impl State {
         };
         let name = parts.cluster.clone();
         let Some(cluster) = self.clusters.get(&name) else {
+            if let Some(incarnation) = self.deleted_owner(&parts) {
+                return Owner::Deleted(incarnation);
+            }
             return Owner::Unknown(match self.unusable.contains(&name) {
                 true => Unexplained::Unreadable(name),
                 false => Unexplained::NoCluster(name),
             });
         };
         let record = &cluster.record;
-        if record.member_of(task_id).is_some() {
+        if record.member_of(task_id).is_some() || record.is_verification(task_id) {
             return Owner::Current(name);
         }
         if !parts.is_of(record.uuid) {
-            return Owner::Unknown(Unexplained::OtherIncarnation(name));
+            let deleted = self.deleted_owner(&parts).map(Owner::Deleted);
+            return deleted.unwrap_or(Owner::Unknown(Unexplained::OtherIncarnation(name)));
         }
-        match record.members.get(&parts.member) {
+        let id = match parts.runs {
+            Runs::Member(id) => id,
+            Runs::Verification if parts.launch > record.backups.verification.launches => {
+                return Owner::Unknown(Unexplained::LaterThanRecord(name));
+            }
+            Runs::Verification => return Owner::Former(name),
+        };
+        match record.members.get(&id) {
             // Numbers are never used twice: a member of that number has left.
-            None if parts.member < record.next_member() => Owner::Former(name),
-            None => Owner::Unknown(Unexplained::NoMember(name, parts.member)),
+            None if id < record.next_member() => Owner::Former(name),
+            None => Owner::Unknown(Unexplained::NoMember(name, id)),
             Some(member) if parts.launch > member.launches => {
                 Owner::Unknown(Unexplained::LaterThanRecord(name))
             }
@@ -185,6 +222,15 @@ impl State {
 
     pub(super) fn unknown_heard(&mut self, update: TaskUpdate, why: Unexplained, now: Timestamp) {
         let outdated = why.outdated().cloned();
+        if let (Unexplained::LaterThanRecord(name), Some(parts)) = (&why, update.task_id.parts())
+            && let Some(cluster) = self.clusters.get_mut(name)
+        {
+            let member = parts.member();
+            let member = member.and_then(|id| cluster.record.members.get(&id));
+            let slot = member.and_then(|member| member.slot.as_ref());
+            let slot = slot.map(|slot| slot.id.clone());
+            cluster.observed.outdated.extend(slot);
+        }
         self.unknown.heard(update, why, now);
         self.touched.extend(outdated);
     }

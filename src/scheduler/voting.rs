@@ -73,7 +73,11 @@ impl Step {
     fn take(self, next: &mut ClusterRecord) {
         match self {
             Self::Lower(k_floor) => transitions::lower(next, k_floor),
-            Self::Admit(member, data) => transitions::admit(next, member, data),
+            Self::Admit(member, data) => {
+                transitions::admit(next, member, data);
+                // It acknowledges when it has applied what it received before; see `rest_keeps_up`.
+                next.canary += 1;
+            }
             Self::Remove(member) => transitions::begin(next, ChangeKind::Remove { member }),
             Self::Raise(k_floor) => transitions::begin(next, ChangeKind::Raise { k_floor }),
         }
@@ -183,11 +187,13 @@ fn leaving(
     let absent = overdue().filter(|(_, a)| a.kind == Kind::Absent);
     let lagging = overdue().filter(|(_, a)| a.kind != Kind::Absent);
     let voters = record.voters.members.keys();
+    let mut waits_for_rest = false;
     for member in voters.filter(|voter| **voter != master) {
         if !membership::may_go(record, view, *member) {
             continue;
         }
         match fitness::course(record, view, flavour, *member, Kind::Absent) {
+            Course::Leave if !rest_keeps_up(record, view, *member) => waits_for_rest = true,
             Course::Leave => return Some(Step::Remove(*member)),
             Course::Lower(k_floor) => return Some(Step::Lower(k_floor)),
             Course::Stay(_) => {}
@@ -201,7 +207,10 @@ fn leaving(
         }
     }
     let voters = &record.voters.members;
-    if voters.len() <= record.spec.durability.most_voters(flavour) {
+    let limit = record.spec.durability.most_voters(flavour);
+    // A master that is to leave makes room when it has handed over, and may have to try that more than once.
+    let makes_room = usize::from(record.is_leaving(master));
+    if waits_for_rest || voters.len() <= limit.saturating_add(makes_room) {
         return None;
     }
     let last = voters.keys().rev().find(|member| **member != master)?;
@@ -210,6 +219,18 @@ fn leaving(
         Course::Lower(k_floor) => Some(Step::Lower(k_floor)),
         Course::Stay(_) => None,
     }
+}
+
+/// Whether enough of the other voters acknowledge at once when a member is barred that is to leave the cluster. One that has just become a voter, or has
+/// connected anew, acknowledges nothing before it has applied what it received, and writes would wait for that. Each new voter makes
+/// the master write a canary, and who has executed the last one has done so.
+fn rest_keeps_up(record: &ClusterRecord, view: View<'_>, leaving: MemberId) -> bool {
+    let others = acknowledgers(record, view).filter(|member| *member != leaving);
+    let keeps_up = |member: &MemberId| {
+        let report = view.observed.live(record, *member);
+        report.is_some_and(|report| report.canary >= record.canary)
+    };
+    others.filter(keeps_up).count() >= record.terms.acknowledgements as usize
 }
 
 /// Takes the change that is under way further.

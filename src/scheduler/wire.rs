@@ -14,12 +14,13 @@ use super::{
 };
 use crate::{
     cluster::{
-        control::{FORMAT, Installer, RestoreTask, TaskData},
-        id::TaskId,
+        control::{FORMAT, Installer, RestoreTask, TaskData, VERIFY_FORMAT},
+        id::{MemberId, TaskId},
         record::ClusterRecord,
         size::Size,
         slot::{self, SlotId},
         timings::Timings,
+        verification::VerifyTask,
     },
     mesos::{calls, v1},
     time::Timestamp,
@@ -192,8 +193,13 @@ pub fn operations(
     record: &ClusterRecord,
     launch: &Launch,
 ) -> Option<Vec<v1::offer::Operation>> {
-    let member = record.member_of(&launch.task.task_id)?;
     let port = launch.task.port;
+    if record.is_verification(&launch.task.task_id) {
+        let resources = unreserved(template, &launch.size, port);
+        let task = task_info(template, record, launch, resources)?;
+        return Some(vec![calls::launch(vec![task])]);
+    }
+    let member = record.member_of(&launch.task.task_id)?;
     let (mut operations, resources) = match &launch.ground {
         Ground::Sandbox => (Vec::new(), unreserved(template, &launch.size, port)),
         Ground::New(id) => {
@@ -290,37 +296,56 @@ fn task_info(
     launch: &Launch,
     resources: Shares,
 ) -> Option<v1::TaskInfo> {
-    let member = record.member_of(&launch.task.task_id)?;
+    let task_id = &launch.task.task_id;
+    let member = record.member_of(task_id);
+    let verify = verify(record, task_id);
+    if member.is_none() && verify.is_none() {
+        return None;
+    }
+    let configuration = match member {
+        Some(member) => record.configuration_of(member),
+        None => record.spec.configuration(),
+    };
+    // An executor that verifies makes nothing of the number.
+    let number = member.unwrap_or(MemberId(0));
+    let package = configuration.package.map(|package| package.installer);
     let data = TaskData {
-        format: FORMAT,
+        format: match member {
+            Some(_) => FORMAT,
+            None => VERIFY_FORMAT,
+        },
         cluster: record.name().clone(),
         uuid: record.uuid,
-        member,
-        task_id: launch.task.task_id.clone(),
+        member: number,
+        task_id: task_id.clone(),
         port: launch.task.port,
         memory_mib: launch.size.mem_mib(),
         zookeeper: template.zookeeper.clone(),
         zookeeper_identity: template.zookeeper_identity.clone(),
         session_timeout_ms: template.session_timeout_ms,
         admin_keypath: template.admin_keypath.clone(),
-        installer: template.installer.clone(),
+        installer: package.unwrap_or_else(|| template.installer.clone()),
         timings: template.timings,
         copy_rate_mib: template.copy_rate_mib,
-        restore: restore(record),
+        restore: member.and_then(|_| restore(record)),
+        my_cnf: configuration.my_cnf,
+        verify,
     };
     let id = launch.task.task_id.to_string();
     let prefix = template
         .source_prefix
         .as_deref()
         .map(|prefix| format!("{prefix}."));
-    let source = format!(
-        "{}{}.{}",
-        prefix.unwrap_or_default(),
-        record.name(),
-        member.server_id()
-    );
+    let what = match member {
+        Some(member) => member.server_id().to_string(),
+        None => "verify".to_owned(),
+    };
+    let source = format!("{}{}.{what}", prefix.unwrap_or_default(), record.name());
     Some(v1::TaskInfo {
-        name: format!("mysql {} {member}", record.name()),
+        name: match member {
+            Some(member) => format!("mysql {} {member}", record.name()),
+            None => format!("verify {}", record.name()),
+        },
         task_id: v1::TaskId { value: id.clone() },
         agent_id: v1::AgentId {
             value: launch.task.agent_id.clone(),
@@ -344,6 +369,18 @@ fn restore(record: &ClusterRecord) -> Option<RestoreTask> {
     Some(RestoreTask {
         from: restore.from.clone(),
         user: record.user.name.clone(),
+    })
+}
+
+/// What a task verifies, if that is what it is for.
+fn verify(record: &ClusterRecord, task_id: &TaskId) -> Option<VerifyTask> {
+    let verification = &record.backups.verification;
+    let backup = verification
+        .under_way()
+        .filter(|_| record.is_verification(task_id))?;
+    Some(VerifyTask {
+        id: backup.id.clone(),
+        store: backup.store.clone(),
     })
 }
 

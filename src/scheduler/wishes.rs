@@ -11,16 +11,17 @@ use super::{
     failover::View,
     lossy, membership, pause,
     requests::{owner, refuse},
+    restart as restarts, rolling,
     state::{Cluster, State},
     switchover,
 };
 use crate::{
     cluster::{
-        backup::BackupStore,
+        backup::{BackupId, BackupStore, BackupsLeft},
+        change::{Change, Changed, Course as ChangeCourse},
         data_loss::LossyFailover,
         id::MemberId,
         record::{ClusterRecord, Mastership},
-        spec::{Change, Changed},
         switchover::Switchover,
     },
     time::Timestamp,
@@ -48,24 +49,57 @@ pub fn decide(state: &State, ask: &Ask, now: Timestamp) -> Action {
             let view = state.view(cluster, now);
             switch_over(cluster, ask.token, *to, view)
         }
-        Wish::Change(change) => self::change(cluster, ask.token, change),
+        Wish::Change(change) => self::change(state, cluster, ask.token, change, now),
+        Wish::Restart { member, force } => {
+            let view = state.view(cluster, now);
+            restart(cluster, ask.token, (*member, *force), view)
+        }
         Wish::Pause(paused) => {
             let mut next = cluster.record.clone();
             let changed = pause::set(&mut next, *paused, state.view(cluster, now));
             let name = ask.name.clone();
             let changes = !changed.is_empty();
-            let reply = Reply::Changed { name, changed };
+            let course = ChangeCourse::default();
+            let reply = Reply::Changed {
+                name,
+                changed,
+                course,
+            };
             match changes {
                 true => persist(cluster, next, ask.token, reply),
                 false => Action::Reply(ask.token, reply),
             }
         }
         Wish::Backup { store } => back_up(cluster, ask.token, store, now),
+        Wish::DeleteBackup { id, left } => delete_backup(cluster, ask.token, id, left.clone()),
         Wish::Scale { num_nodes } => scale(cluster, ask.token, *num_nodes),
         Wish::Replace { member } => {
             let view = state.view(cluster, now);
             replace(cluster, ask.token, *member, view)
         }
+    }
+}
+
+/// What is left is stored when the backup is gone. Whoever ends in between leaves a record with a backup that is not in the store: then nothing of the
+/// archive is removed, and the same request again stores what is left.
+fn delete_backup(
+    cluster: &Cluster,
+    token: RequestToken,
+    id: &BackupId,
+    left: Option<BackupsLeft>,
+) -> Action {
+    let pending = cluster.record.backups.pending.as_ref();
+    if pending.is_some_and(|pending| pending.id == *id) {
+        let sentence = format!("the backup {id} is being made; remove it when it is complete");
+        return Action::Reply(token, Reply::Refused(Refusal::NotPossible(sentence)));
+    }
+    let mut next = cluster.record.clone();
+    if let Some(left) = left {
+        next.backups.removed(id, left);
+    }
+    match next == cluster.record {
+        true => Action::Reply(token, Reply::MayDeleteBackup),
+        false => persist(cluster, next, token, Reply::MayDeleteBackup),
     }
 }
 
@@ -155,23 +189,100 @@ fn back_up(cluster: &Cluster, token: RequestToken, store: &BackupStore, now: Tim
     }
 }
 
-/// The record says what is wanted; the voters follow it by safe steps, each stored for itself. A scheduler that dies after this
+/// The record says what is wanted; voters and members follow it by safe steps, each stored for itself. A scheduler that dies after this
 /// write leaves the rest to its successor, which finds the same difference.
-fn change(cluster: &Cluster, token: RequestToken, change: &Change) -> Action {
-    let record = &cluster.record;
-    let mut next = record.clone();
-    let changed = change.apply(&mut next.spec);
-    let reply = Reply::Changed {
-        name: record.name().clone(),
-        changed: changed.clone(),
+fn change(
+    state: &State,
+    cluster: &Cluster,
+    token: RequestToken,
+    change: &Change,
+    now: Timestamp,
+) -> Action {
+    let view = state.view(cluster, now);
+    let mut next = cluster.record.clone();
+    let (changed, mut course) = match changed(state, cluster, &mut next, change, view) {
+        Ok(changed) => changed,
+        Err(sentence) => return refuse(token, Refusal::NotPossible(sentence)),
     };
-    if changed.is_empty() {
-        return Action::Reply(token, reply);
-    }
-    if let Some(sentence) = hindrance(record, &changed) {
+    if let Some(sentence) = hindrance(&cluster.record, &changed) {
         return refuse(token, Refusal::NotPossible(sentence));
     }
-    persist(cluster, next, token, reply)
+    if change.configures() {
+        let steps = rolling::steps(&next, view).into_iter();
+        course.steps = steps.map(rolling::Step::sentence).collect();
+    }
+    let reply = Reply::Changed {
+        name: next.name().clone(),
+        changed,
+        course,
+    };
+    match change.plan || next == cluster.record {
+        true => Action::Reply(token, reply),
+        false => persist(cluster, next, token, reply),
+    }
+}
+
+/// Makes `next` want what is asked for. Gives what differs from before, and what becomes of a change that had stopped.
+fn changed(
+    state: &State,
+    cluster: &Cluster,
+    next: &mut ClusterRecord,
+    change: &Change,
+    view: View<'_>,
+) -> Result<(Vec<Changed>, ChangeCourse), String> {
+    let mut spec = next.spec.clone();
+    let mut changed = change.apply(&mut spec);
+    if let Some(name) = &change.package {
+        let package = rolling::package(state, cluster, name)?;
+        if package != spec.package {
+            let before = spec.configuration();
+            changed.push(Changed::new("package", before.package_name(), name));
+            spec.package = package;
+        }
+    }
+    if spec.backup_schedule != next.spec.backup_schedule {
+        // Another schedule counts from now.
+        next.backups.due_since = None;
+    }
+    let wanted = spec.configuration();
+    let before = next.spec.configuration();
+    next.spec = spec;
+    next.spec.configure(before);
+    let mut course = ChangeCourse {
+        planned: change.plan,
+        ..ChangeCourse::default()
+    };
+    if change.configures() {
+        course.resumed = rolling::want(next, wanted, change.force, view)?;
+    }
+    Ok((changed, course))
+}
+
+/// The same request again, until the task has ended, gets the same answer.
+fn restart(
+    cluster: &Cluster,
+    token: RequestToken,
+    (member, force): (MemberId, bool),
+    view: View<'_>,
+) -> Action {
+    let mut next = cluster.record.clone();
+    let asked = restarts::ask(&mut next, member, force, view);
+    let task = next.task(member).map(|task| task.task_id.clone());
+    let (Ok(()), Some(task_id)) = (&asked, task) else {
+        let why = asked.err().unwrap_or_default();
+        let sentence = format!("member {member} cannot be restarted: {why}");
+        return refuse(token, Refusal::NotPossible(sentence));
+    };
+    let reply = Reply::Restarting {
+        name: next.name().clone(),
+        member,
+        task_id,
+        note: restarts::note(&next, view, member),
+    };
+    match next == cluster.record {
+        true => Action::Reply(token, reply),
+        false => persist(cluster, next, token, reply),
+    }
 }
 
 /// What is recorded is how many there are to be; who comes and who goes follows from the record. Asked again, or for another
@@ -180,7 +291,12 @@ fn scale(cluster: &Cluster, token: RequestToken, to: u32) -> Action {
     let record = &cluster.record;
     let from = record.spec.num_nodes;
     let name = record.name().clone();
-    let reply = Reply::Scaling { name, from, to };
+    let reply = Reply::Scaling {
+        name,
+        from,
+        to,
+        durability: record.spec.durability,
+    };
     if from == to {
         return Action::Reply(token, reply);
     }

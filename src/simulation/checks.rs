@@ -19,6 +19,9 @@ use crate::cluster::{
 /// a session timeout, what comes on top after an outage, and the checker's own pace.
 const DETECTION: u64 = 20 * SECOND;
 
+/// By how much a scheduler's clock jumps at the most.
+pub const LARGEST_JUMP: u64 = 60 * SECOND;
+
 /// For how long a master that was replaced may let clients in: its lease, a check, and this checker's own pace.
 const LEASE: u64 = 10 * SECOND;
 
@@ -37,6 +40,9 @@ impl World {
             && self.promises_durability()
             && self.setup.switchover_every.is_none()
             && self.setup.membership_every.is_none()
+            && (self.setup.deleted_at.is_none() || self.setup.undeleted_after.is_none())
+            && self.setup.maintenance_every.is_none()
+            && self.setup.changes_every.is_none()
     }
 
     /// Where discovery says that the master is.
@@ -189,6 +195,7 @@ impl World {
             self.wrong(|| "a deletion is taken back".to_owned());
         }
         self.history.deleted |= record.deleting;
+        self.check_paused(record);
         if self.trace.is_some() {
             let text = format!(
                 "record: epoch {} {} published {:?} voters {:?} k={}",
@@ -221,6 +228,27 @@ impl World {
         }
     }
 
+    /// For a cluster that is paused nothing is decided: what is stored of it is what was seen.
+    fn check_paused(&mut self, next: &ClusterRecord) {
+        let Some((before, _)) = self.zookeeper.record.clone() else {
+            return;
+        };
+        let is_paused = |record: &ClusterRecord| record.paused_since.is_some() && !record.deleting;
+        let tasks = |record: &ClusterRecord| {
+            let tasks = record.members.values().filter_map(|it| it.task.clone());
+            tasks.map(|task| task.task_id).collect::<Vec<_>>()
+        };
+        let kept = tasks(&before);
+        let decided = before.epoch != next.epoch
+            || before.mastership != next.mastership
+            || before.voters != next.voters
+            || !before.members.keys().eq(next.members.keys())
+            || tasks(next).iter().any(|task| !kept.contains(task));
+        if is_paused(&before) && is_paused(next) && decided {
+            self.wrong(|| "something is decided for a cluster that is paused".to_owned());
+        }
+    }
+
     /// A write of a client has failed.
     pub fn client_failed(&mut self, how: &str) {
         let born = self
@@ -244,9 +272,14 @@ impl World {
                 !it.read_only && it.admitted
             })
         });
+        // What waits for a time waits for as much longer as a clock has gone back.
+        let detection = match self.clocks_jumped {
+            true => DETECTION + LARGEST_JUMP,
+            false => DETECTION,
+        };
         if serves || !self.scheduler_sees_all() {
             self.discovery_wrong_since = None;
-        } else if self.now > *self.discovery_wrong_since.get_or_insert(self.now) + DETECTION {
+        } else if self.now > *self.discovery_wrong_since.get_or_insert(self.now) + detection {
             self.wrong(|| {
                 "I3: discovery has named a master for long that does not serve".to_owned()
             });
@@ -263,6 +296,9 @@ impl World {
         let Some((record, _)) = &self.zookeeper.record else {
             return false;
         };
+        if record.paused_since.is_some() {
+            return false;
+        }
         let master = self.discovered_master();
         let mut alive = self.executors.iter().filter(|executor| executor.alive);
         // With the data that they vote with: what was made anew in between does not elect.
@@ -344,7 +380,7 @@ impl World {
 
     /// What is still missing to a healthy cluster, if anything.
     pub fn unfinished(&self, calm_since: u64) -> Option<String> {
-        if self.setup.deleted_at.is_some() {
+        if self.setup.deleted_at.is_some() && !self.is_back() {
             let removed = self.history.deleted && self.zookeeper.record.is_none();
             return match removed {
                 false => Some("the cluster is not removed".to_owned()),

@@ -10,7 +10,11 @@ use super::{
     zookeeper::Transacted,
 };
 use crate::{
-    cluster::{id::TaskId, retained::Retained},
+    cluster::{
+        id::{MemberId, TaskId},
+        record::ClusterRecord,
+        retained::Retained,
+    },
     scheduler::{
         event::{Event, RequestToken, Version},
         retained::Deed,
@@ -21,7 +25,7 @@ use crate::{
 impl World {
     /// An operator asks for the end of the cluster, until that is stored.
     pub fn deletion_is_asked_for(&mut self) {
-        if self.history.deleted {
+        if self.history.deleted || self.is_back() {
             return;
         }
         if let Some(leader) = self.leader() {
@@ -37,19 +41,41 @@ impl World {
     }
 
     /// A scheduler asks for the end of a task. What runs and belongs to a cluster that is not deleted is not ended.
-    pub fn check_kill(&mut self, task: &TaskId) {
-        let belongs = self
-            .zookeeper
-            .record
-            .as_ref()
-            .and_then(|(record, _)| Some((record, record.member_of(task)?)))
-            .is_some_and(|(record, member)| {
-                let elected = record.elected().is_some_and(|it| it.member == member);
-                let left = record.is_leaving(member) && !record.is_voter(member) && !elected;
-                !record.deleting && !left
-            });
-        if belongs {
+    pub fn check_kill(&mut self, scheduler: usize, task: &TaskId) {
+        let Some((record, version)) = self.zookeeper.record.clone() else {
+            return;
+        };
+        let Some(member) = record.member_of(task).filter(|_| !record.deleting) else {
+            return;
+        };
+        let elected = record.elected().is_some_and(|it| it.member == member);
+        let left = record.is_leaving(member) && !record.is_voter(member) && !elected;
+        if !left && !may_be_restarted(&record, member, task) {
             self.wrong(|| format!("I4: {task} is killed, and its member counts"));
+        }
+        // What follows is decided again before the first kill only, by who knows what is stored.
+        let known = self.schedulers[scheduler]
+            .state
+            .clusters
+            .get(&cluster_name());
+        let knows = known.is_some_and(|it| it.version == Some(Version(version)));
+        if !knows || !self.history.killed.insert(task.clone()) {
+            return;
+        }
+        match left {
+            true => self.check_replaced(&record, member),
+            false => self.check_restart(scheduler, &record, member),
+        }
+    }
+
+    /// Nobody whose place another one is to take is ended before that one has a task.
+    fn check_replaced(&mut self, record: &ClusterRecord, member: MemberId) {
+        let leaving = record.members[&member].leaving.as_ref();
+        let replacement = leaving.and_then(|leaving| leaving.replacement);
+        if let Some(other) = replacement.filter(|it| record.task(*it).is_none()) {
+            self.wrong(|| {
+                format!("member {member} is ended, and member {other}, which is to take its place, is nowhere")
+            });
         }
     }
 
@@ -236,4 +262,15 @@ impl World {
         self.zookeeper.retained = kept.clone().map(|kept| (kept, expected + 1));
         Transacted::Stored(expected + 1)
     }
+}
+
+/// Whether a task may be ended because its member is launched again on its slot: by what is stored, and never that of a master
+/// which could have handed over, unless somebody said that writes may wait.
+fn may_be_restarted(record: &ClusterRecord, member: MemberId, task: &TaskId) -> bool {
+    let known = &record.members[&member];
+    let restart = known.restart.as_ref();
+    let elected = record.elected().is_some_and(|it| it.member == member);
+    let alone = record.members.len() == 1;
+    let released = restart.filter(|it| it.released && it.task_id == *task);
+    known.slot.is_some() && released.is_some_and(|it| !elected || alone || it.force)
 }

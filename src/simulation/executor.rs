@@ -259,7 +259,11 @@ impl World {
                 self.begin_step(executor, number, step);
             }
             // No cluster of the simulation is backed up.
-            Action::Abandon { .. } | Action::BackUp { .. } | Action::AbandonBackup { .. } => {}
+            Action::Abandon { .. }
+            | Action::BackUp { .. }
+            | Action::AbandonBackup { .. }
+            | Action::Archive { .. }
+            | Action::AbandonArchive { .. } => {}
             Action::Kill { process } => {
                 if let Some(process) = self.process_with(executor, process) {
                     self.kill_process(process);

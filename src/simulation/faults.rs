@@ -1,6 +1,7 @@
 //! What goes wrong: drawn from the seed, in any combination that the weather allows.
 
 use super::{
+    checks::LARGEST_JUMP,
     setup::Weather,
     world::{CLIENT, MESOS, MILLISECOND, SCHEDULER, SECOND, World, ZOOKEEPER, note},
 };
@@ -273,7 +274,7 @@ impl World {
                 }
             }
             Fault::ClockJumps => {
-                let jump = self.chance.between(0, 120 * SECOND) as i64 - 60 * SECOND as i64;
+                let jump = self.chance.between(0, 2 * LARGEST_JUMP) as i64 - LARGEST_JUMP as i64;
                 self.schedulers[scheduler].clock += jump;
                 self.clocks_jumped = true;
             }
@@ -355,6 +356,7 @@ impl World {
     pub fn faults_end(&mut self) {
         note!(self, "no more faults");
         self.faults_go_on = false;
+        self.maintenance_ends();
         self.mend();
     }
 

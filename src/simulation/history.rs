@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::world::Moment;
 use crate::cluster::{
     gtid::{DATA_DOMAIN, MARKER_DOMAIN, Position},
-    id::Epoch,
+    id::{Epoch, TaskId},
 };
 
 /// The number of a transaction in [`History::transactions`].
@@ -48,8 +48,12 @@ pub struct History {
     pub elected: Option<(Epoch, usize)>,
     /// Whether the cluster's end is stored.
     pub deleted: bool,
+    /// The tasks whose end a scheduler has asked for.
+    pub killed: BTreeSet<TaskId>,
     /// When the cluster was removed.
     pub removed_at: Moment,
+    /// Since when it is back, if it was brought back after that.
+    pub back_since: Option<Moment>,
     pub next_value: u64,
     /// The cluster's incarnation.
     pub cluster: Uuid,

@@ -1,14 +1,7 @@
 //! An operator who asks for more members, for fewer, and for others.
 
-use super::{
-    scheduler::cluster_name,
-    world::{World, note},
-};
-use crate::{
-    cluster::id::MemberId,
-    scheduler::event::{Ask, Event, RequestToken, Wish},
-    secret::Secret,
-};
+use super::world::World;
+use crate::{cluster::id::MemberId, scheduler::event::Wish};
 
 impl World {
     /// Something about the members is asked for now and then.
@@ -29,7 +22,6 @@ impl World {
         let most = u64::from(self.setup.nodes) + 1;
         let num_nodes = self.chance.between(1, most) as u32;
         let scales = self.chance.percent(50);
-        let Some(leader) = self.leader() else { return };
         let members: Vec<MemberId> = match &self.zookeeper.record {
             Some((record, _)) => record.members.keys().copied().collect(),
             None => return,
@@ -39,13 +31,6 @@ impl World {
             true => Wish::Scale { num_nodes },
             false => Wish::Replace { member },
         };
-        note!(self, "an operator asks: {wish:?}");
-        let ask = Ask {
-            token: RequestToken(4),
-            name: cluster_name(),
-            password: Some(Secret::new("p")),
-            wish,
-        };
-        self.scheduler_hears(leader, Event::Ask(Box::new(ask)));
+        self.ask(wish);
     }
 }

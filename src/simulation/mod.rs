@@ -9,12 +9,14 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod chance;
+mod changes;
 mod checks;
 mod clients;
 mod deletion;
 mod executor;
 mod faults;
 mod history;
+mod maintenance;
 mod membership;
 mod mesos;
 mod mutations;
@@ -25,6 +27,7 @@ mod scheduler;
 mod setup;
 mod steps;
 mod switchovers;
+mod undelete;
 mod volumes;
 mod world;
 mod zookeeper;

@@ -27,6 +27,10 @@ enum Where {
     Alone,
     /// In a cluster that is deleted.
     Deleted,
+    /// In a cluster of two whose hosts go down for maintenance.
+    Maintained,
+    /// In a majority cluster on volumes whose members are restarted.
+    Changed,
 }
 
 use Where::In;
@@ -51,9 +55,24 @@ const ALL: &[(Bend, Where)] = &[
         Bend::Rule(Rule::SuccessorWaitsForLease),
         In(Family::AsyncIsolated),
     ),
+    (
+        Bend::Rule(Rule::QuorumOutlastsMaintenance),
+        Where::Maintained,
+    ),
+    (
+        Bend::Rule(Rule::MasterLeavesAgentFirst),
+        In(Family::Drained),
+    ),
+    (Bend::Rule(Rule::QuorumOutlastsRestart), In(Family::Drained)),
+    (
+        Bend::Rule(Rule::ReplacementComesFirst),
+        In(Family::Replaced),
+    ),
+    (Bend::Rule(Rule::PausedIsLeftAlone), In(Family::Paused)),
     (Bend::Rule(Rule::UsedSlotIsKept), Where::Alone),
     (Bend::Rule(Rule::KeptUntilItsTime), Where::Deleted),
     (Bend::Rule(Rule::IntentionComesFirst), Where::Deleted),
+    (Bend::Rule(Rule::MasterHandsOverFirst), Where::Changed),
     (Bend::Rule(Rule::PromiseComesFirst), In(Family::LatePromise)),
     (Bend::Rule(Rule::LowerEpochsAreRefused), In(Family::OldGoal)),
     (
@@ -98,6 +117,12 @@ fn setup(place: Where, seed: u64) -> Setup {
     match place {
         In(family) => return family.narrow(setup),
         Where::Weather => {}
+        Where::Changed => {
+            setup.volumes = true;
+            setup.changes_every = Some(5_000_000);
+            setup.faults_for = setup.faults_for.max(30_000_000);
+            setup.deleted_at = None;
+        }
         Where::Alone => {
             setup.volumes = true;
             setup.weather = Weather::Storm;
@@ -107,10 +132,23 @@ fn setup(place: Where, seed: u64) -> Setup {
             setup.deleted_at = None;
             return setup;
         }
+        Where::Maintained => {
+            setup.volumes = true;
+            setup.weather = Weather::Kills;
+            setup.nodes = 2;
+            setup.agents = 4;
+            setup.durability = Durability::Majority;
+            setup.deleted_at = None;
+            setup.membership_every = None;
+            setup.maintenance_every = Some(4_000_000);
+            setup.faults_for = setup.faults_for.max(40_000_000);
+            return setup;
+        }
         Where::Deleted => {
             setup.volumes = true;
             setup.weather = Weather::Control;
             setup.deleted_at = Some(10_000_000);
+            setup.undeleted_after = None;
             setup.keep_deleted = 30_000_000;
             setup.faults_for = setup.faults_for.max(30_000_000);
             return setup;

@@ -50,9 +50,14 @@ pub fn play_in(seed: u64, setup: Setup, bend: Bend, traced: bool) -> Ending {
     world.faults_begin();
     world.switchovers_begin();
     world.membership_changes_begin();
+    world.maintenance_begins();
+    world.changes_begin();
     world.look_at_discovery();
     if let Some(at) = world.setup.deleted_at {
         world.after(at, World::deletion_is_asked_for);
+        if let Some(later) = world.setup.undeleted_after {
+            world.after(at + later, World::undeletion_is_asked_for);
+        }
     }
     world.run_until(world.setup.faults_for);
     let calm_since = world.now;
@@ -80,6 +85,7 @@ fn recover(world: &mut World, calm_since: u64) -> Option<&'static str> {
         if world.violation.is_some() {
             return None;
         }
+        let calm_since = calm_since.max(world.history.back_since.unwrap_or_default());
         let Some(unfinished) = world.unfinished(calm_since) else {
             break;
         };

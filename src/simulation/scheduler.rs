@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, rc::Rc};
 use super::{
     mysqld::Deeds,
     setup::SESSION_TIMEOUT,
+    steps::server_kind,
     world::{MILLISECOND, SCHEDULER, SECOND, World, ZOOKEEPER, note},
     zookeeper::{Session, Transacted},
 };
 use crate::{
     cluster::{
-        control::Authentication,
+        configuration::Package,
+        control::{Authentication, Installer},
         id::{ClusterName, TaskId},
         record::ClusterRecord,
         size::Size,
@@ -82,10 +84,19 @@ impl World {
             voter_patience: std::time::Duration::from_micros(self.setup.voter_patience),
             replace_after: std::time::Duration::from_secs(900),
             voter_lag: std::time::Duration::from_secs(60),
+            packages: vec![Package {
+                name: "next".to_owned(),
+                installer: Installer::Installed {
+                    mysqld: "/opt/next/bin/mysqld".to_owned(),
+                },
+                server: server_kind(self.setup.flavour),
+            }],
             timings: Timings::default(),
             failover_limit: 100,
             failover_window: std::time::Duration::from_secs(60),
+            archive: None,
             rules: self.bend.rules(),
+            backups: None,
             chance: 0.5,
         };
         let stored = self
@@ -218,6 +229,10 @@ impl World {
                 size: Size::DEFAULT,
                 durability: self.setup.durability,
                 replace_after: None,
+                backup_schedule: None,
+                backup_keep: None,
+                my_cnf: None,
+                package: None,
             },
             given_password: None,
             fresh: FreshCluster {
@@ -308,8 +323,7 @@ impl World {
                 expected, retained, ..
             } => self.remove(scheduler, expected.0, retained.map(|it| Rc::new(*it))),
             Action::Keep(deed) => self.keep(scheduler, deed),
-            // Nobody asks for it here.
-            Action::Undelete(_) => {}
+            Action::Undelete(undeletion) => self.undelete(scheduler, *undeletion),
             Action::Launch(launches) => self.launch(scheduler, launches),
             Action::Decline {
                 offers,
@@ -317,14 +331,14 @@ impl World {
             } => self.decline(scheduler, &offers, refuse_seconds),
             Action::Suppress => self.want_offers(scheduler, false),
             Action::Revive => self.want_offers(scheduler, true),
-            Action::Kill { task_id, .. } => {
-                self.check_kill(&task_id);
-                self.kill_task(scheduler, &task_id);
+            Action::Kill { task_id, agent_id } => {
+                self.check_kill(scheduler, &task_id);
+                self.kill_task(scheduler, task_id, agent_id.unwrap_or_default());
             }
             Action::Reconcile { tasks } => self.reconcile(scheduler, Some(tasks)),
             Action::ReconcileAll => self.reconcile(scheduler, None),
-            // Nobody plans maintenance here.
-            Action::AcceptInverse { .. } | Action::DeclineInverse { .. } => {}
+            Action::AcceptInverse { offers } => self.answer_inverse(scheduler, &offers, true),
+            Action::DeclineInverse { offers } => self.answer_inverse(scheduler, &offers, false),
             Action::Reply(..) => {}
         }
     }

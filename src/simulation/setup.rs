@@ -64,12 +64,18 @@ pub struct Setup {
     pub election_timeout: u64,
     /// When an operator deletes the cluster.
     pub deleted_at: Option<u64>,
+    /// How long after that its owner begins to ask for it back, if they do.
+    pub undeleted_after: Option<u64>,
     /// How many percent slower appliers are than the rest.
     pub lag: u64,
     /// The mean time between two switchovers that an operator asks for, if one does.
     pub switchover_every: Option<u64>,
     /// The mean time between two changes of the members that an operator asks for, if one does.
     pub membership_every: Option<u64>,
+    /// The mean time between two hosts that an operator takes down for maintenance, if one does.
+    pub maintenance_every: Option<u64>,
+    /// The mean time between two restarts or changes of settings that an operator asks for, if one does.
+    pub changes_every: Option<u64>,
 }
 
 impl Setup {
@@ -128,16 +134,29 @@ impl Setup {
             deleted_at: chance
                 .percent(6)
                 .then(|| chance.between(SECOND, 40 * SECOND)),
+            undeleted_after: kept.percent(60).then(|| kept.between(0, 20 * SECOND)),
             election_timeout: chance.one_of(&[20 * SECOND, 2 * SECOND]),
             switchover_every: chance
                 .percent(40)
                 .then(|| chance.between(2 * SECOND, 20 * SECOND)),
             membership_every: None,
+            maintenance_every: None,
+            changes_every: None,
         };
         // Drawn last, so that the other histories stay what they were. A replacement needs an agent of its own.
         if chance.percent(20) {
             setup.membership_every = Some(chance.between(5 * SECOND, 30 * SECOND));
             setup.agents = setup.agents.max(nodes as usize + 2);
+        }
+        let planned = &mut Chance::new(seed ^ 0xd2a1);
+        if planned.percent(15) {
+            setup.maintenance_every = Some(planned.between(4 * SECOND, 30 * SECOND));
+            setup.agents = setup.agents.max(nodes as usize + 2);
+        }
+        let chance = &mut Chance::new(seed ^ 0xc4a6e);
+        if chance.percent(15) {
+            setup.changes_every = Some(chance.between(3 * SECOND, 20 * SECOND));
+            setup.agents = setup.agents.max(nodes as usize + 1);
         }
         setup
     }

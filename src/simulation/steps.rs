@@ -18,7 +18,7 @@ use crate::{
         id::DataId,
     },
     executor::{
-        action::{Birth, Step},
+        action::{Birth, CopySource, Step},
         event::{Event, Outcome},
     },
 };
@@ -82,7 +82,15 @@ impl World {
                 self.start_server(executor, number, data, delay);
             }
             Step::Hold { .. } => self.hold(executor, number),
-            Step::Copy { donor, .. } => {
+            // No cluster of the simulation has backups.
+            Step::Copy {
+                source: CopySource::Backup(_),
+                ..
+            } => {}
+            Step::Copy {
+                source: CopySource::Donor(donor),
+                ..
+            } => {
                 let source = (place(&donor.host), donor.port);
                 self.copy(executor, number, source);
             }

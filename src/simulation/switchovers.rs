@@ -3,15 +3,13 @@
 
 use super::{
     Bend,
-    scheduler::cluster_name,
     world::{MILLISECOND, Moment, SECOND, World, note},
 };
 use crate::{
     cluster::{gtid::Position, id::MemberId},
     executor::event::Outcome,
     rules::Rule,
-    scheduler::event::{Ask, Event, RequestToken, Wish},
-    secret::Secret,
+    scheduler::event::Wish,
 };
 
 /// How long the server waits for commits that are under way before it gives up closing: `lock_wait_timeout`.
@@ -40,15 +38,7 @@ impl World {
     }
 
     pub fn ask_for_switchover(&mut self, to: Option<MemberId>) {
-        let Some(leader) = self.leader() else { return };
-        note!(self, "a switchover to {to:?} is asked for");
-        let ask = Ask {
-            token: RequestToken(3),
-            name: cluster_name(),
-            password: Some(Secret::new("p")),
-            wish: Wish::Switchover { to },
-        };
-        self.scheduler_hears(leader, Event::Ask(Box::new(ask)));
+        self.ask(Wish::Switchover { to });
     }
 
     // === what the steps do ===

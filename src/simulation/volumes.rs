@@ -70,9 +70,12 @@ impl World {
         let Some((kept, _)) = self.zookeeper.retained.clone() else {
             return self.wrong(|| format!("I4: {slot} is destroyed, and nothing is stored of it"));
         };
-        if !kept.destroying || !kept.left.contains_key(slot) {
+        if !kept.is_to_go(slot) {
             return self
                 .wrong(|| format!("I4: {slot} is destroyed, and the intention is not stored"));
+        }
+        if kept.reclaimed.contains(slot) {
+            return;
         }
         // How long is measured by the scheduler's clock.
         let keeps_until = self.history.removed_at + self.setup.keep_deleted;
@@ -111,7 +114,7 @@ impl World {
         let departed = record
             .iter()
             .flat_map(|(record, _)| record.departed.values());
-        let living = living.chain(departed.filter_map(|left| left.slot.as_ref()));
+        let living = living.chain(departed.flat_map(|left| left.slot.iter().chain(&left.given_up)));
         let living: Vec<&SlotId> = living.map(|slot| &slot.id).collect();
         let kept = self.zookeeper.retained.as_ref();
         let is_explained = |slot: &SlotId| {

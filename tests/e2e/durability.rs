@@ -11,14 +11,15 @@ use crate::support::rest::curl;
 use crate::support::system::{Cluster, System, USER, endpoint, master};
 use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE};
 
+crate::for_both_flavours!(a_master_is_killed_after_async_became_majority);
+
 /// How many writes have to be acknowledged between two steps.
 const SOME_WRITES: usize = 100;
 
 /// Goal: no acknowledged write is lost, neither while the durability changes nor when the master is killed after it has
 /// become majority; and no master is replaced for it.
-#[tokio::test]
-async fn a_master_is_killed_after_async_became_majority() {
-    let system = System::shared(Flavour::Mariadb);
+async fn a_master_is_killed_after_async_became_majority(flavour: Flavour) {
+    let system = System::shared(flavour);
     let fields = [
         ("cluster_user", USER),
         ("num_nodes", "3"),

@@ -5,8 +5,8 @@ use std::process::Output;
 
 use cotton::cluster::flavour::Flavour;
 
-use crate::support::CREATE_DEADLINE;
 use crate::support::system::System;
+use crate::support::{CREATE_DEADLINE, DELETE_DEADLINE};
 
 #[tokio::test]
 async fn the_shell_script_works() {
@@ -23,7 +23,9 @@ async fn check(program: &Path, cluster: &str) {
     let system = System::shared(Flavour::Mariadb);
     let mut command = tokio::process::Command::new(program);
     command.args([&system.api, cluster]).kill_on_drop(true);
-    let output = tokio::time::timeout(CREATE_DEADLINE, command.output()).await;
+    // It waits for the cluster to come up, and to be gone.
+    let deadline = CREATE_DEADLINE + DELETE_DEADLINE;
+    let output = tokio::time::timeout(deadline, command.output()).await;
     let output: Output = output
         .unwrap_or_else(|_| panic!("{program:?} does not end"))
         .unwrap();

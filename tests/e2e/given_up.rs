@@ -74,7 +74,13 @@ async fn the_survivor_serves_and_the_loss_is_named() {
     // What the survivor lacks is acknowledged by the third, whose host dies.
     let asleep = fleet.mysqld(&survivor).parent();
     kill(Pid::from_raw(asleep.pid), Signal::SIGSTOP).unwrap();
-    fleet.mysqld(&survivor).kill();
+    // Until it has ended it could still receive something.
+    let server = fleet.mysqld(&survivor);
+    server.kill();
+    eventually("its server has ended", FAILOVER_DEADLINE, async || {
+        (!server.runs()).then_some(())
+    })
+    .await;
     let late = ["INSERT INTO given_db.t VALUES ('late')"];
     run(&endpoint(&old), account, &late).await;
     let executor = fleet.mysqld(&third).parent();

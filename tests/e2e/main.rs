@@ -8,9 +8,12 @@
 
 mod support;
 
+mod agents;
 mod backups;
+mod change;
 mod clusters;
 mod divergence;
+mod drain;
 mod durability;
 mod ensemble;
 mod examples;
@@ -18,19 +21,29 @@ mod failover;
 mod faults;
 mod given_up;
 mod hundred_restarts;
+mod interrupted;
 mod leaving;
+mod local_state;
+mod lost_calls;
 mod membership;
 mod memory;
+mod pause;
 mod recovery;
 mod requests;
 mod restarts;
+mod restore_to;
 mod schedulers;
 mod slots;
 mod soak;
+mod spread;
 mod switchover;
+mod thousand;
 mod undelete;
 mod unknown_tasks;
 mod upgrades;
+mod verification;
+mod verification_interrupted;
+mod without_donor;
 
 /// Tells each story for both flavours.
 macro_rules! for_both_flavours {

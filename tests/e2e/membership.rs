@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use cotton::cluster::flavour::Flavour;
-use cotton::cluster::view::{ClusterView, MemberView};
+use cotton::cluster::view::{ClusterView, MemberRole, MemberViewState};
 
+use crate::given_up::admin;
 use crate::slots::left_on_agents;
 use crate::support::database::{run, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::fleet::Fleet;
 use crate::support::load::{self, Load};
-use crate::support::process::Process;
 use crate::support::system::{Cluster, Options, System, endpoint, master, slaves};
 use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE, eventually};
 
@@ -21,7 +21,12 @@ crate::for_both_flavours!(
 );
 
 /// How many writes have to be acknowledged between two steps.
-const SOME_WRITES: usize = 50;
+pub const SOME_WRITES: usize = 50;
+
+/// How long there may be no write while members come. A write waits for an acknowledgement, or for a change of what it waits for,
+/// each well under a second; but two cores start and copy servers meanwhile. One that waits for a member that is not there
+/// waits longer by far.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
 
 /// How long slots of members that left may take to be gone: their agents' offers come every second, but for what a write waits.
 const RELEASED_WITHIN: Duration = Duration::from_secs(90);
@@ -29,11 +34,11 @@ const RELEASED_WITHIN: Duration = Duration::from_secs(90);
 /// How long a Mesos master takes to be sure that an agent is gone (75 s), and the shortest grace time.
 const NOTICED_WITHIN: Duration = Duration::from_secs(180);
 
-fn ids(view: &ClusterView) -> Vec<u32> {
+pub fn ids(view: &ClusterView) -> Vec<u32> {
     view.members.iter().map(|member| member.id).collect()
 }
 
-async fn ask(system: &System, cluster: &Cluster, verb: (&str, &str), field: (&str, &str)) {
+pub async fn ask(system: &System, cluster: &Cluster, verb: (&str, &str), field: (&str, &str)) {
     let (method, path) = verb;
     let fields = [("password", cluster.account.password.as_str()), field];
     let path = format!("{}{path}", cluster.name);
@@ -41,18 +46,62 @@ async fn ask(system: &System, cluster: &Cluster, verb: (&str, &str), field: (&st
     assert_eq!(answer.status, 200, "{}", answer.text);
 }
 
-/// Asks for a number of members and waits until they are there, in sight of the load.
-async fn scale(system: &System, cluster: &Cluster, load: &Load, nodes: u32) -> ClusterView {
-    let number = nodes.to_string();
+/// Asks `cotton admin` for something that has to do with members, and waits there until it is so. Tells how long there was no write.
+async fn command(system: &System, cluster: &Cluster, words: &[&str], load: &Load) -> Duration {
     load.measure_gap();
-    ask(system, cluster, ("PUT", ""), ("num_nodes", &number)).await;
-    let view = arrive(system, cluster, nodes).await;
+    let done = admin(system, words, &cluster.account.password).await;
+    assert!(done.status.success(), "{done:?}");
     load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
-    eprintln!(
-        "{} has {nodes}: no write for {:?}",
-        cluster.name,
-        load.longest_gap()
-    );
+    eprintln!("{words:?}: no write for {:?}", load.longest_gap());
+    load.longest_gap()
+}
+
+/// Has so many members. The master stays who it is. Who comes is in nobody's way. When members go, writes may wait for a voter that has
+/// come just before, and acknowledges when it has applied what it received.
+async fn scale(system: &System, cluster: &Cluster, load: &Load, nodes: u32) -> ClusterView {
+    let before = system.show(&cluster.name).await.unwrap();
+    let failed = load.failed();
+    let number = nodes.to_string();
+    let words = ["scale", &cluster.name, &number, "--wait"];
+    let gap = command(system, cluster, &words, load).await;
+    if nodes > before.num_nodes {
+        assert!(gap < LONGEST_GAP, "no write for {gap:?}");
+        assert_eq!(load.failed(), failed, "a write was refused");
+    }
+    let view = system.show(&cluster.name).await.unwrap();
+    assert_eq!(view.members.len(), nodes as usize, "{view:?}");
+    assert_eq!(view.epoch, before.epoch, "there was an election");
+    view
+}
+
+/// Asks for three members instead of one, and for two while none of the newcomers has its data: two it is. No write is refused.
+async fn think_again(system: &System, cluster: &Cluster, load: &Load) -> ClusterView {
+    load.measure_gap();
+    let failed = load.failed();
+    ask(system, cluster, ("PUT", ""), ("num_nodes", "3")).await;
+    let copy = |view: &ClusterView| {
+        let newcomers = &view.members[1..];
+        let are_new = newcomers.iter().all(|it| it.role == MemberRole::None);
+        let mut states = newcomers.iter().map(|it| it.state);
+        newcomers.len() == 2 && are_new && states.any(|it| it == MemberViewState::Provisioning)
+    };
+    system
+        .wait_until(cluster, "has newcomers", CREATE_DEADLINE, copy)
+        .await;
+    ask(system, cluster, ("PUT", ""), ("num_nodes", "2")).await;
+    let view = arrive(system, cluster, 2).await;
+    assert_eq!(view.num_nodes, 2);
+    // The slot of the newcomer that has gone goes with the next offer of its agent.
+    let is_over = |view: &ClusterView| view.standing.membership.is_empty();
+    let what = "has nobody who comes or goes";
+    let view = system
+        .wait_until(cluster, what, RELEASED_WITHIN, is_over)
+        .await;
+    assert_eq!(view.members.len(), 2, "{view:?}");
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+    let gap = load.longest_gap();
+    assert!(gap < LONGEST_GAP, "no write for {gap:?}");
+    assert_eq!(load.failed(), failed, "a write was refused");
     view
 }
 
@@ -69,7 +118,7 @@ async fn arrive(system: &System, cluster: &Cluster, nodes: u32) -> ClusterView {
         .await
 }
 
-async fn loaded(system: &System, cluster: &Cluster) -> Load {
+pub async fn loaded(system: &System, cluster: &Cluster) -> Load {
     let view = system.show(&cluster.name).await.unwrap();
     let statements = ["CREATE DATABASE load_db", load::TABLE];
     run(&endpoint(master(&view)), &cluster.account, &statements).await;
@@ -78,7 +127,7 @@ async fn loaded(system: &System, cluster: &Cluster) -> Load {
     load
 }
 
-async fn assert_complete(system: &System, cluster: &Cluster, load: &mut Load) {
+pub async fn assert_complete(system: &System, cluster: &Cluster, load: &mut Load) {
     let acknowledged = load.stop().await;
     let view = system.show(&cluster.name).await.unwrap();
     for member in &view.members {
@@ -88,7 +137,7 @@ async fn assert_complete(system: &System, cluster: &Cluster, load: &mut Load) {
 }
 
 /// Two for each member that there is: what is reserved on its agent, and its volume.
-async fn assert_released(system: &System, members: usize) {
+pub async fn assert_released(system: &System, members: usize) {
     eventually("slots of who left are gone", RELEASED_WITHIN, async || {
         (left_on_agents(system).len() == 2 * members).then_some(())
     })
@@ -103,30 +152,47 @@ async fn a_cluster_grows_and_shrinks(flavour: Flavour) {
     let cluster = system.create_running("elastic", 1).await;
     let masters = Masters::watch(&cluster.url).await;
     let mut load = loaded(&system, &cluster).await;
-    scale(&system, &cluster, &load, 3).await;
+    let kept = ids(&think_again(&system, &cluster, &load).await);
+    let view = scale(&system, &cluster, &load, 3).await;
+    assert_eq!(ids(&view), [kept[0], kept[1], 3], "no number comes twice");
     ask(&system, &cluster, ("PATCH", ""), ("durability", "majority")).await;
-    let view = system
+    system
         .wait_until(&cluster, "is majority", FAILOVER_DEADLINE, |view| {
             view.standing.changing.is_none() && view.members.iter().all(|it| it.voter)
         })
         .await;
-    assert_eq!(ids(&view), [0, 1, 2]);
     if flavour == Flavour::Mysql {
         let view = scale(&system, &cluster, &load, 5).await;
-        assert_eq!(ids(&view), [0, 1, 2, 3, 4]);
+        assert_eq!(ids(&view), [kept[0], kept[1], 3, 4, 5]);
         scale(&system, &cluster, &load, 2).await;
     }
     // Another one is the master when all but one have to go; it stays.
-    ask(&system, &cluster, ("POST", "/switchover"), ("to", "1")).await;
+    let view = system.show(&cluster.name).await.unwrap();
+    let heir = slaves(&view)[0].id;
+    let number = heir.to_string();
+    // It is refused as long as the heir is behind or the voters are being changed.
+    let fields = [
+        ("password", cluster.account.password.as_str()),
+        ("to", number.as_str()),
+    ];
+    eventually("a switchover is accepted", FAILOVER_DEADLINE, async || {
+        let answer = system.post("elastic/switchover", &fields).await?;
+        match answer.status {
+            200 => Some(()),
+            409 => None,
+            _ => panic!("{answer:?}"),
+        }
+    })
+    .await;
     system
         .wait_until(&cluster, "has another master", FAILOVER_DEADLINE, |view| {
-            view.members
-                .iter()
-                .any(|it| it.id == 1 && it.role.as_str() == "master")
+            let mut members = view.members.iter();
+            members.any(|it| it.id == heir && it.role == MemberRole::Master)
         })
         .await;
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
     let view = scale(&system, &cluster, &load, 1).await;
-    assert_eq!(ids(&view), [1]);
+    assert_eq!(ids(&view), [heir]);
     assert_complete(&system, &cluster, &mut load).await;
     assert_released(&system, 1).await;
     masters.check();
@@ -148,37 +214,16 @@ async fn a_slave_and_the_master_are_replaced(flavour: Flavour) {
             _ => master(&before).id,
         };
         let number = old.to_string();
-        load.measure_gap();
-        ask(&system, &cluster, ("POST", "/replace"), ("member", &number)).await;
-        let left = |view: &ClusterView| !ids(view).contains(&old);
-        system
-            .wait_until(&cluster, "has replaced it", CREATE_DEADLINE, left)
-            .await;
-        let view = system.wait_running(&cluster, FAILOVER_DEADLINE).await;
+        let words = ["replace", &cluster.name, "--member", &number, "--wait"];
+        command(&system, &cluster, &words, &load).await;
+        let view = system.show(&cluster.name).await.unwrap();
+        assert!(!ids(&view).contains(&old), "{view:?}");
         assert_eq!(ids(&view).last(), Some(&newcomer));
-        load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
-        eprintln!(
-            "{flavour}: {old} replaced, no write for {:?}",
-            load.longest_gap()
-        );
     }
     assert_complete(&system, &cluster, &mut load).await;
     assert_released(&system, 3).await;
     masters.check();
     system.delete_and_wait(&cluster).await;
-}
-
-/// The agent with everything that runs under it.
-fn kill_host(fleet: &Fleet, member: &MemberView) -> u8 {
-    let host = fleet.host(member);
-    let agent = fleet.agent(host);
-    let all: Vec<Process> = agent.descendants();
-    agent.kill();
-    // A server ends with its executor, so some may have ended by themselves in between.
-    for process in all {
-        process.kill_if_it_runs();
-    }
-    host
 }
 
 async fn an_agent_that_is_gone_is_replaced_and_retired(flavour: Flavour) {
@@ -188,7 +233,8 @@ async fn an_agent_that_is_gone_is_replaced_and_retired(flavour: Flavour) {
     let mut load = loaded(&fleet, &cluster).await;
     let before = fleet.show("moved").await.unwrap();
     let gone = master(&before).clone();
-    let host = kill_host(&fleet, &gone);
+    let host = fleet.host(&gone);
+    fleet.kill_host(host);
     let left = |view: &ClusterView| !ids(view).contains(&gone.id);
     fleet
         .wait_until(
@@ -208,9 +254,16 @@ async fn an_agent_that_is_gone_is_replaced_and_retired(flavour: Flavour) {
     );
     fleet.restart_agent(host);
     assert_released(&fleet, 3).await;
-    let view = fleet.wait_running(&cluster, FAILOVER_DEADLINE).await;
-    assert_eq!(ids(&view).len(), 3);
-    assert!(view.standing.membership.is_empty(), "{:?}", view.standing);
+    // The scheduler knows it from the next offer.
+    let is_over = |view: &ClusterView| view.standing.membership.is_empty();
+    let view = fleet.wait_until(
+        &cluster,
+        "has nobody who leaves",
+        FAILOVER_DEADLINE,
+        is_over,
+    );
+    assert_eq!(ids(&view.await).len(), 3);
+    fleet.wait_running(&cluster, FAILOVER_DEADLINE).await;
     assert_complete(&fleet, &cluster, &mut load).await;
     masters.check();
     fleet.delete_and_wait(&cluster).await;

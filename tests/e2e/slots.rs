@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use crate::support::database::{run, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
+use crate::support::rest::curl;
 use crate::support::system::{Cluster, Options, System, endpoint, master, slaves};
 use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE, eventually};
 
@@ -35,7 +37,8 @@ fn data(system: &System, member: &MemberView) -> Value {
     promise["data"].clone()
 }
 
-fn all_data(system: &System, view: &ClusterView) -> Vec<Value> {
+/// The data directories in use, by member.
+pub fn all_data(system: &System, view: &ClusterView) -> Vec<Value> {
     let members = view.members.iter();
     members.map(|member| data(system, member)).collect()
 }
@@ -253,4 +256,51 @@ async fn without_volumes_data_lies_in_sandboxes() {
     let after = system.wait_running(&cluster, FAILOVER_DEADLINE).await;
     assert_complete(&cluster, &after, &mut load, BTreeSet::new()).await;
     system.delete_and_wait(&cluster).await;
+}
+
+/// Reservations and volumes are made in the name of the principal that the master knows the scheduler by, and go in it.
+#[tokio::test]
+async fn what_is_reserved_carries_the_principal() {
+    let files = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let known = r#"{"credentials": [{"principal": "databases", "secret": "of the master"}]}"#;
+    let own = "principal: databases\nsecret: of the master\n";
+    let mut options = Options::new(Flavour::Mariadb);
+    let arguments = [
+        "--credentials".to_owned(),
+        file("known", known),
+        "--".to_owned(),
+        "--framework-authentication-file".to_owned(),
+        file("own", own),
+    ];
+    options.arguments.extend(arguments);
+    let system = System::with_options(options);
+    let cluster = system.create_running("owned", 1).await;
+
+    let state = curl(&[&format!("{}/state", system.mesos)]).await.unwrap();
+    let state = state.json();
+    let agents = state["slaves"].as_array().unwrap().iter();
+    let reserved = agents.filter_map(|agent| agent["reserved_resources_full"]["cotton"].as_array());
+    let reserved: Vec<&Value> = reserved.flatten().collect();
+    assert!(!reserved.is_empty(), "{state}");
+    for resource in &reserved {
+        let reservations = resource["reservations"].as_array().unwrap();
+        let newest = reservations.last().unwrap();
+        assert_eq!(newest["principal"], "databases", "{resource}");
+    }
+    let volumes = reserved.iter().map(|it| &it["disk"]["persistence"]);
+    let volumes: Vec<&Value> = volumes.filter(|it| !it.is_null()).collect();
+    assert_eq!(volumes.len(), 1, "{reserved:?}");
+    assert_eq!(volumes[0]["principal"], "databases");
+
+    system.delete_and_wait(&cluster).await;
+    eventually("nothing is reserved", FAILOVER_DEADLINE, async || {
+        left_on_agents(&system).is_empty().then_some(())
+    })
+    .await;
 }

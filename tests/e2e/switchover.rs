@@ -15,7 +15,7 @@ use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
 use crate::support::process::Process;
 use crate::support::system::{Cluster, System, endpoint, master, slaves};
-use crate::support::{FAILOVER_DEADLINE, REPLICATION_DEADLINE};
+use crate::support::{FAILOVER_DEADLINE, REPLICATION_DEADLINE, eventually};
 
 crate::for_both_flavours!(
     masters_hand_over_there_and_back,
@@ -31,7 +31,12 @@ async fn switch_over(system: &System, cluster: &Cluster, to: Option<u32>) -> Clu
     let mut fields = vec![("password", cluster.account.password.as_str())];
     fields.extend(to.as_deref().map(|to| ("to", to)));
     let path = format!("{}/switchover", cluster.name);
-    let answer = system.post(&path, &fields).await.unwrap();
+    // It is refused as long as who has handed over before does not follow the new master yet, or the voters are being changed.
+    let answer = eventually("a switchover is accepted", FAILOVER_DEADLINE, async || {
+        let answer = system.post(&path, &fields).await?;
+        (answer.status != 409).then_some(answer)
+    })
+    .await;
     assert_eq!(answer.status, 200, "{}", answer.text);
     let answer: SwitchoverAnswer = serde_json::from_value(answer.json()).unwrap();
     let number = answer.switchover.unwrap().number;

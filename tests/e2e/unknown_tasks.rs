@@ -126,7 +126,8 @@ async fn remove(client: &Client, path: &str) {
     let mut next = 0;
     while next < all.len() {
         let parent = all[next].clone();
-        let children = client.list_children(&parent).await.unwrap();
+        // One that has gone meanwhile has none.
+        let children = client.list_children(&parent).await.unwrap_or_default();
         all.extend(
             children
                 .into_iter()

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, process::Output};
 
-use cotton::cluster::view::ClusterState;
+use cotton::cluster::view::{ChangeView, ClusterState};
 
 use crate::http::double::{MADE_PASSWORD, Server};
 
@@ -343,8 +343,15 @@ async fn a_change_is_seen_when_it_happens() {
     let mut view = crate::http::pages::view("orders");
     view.state = ClusterState::Electing;
     server.show(true, vec![view.clone()]);
+    let idle = server.views.receiver_count();
     let waits = admin(&server, &["wait", "orders", "--timeout", "5m"], "");
     let changes = async {
+        // The process takes a while to start; a look that waits for a change is one more who watches.
+        let deadline = std::time::Duration::from_secs(60);
+        crate::support::eventually("it looks", deadline, async || {
+            (server.views.receiver_count() > idle).then_some(())
+        })
+        .await;
         tokio::time::sleep(std::time::Duration::from_millis(400)).await;
         view.reason = "a new reason".to_owned();
         server.show(true, vec![view.clone()]);
@@ -408,6 +415,57 @@ async fn a_loss_has_to_be_accepted_and_a_change_is_told() {
     let again = texts(&admin(&server, &change, "right").await);
     let told = "nothing to change: it is so already\n".to_owned();
     assert_eq!(again, (Some(0), told, String::new()));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "[mysqld]\nmax_connections=7\n").unwrap();
+    let my_cnf = file.path().to_str().unwrap();
+    let change = [
+        "change",
+        "a",
+        "--my-cnf",
+        my_cnf,
+        "--mem",
+        "1gb",
+        "--plan",
+        "--password-file",
+        "-",
+    ];
+    let (status, told, _) = texts(&admin(&server, &change, "right").await);
+    assert_eq!(status, Some(0));
+    assert!(
+        told.contains("my_cnf: from no settings to 2 lines"),
+        "{told}"
+    );
+    assert!(told.contains("Nothing was done."), "{told}");
+    let restart = ["restart", "a", "--member", "2", "--password-file", "-"];
+    let told = "member 2 is restarted, force=false\n".to_owned();
+    let output = texts(&admin(&server, &restart, "right").await);
+    assert_eq!(output, (Some(0), told, String::new()));
+    let mut view = crate::http::pages::view("a");
+    view.standing.change = Some(ChangeView {
+        revision: 4,
+        asked_at: cotton::time::Timestamp::from_millis(1000),
+        members_with_it: vec![1],
+        members_without_it: vec![0],
+        stopped: Some("change stopped: it is how it is".to_owned()),
+    });
+    server.show(true, vec![view]);
+    let wait = [
+        "change",
+        "a",
+        "--cpus",
+        "2",
+        "--wait",
+        "--password-file",
+        "-",
+    ];
+    let (status, _, told) = texts(&admin(&server, &wait, "right").await);
+    assert_eq!(status, Some(1));
+    assert!(told.contains("change stopped: it is how it is"), "{told}");
+    let (_, shown, _) = texts(&admin(&server, &["show", "a"], "").await);
+    assert!(
+        shown.contains("revision 4: 1 of 2 members have it"),
+        "{shown}"
+    );
     let nothing = ["change", "a", "--password-file", "-"];
     assert_eq!(
         admin(&server, &nothing, "right").await.status.code(),
@@ -422,7 +480,7 @@ async fn tasks_that_no_record_explains_are_told_of() {
     assert_eq!((quiet.0, quiet.2), (Some(0), String::new()));
     let none = texts(&admin(&server, &["unknown-tasks"], "").await);
     assert_eq!((none.0, none.1), (Some(0), String::new()));
-    server.show_unknown_task(crate::http::pages::unknown_task());
+    server.show_unknown_task(crate::http::pages::unknown_task(), 0);
     let (status, _, told) = texts(&admin(&server, &["list"], "").await);
     let sentence =
         "cotton: one task runs that no record explains; see cotton admin unknown-tasks\n";
@@ -438,6 +496,12 @@ async fn tasks_that_no_record_explains_are_told_of() {
         "{listed}"
     );
     assert!(told.starts_with("they are left running"), "{told}");
+
+    server.show_unknown_task(crate::http::pages::unknown_task(), 17);
+    let (_, _, told) = texts(&admin(&server, &["list"], "").await);
+    assert!(told.starts_with("cotton: 18 tasks run that"), "{told}");
+    let (_, _, told) = texts(&admin(&server, &["unknown-tasks"], "").await);
+    assert!(told.starts_with("and 17 more, which are not"), "{told}");
 }
 
 /// Goal: a pause says how it ends. Method: pause, resume.
@@ -542,7 +606,8 @@ async fn what_is_kept_is_listed_brought_back_and_given_up() {
     let (status, answer, told) = texts(&admin(&server, &reclaim, administrator).await);
     assert_eq!(status, Some(0), "{told}");
     assert!(
-        answer.contains("the slot an-orphan of the cluster orders"),
+        answer.contains("the slot an-orphan of the cluster orders")
+            && answer.contains("no record says what lies on it"),
         "{answer}"
     );
 }

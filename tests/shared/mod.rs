@@ -1,6 +1,8 @@
 //! What both test binaries and the measurements share: child processes, free ports, and waiting with a deadline.
 
+pub mod hdfs;
 pub mod process;
+pub mod s3;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, TcpListener};

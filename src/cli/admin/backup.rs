@@ -1,4 +1,4 @@
-//! `cotton admin backup` and `cotton admin backups`
+//! `cotton admin backup`, `cotton admin backups` and `cotton admin backup-delete`
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use http::Method;
 
 use super::{Context, password::PasswordArgs};
 use crate::{
+    backup::verified::Verified,
     cli::{Exit, output},
     cluster::{backup::BackupOutcome, view::ClusterView},
-    http::backups::{BackupAnswer, BackupsAnswer, StoredBackup},
+    http::backups::{BackupAnswer, BackupsAnswer, RemovedAnswer, StoredBackup},
 };
 
 /// Make a backup of a cluster.
@@ -45,6 +46,46 @@ answer.";
 pub(super) struct BackupsArgs {
     /// The cluster's name.
     cluster: String,
+}
+
+/// Remove a backup from the store.
+///
+/// Of a cluster that is there it takes the password of the cluster's user, of one that was deleted that of the administrator
+/// (--admin-keypath of the scheduler).
+#[derive(Debug, Args)]
+#[command(after_help = DELETE_EXAMPLES)]
+pub(super) struct BackupDeleteArgs {
+    /// The backup's id, as cotton admin backups lists it.
+    #[arg(value_parser = parse_id)]
+    id: (String, String),
+    #[command(flatten)]
+    password: PasswordArgs,
+}
+
+const DELETE_EXAMPLES: &str = "\
+Example:
+  cotton admin backup-delete orders/20261122T193307Z --password-file orders.password";
+
+/// A cluster's name, and which of its backups.
+fn parse_id(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('/').filter(|(_, time)| !time.contains('/'));
+    let (cluster, time) =
+        parts.ok_or("it is not the id of a cluster's backup, such as orders/20261122T193307Z")?;
+    Ok((cluster.to_owned(), time.to_owned()))
+}
+
+pub(super) async fn delete(context: &Context, arguments: BackupDeleteArgs) -> anyhow::Result<Exit> {
+    let (cluster, time) = &arguments.id;
+    let password = arguments.password.given_or_asked(cluster)?;
+    let fields = [("password", Some(password.expose()))];
+    let path = format!("{}/backups/{time}", super::api::path_of(cluster));
+    let answer: RemovedAnswer = context.api.send(Method::DELETE, &path, &fields).await?;
+    if context.json {
+        output::answer(serde_json::to_string(&answer)?)?;
+    } else {
+        output::tell(format!("{} is removed", answer.id));
+    }
+    Ok(Exit::Ok)
 }
 
 pub(super) async fn run(context: &Context, arguments: BackupArgs) -> anyhow::Result<Exit> {
@@ -129,5 +170,17 @@ fn line(backup: &StoredBackup) -> String {
         (None, Some(problem)) => problem.clone(),
         (None, None) => String::new(),
     };
-    format!("{}  {about}", backup.id)
+    let verified = backup.verified.as_ref().map_or_else(String::new, verified);
+    format!("{}  {about}{verified}", backup.id)
+}
+
+/// What a verification has found.
+fn verified(found: &Verified) -> String {
+    match &found.problem {
+        None => format!(
+            ", verified {}: {} tables with {} rows, in {} s",
+            found.at, found.tables, found.rows, found.seconds
+        ),
+        Some(problem) => format!(", VERIFICATION FAILED {}: {problem}", found.at),
+    }
 }

@@ -10,6 +10,7 @@ use crate::{
         explanation::{FailoverView, Waiting},
         failover_record::{Master, Quorum, VoterAccount},
         switchover::Switchover,
+        verification::VerificationView,
         voters::Durability,
     },
     http::explain::ExplainAnswer,
@@ -70,8 +71,13 @@ fn text(answer: &ExplainAnswer) -> String {
     if !explained.set_aside.is_empty() {
         parts.push(explained.set_aside.join("\n"));
     }
-    if !explained.maintenance.is_empty() {
-        parts.push(explained.maintenance.join("\n"));
+    let backups = standing.backups.as_ref();
+    let verification = backups.and_then(|backups| backups.verification.as_ref());
+    let told = verification.filter(|it| it.is_to_be_told());
+    let told = told.and_then(VerificationView::sentence);
+    parts.extend(told.map(|sentence| format!("Backups: {sentence}.")));
+    if !standing.maintenance.is_empty() {
+        parts.push(standing.maintenance.join("\n"));
     }
     if !standing.membership.is_empty() {
         let told = standing.membership.join("\n");

@@ -12,6 +12,7 @@ mod list;
 mod password;
 mod pause;
 mod replace;
+mod restart;
 mod scale;
 mod show;
 mod slots;
@@ -68,10 +69,14 @@ enum Verb {
     Backup(backup::BackupArgs),
     /// List the backups of a cluster.
     Backups(backup::BackupsArgs),
+    /// Remove a backup from the store.
+    BackupDelete(backup::BackupDeleteArgs),
     /// Have more members or fewer.
     Scale(scale::ScaleArgs),
     /// Have another member in the place of one.
     Replace(replace::ReplaceArgs),
+    /// Restart a member on its volume.
+    Restart(restart::RestartArgs),
     /// Make another member the master.
     Switchover(switchover::SwitchoverArgs),
     /// Elect a master without the voters that are missing, and accept that acknowledged writes may be lost.
@@ -91,6 +96,7 @@ Examples:
   cotton admin show orders
   cotton admin explain orders
   cotton admin change orders --durability async
+  cotton admin change orders --mem 2gb --wait
   cotton admin scale orders 5 --wait
   cotton admin delete orders --password-file orders.password --wait
   cotton admin undelete orders --password-file orders.password --wait
@@ -130,8 +136,10 @@ pub(super) fn run(arguments: AdminArgs) -> anyhow::Result<Exit> {
             Verb::Resume(arguments) => pause::resume(&context, arguments).await,
             Verb::Backup(arguments) => backup::run(&context, arguments).await,
             Verb::Backups(arguments) => backup::list(&context, arguments).await,
+            Verb::BackupDelete(arguments) => backup::delete(&context, arguments).await,
             Verb::Scale(arguments) => scale::run(&context, arguments).await,
             Verb::Replace(arguments) => replace::run(&context, arguments).await,
+            Verb::Restart(arguments) => restart::run(&context, arguments).await,
             Verb::Switchover(arguments) => switchover::run(&context, arguments).await,
             Verb::Failover(arguments) => failover::run(&context, arguments).await,
             Verb::Slots(arguments) => slots::run(&context, arguments).await,

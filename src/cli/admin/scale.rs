@@ -9,7 +9,10 @@ use http::Method;
 use super::{Context, password::PasswordArgs};
 use crate::{
     cli::{Exit, output},
-    cluster::view::{ClusterState, ClusterView},
+    cluster::{
+        view::{ClusterState, ClusterView},
+        voters::Durability,
+    },
     http::changes::ScaleAnswer,
 };
 
@@ -57,7 +60,7 @@ pub(super) async fn run(context: &Context, arguments: ScaleArgs) -> anyhow::Resu
     if context.json {
         output::answer(serde_json::to_string(&answer)?)?;
     } else {
-        output::answer(text(&answer))?;
+        output::answer(text(cluster, &answer))?;
     }
     if !arguments.wait {
         return Ok(Exit::Ok);
@@ -98,11 +101,18 @@ pub(super) fn progress(view: &ClusterView) -> String {
     }
 }
 
-fn text(answer: &ScaleAnswer) -> String {
-    match (answer.from, answer.num_nodes) {
-        (from, to) if from == to => {
-            format!("nothing to change: {to} members are asked for already")
-        }
-        (from, to) => format!("members: from {from} to {to}"),
+fn text(cluster: &str, answer: &ScaleAnswer) -> String {
+    let (from, to) = (answer.from, answer.num_nodes);
+    if from == to {
+        return format!("nothing to change: {to} members are asked for already");
+    }
+    let told = format!("members: from {from} to {to}");
+    // A cluster that is created with so many has another durability by default.
+    let usual = Durability::default_for(to);
+    match from < to && usual != answer.durability && answer.durability == Durability::Async {
+        true => format!(
+            "{told}\nthe durability stays async, so a failover can lose acknowledged writes; cotton admin change {cluster} --durability {usual} changes that"
+        ),
+        false => told,
     }
 }

@@ -5,7 +5,7 @@ use clap::Args;
 use super::Context;
 use crate::{
     cli::{Exit, output},
-    cluster::view::{ClusterView, MemberView},
+    cluster::view::{ClusterView, MemberView, Standing},
 };
 
 /// Show a cluster.
@@ -23,7 +23,14 @@ pub(super) async fn run(context: &Context, arguments: ShowArgs) -> anyhow::Resul
     if context.json {
         output::answer(serde_json::to_string_pretty(&view)?)?;
     } else {
-        output::answer(format!("{}\n\n{}", facts(&view), members(&view.members)))?;
+        let mut told = format!("{}\n\n{}", facts(&view), members(&view.members));
+        if let Some(my_cnf) = &view.standing.my_cnf {
+            told = format!("{told}\n\nmy.cnf:\n{}", my_cnf.trim_end());
+        }
+        if !view.standing.maintenance.is_empty() {
+            told = format!("{told}\n\n{}", view.standing.maintenance.join("\n"));
+        }
+        output::answer(told)?;
     }
     Ok(Exit::Ok)
 }
@@ -34,7 +41,7 @@ fn facts(view: &ClusterView) -> String {
         (Some(flavour), None) => flavour.to_string(),
         (None, _) => "not known yet".to_owned(),
     };
-    let rows = [
+    let mut rows = vec![
         ("name", view.name.to_string()),
         ("state", view.state.as_str().to_owned()),
         ("reason", view.reason.clone()),
@@ -48,7 +55,57 @@ fn facts(view: &ClusterView) -> String {
         ("durability", view.durability.to_string()),
         ("epoch", view.epoch.to_string()),
     ];
-    output::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))
+    rows.extend(view.standing.package.clone().map(|it| ("package", it)));
+    let replace_after = view.standing.replace_after;
+    rows.extend(replace_after.map(|it| ("replace after", it.to_string())));
+    rows.extend(change(view));
+    rows.extend(archive(view));
+    let rows = rows.into_iter();
+    let rows: Vec<_> = rows
+        .chain(backups(view))
+        .map(|(name, value)| vec![name.to_owned(), value])
+        .collect();
+    output::table(&rows)
+}
+
+/// How far back the cluster could be brought if it were lost altogether.
+fn archive(view: &ClusterView) -> Vec<(&'static str, String)> {
+    let Standing {
+        archived_until,
+        recoverable_until,
+        archive_problem,
+        ..
+    } = &view.standing;
+    let mut rows = Vec::new();
+    match (recoverable_until, archived_until) {
+        (Some(until), _) => rows.push(("recoverable until", until.to_string())),
+        (None, Some(until)) => rows.push((
+            "binlogs archived until",
+            format!("{until}; there is no backup to begin with"),
+        )),
+        (None, None) => {}
+    }
+    rows.extend(archive_problem.clone().map(|problem| ("archive", problem)));
+    rows
+}
+
+/// Where there is a store.
+fn backups(view: &ClusterView) -> Option<(&'static str, String)> {
+    let backups = view.standing.backups.as_ref()?;
+    Some(("backups", backups.sentence(&view.standing)))
+}
+
+/// How far a change of size, settings or package is.
+fn change(view: &ClusterView) -> Option<(&'static str, String)> {
+    let change = view.standing.change.as_ref()?;
+    let with = change.members_with_it.len();
+    let all = with + change.members_without_it.len();
+    let told = format!(
+        "revision {}: {with} of {all} members have it",
+        change.revision
+    );
+    let stopped = change.stopped.iter().map(|it| format!("; {it}"));
+    Some(("change", told + &stopped.collect::<String>()))
 }
 
 fn members(members: &[MemberView]) -> String {

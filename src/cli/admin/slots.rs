@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct SlotsArgs {
-    /// Destroy this slot, with the data on it. It must be one that no record explains.
+    /// Destroy this slot, with the data on it. It must be one that is kept, or that no record explains.
     #[arg(long, value_name = "SLOT")]
     reclaim: Option<String>,
     #[command(flatten)]
@@ -27,13 +27,17 @@ Examples:
   cotton admin slots --reclaim 1c9e5a2e-8d5b-4f0a-9c0e-0d7f5f0a3b6d.2.1 --password-file admin.password
 
 in-use and waiting slots are those of members that run and that are to be launched. kept ones belong to deleted clusters, which
-cotton admin undelete brings back until then. destroying ones are released as soon as their agents offer them. given-up ones were
+cotton admin undelete brings back until then, or to members that have left and may have writes that no other member has. destroying ones are released as soon as their agents offer them. given-up ones were
 never used and may not exist.
 
 An orphaned slot is reserved under Cotton's labels, and no record explains it. It may be the state that is wrong: a lost
-one, or another --zk-url. So it stays until somebody gives it up with --reclaim. No cluster's password can be asked for, as no
-record says whose it is: the password is that of the account of the scheduler's --admin-keypath. What was given up is
-destroyed when its agent offers it, and that is never taken back.";
+one, or another --zk-url. So it stays until somebody gives it up with --reclaim.
+
+What is kept can be given up in the same way, before its time; the answer says what is lost. A deleted cluster of which a member's
+slot was given up cannot be brought back. Slots of members are not given up: see cotton admin replace and scale.
+
+Whose the data is, no cluster's password is asked for: the password is that of the account of the scheduler's --admin-keypath. What
+was given up is destroyed when its agent offers it, and that is never taken back.";
 
 pub(super) async fn run(context: &Context, arguments: SlotsArgs) -> anyhow::Result<Exit> {
     match &arguments.reclaim {
@@ -51,8 +55,8 @@ async fn reclaim(context: &Context, slot: &str, password: &PasswordArgs) -> anyh
         output::answer(serde_json::to_string(&answer)?)?;
     } else {
         output::answer(format!(
-            "the slot {} of the cluster {} is given up, and destroyed when its agent offers it",
-            answer.slot, answer.cluster
+            "the slot {} of the cluster {} is given up, and destroyed when its agent offers it: {}",
+            answer.slot, answer.cluster, answer.lost
         ))?;
     }
     Ok(Exit::Ok)

@@ -24,6 +24,9 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Exit> {
     let head = ["TASK", "STATE", "AGENT", "SINCE", "WHY"].map(String::from);
     let rows = std::iter::once(head.to_vec()).chain(tasks.iter().map(row));
     output::answer(output::table(&rows.collect::<Vec<_>>()))?;
+    if answer.more > 0 {
+        output::tell(format!("and {} more, which are not listed", answer.more));
+    }
     output::tell(WHAT_TO_DO);
     Ok(Exit::Ok)
 }
@@ -33,7 +36,7 @@ pub(super) async fn complain(context: &Context) {
     let Ok(answer) = context.api.get::<UnknownTasksAnswer>(PATH).await else {
         return;
     };
-    match answer.unknown_tasks.len() {
+    match answer.unknown_tasks.len() + answer.more {
         0 => {}
         1 => output::complain(
             "one task runs that no record explains; see cotton admin unknown-tasks",

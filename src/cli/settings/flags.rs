@@ -33,8 +33,9 @@ const fn flag(
     }
 }
 
-/// The flag that takes `true` when it stands alone.
+/// The flags that take `true` when they stand alone.
 const VERBOSE: &str = "verbose";
+const VERIFY_BACKUPS: &str = "verify-backups";
 
 /// The flag that names the file with the others.
 pub(super) const CONFIG: &str = "config";
@@ -249,7 +250,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "installer_args",
         "JSON",
         Some("{}"),
-        "How MySQL gets onto agents: {\"mysqld\": PATH} for an installed server, {\"package\": URL, \"sha256\": HEX} for one to fetch [default: the mysqld or mariadbd on the agent's search path]",
+        "How MySQL gets onto agents: {\"mysqld\": PATH} for an installed server, {\"package\": URL, \"sha256\": HEX} for one to fetch; beside it \"packages\": {NAME: {..., \"server\": \"mariadb 11.8.6\"}} for those that a cluster can choose with cotton admin change --package [default: the mysqld or mariadbd on the agent's search path]",
     ),
     flag(
         "backup-store",
@@ -264,6 +265,48 @@ pub(super) const FLAGS: &[Flag] = &[
         "JSON",
         Some("{}"),
         "Options of the backup store: {\"url\": URL} in the place of --backup-store; \"region\", \"endpoint\" and \"credentials\" (a YAML file with the keys username and password) for S3; \"key\" (a file of 32 bytes that backups are encrypted with); \"rate_mib\" (how many MiB per second a backup may read). Files are at these paths here and on every agent",
+    ),
+    flag(
+        "archive-binlogs",
+        "archive_binlogs",
+        "on|off",
+        Some("on"),
+        "Whether the binlogs of all clusters are archived in the backup store, if there is one, so that a backup can be restored up to any point behind it",
+    ),
+    flag(
+        "backup-schedule",
+        "backup_schedule",
+        "SCHEDULE",
+        Some("none"),
+        "When backups of a cluster are made without being asked for, if the cluster says nothing else: none, an interval such as \"every 6h\", or a cron pattern in UTC such as \"30 2 * * *\". Clusters are spread over the interval, or over half an hour",
+    ),
+    flag(
+        "backup-keep",
+        "backup_keep",
+        "RULE",
+        Some("all"),
+        "Which backups of a cluster are kept, if the cluster says nothing else: all, a number of the newest, an age such as 30d, or both as in 7,30d: what one of them keeps is kept. The newest one always is",
+    ),
+    flag(
+        "backup-keep-deleted",
+        "backup_keep_deleted",
+        "TIME",
+        None,
+        "How long backups of clusters that were deleted are kept. Give it only if no other installation uses the same store: its clusters are not known here [default: for ever]",
+    ),
+    flag(
+        "backups-at-once",
+        "backups_at_once",
+        "NUMBER",
+        Some("10"),
+        "How many clusters make a backup at the same time before those whose schedule is due wait; and how many backups are verified at the same time",
+    ),
+    flag(
+        VERIFY_BACKUPS,
+        "verify_backups",
+        "BOOL",
+        Some("false"),
+        "Verify each backup that a schedule has made: a task of its own, of the cluster's size, restores it where no member lives, starts a server that nobody reaches, checks all tables and counts their rows. It is launched where no member wants the room",
     ),
     flag(
         "volumes",
@@ -320,7 +363,9 @@ Examples:
   cotton scheduler --port 8080 --mesos-master zk://zk1:2181,zk2:2181/mesos --framework-user mysql \\
       --zk-url zk://cotton:secret@zk1:2181,zk2:2181/cotton --executor-zk-keypath /etc/cotton/executor.yml \\
       --admin-keypath /etc/cotton/admin.yml --scheduler-keypath /etc/cotton/scheduler.key
-  cotton scheduler --config /etc/cotton/scheduler.toml --verbose";
+  cotton scheduler --config /etc/cotton/scheduler.toml --verbose
+  cotton scheduler --config /etc/cotton/scheduler.toml --backup-store hdfs://namenode:8020/backups \\
+      --backup-schedule '30 2 * * *' --backup-keep 7,30d";
 
 /// The values that were given on the command line, by flag.
 #[derive(Debug, Default, Clone)]
@@ -343,7 +388,7 @@ impl Flag {
         } else {
             arg.alias(self.underscored)
         };
-        if self.name == VERBOSE {
+        if [VERBOSE, VERIFY_BACKUPS].contains(&self.name) {
             arg.num_args(0..=1)
                 .require_equals(true)
                 .default_missing_value("true")

@@ -6,6 +6,7 @@
 
 mod backup;
 mod flags;
+mod installers;
 mod layers;
 mod parse;
 
@@ -18,7 +19,13 @@ pub use self::{
 };
 use crate::{
     backup::store::Store,
-    cluster::{backup::BackupStore, control::Installer, timings::Timings},
+    cluster::{
+        backup::BackupStore,
+        backup_rules::{BackupKeep, BackupSchedule},
+        configuration::Package,
+        control::Installer,
+        timings::Timings,
+    },
     keyfile::{self, Account, SchedulerKey},
     mesos::{address::MasterAddresses, authentication::Credential},
     zookeeper::url::{Credentials, ZkUrl},
@@ -83,8 +90,22 @@ pub struct Settings {
     pub failover_window: Duration,
     /// How MySQL gets onto agents.
     pub installer: Installer,
+    /// The packages that clusters can choose.
+    pub packages: Vec<Package>,
     /// Where backups are stored; `None`: there are none.
     pub backup_store: Option<BackupStore>,
+    /// Whether binlogs are archived there.
+    pub archive_binlogs: bool,
+    /// When backups are made without being asked for, where the cluster says nothing else.
+    pub backup_schedule: BackupSchedule,
+    /// Which backups are kept, where the cluster says nothing else.
+    pub backup_keep: BackupKeep,
+    /// How long backups of deleted clusters are kept; `None`: for ever.
+    pub backup_keep_deleted: Option<Duration>,
+    /// How many clusters make a backup at the same time before those whose schedule is due wait.
+    pub backups_at_once: usize,
+    /// Whether backups that the schedule has made are verified.
+    pub verify_backups: bool,
     /// Whether data is kept on persistent volumes. Never with the role `*`.
     pub volumes: bool,
     /// How long the data of a deleted cluster is kept.
@@ -219,8 +240,14 @@ impl Door {
         let copy_rate_mib = self.required("copy-rate", parse::copy_rate);
         let failover_limit = self.required("failover-limit", parse::failover_limit);
         let failover_window = self.required("failover-window", parse::failover_window);
-        let installer = self.required("installer-args", parse::installer);
+        let installers = self.required("installer-args", installers::installers);
         let backup_store = self.backup_store();
+        let archive_binlogs = self.required("archive-binlogs", parse::on_or_off);
+        let backup_schedule = self.required("backup-schedule", str::parse::<BackupSchedule>);
+        let backup_keep = self.required("backup-keep", str::parse::<BackupKeep>);
+        let backup_keep_deleted = self.optional("backup-keep-deleted", parse::backup_keep_deleted);
+        let backups_at_once = self.required("backups-at-once", parse::backups_at_once);
+        let verify_backups = self.required("verify-backups", parse::boolean);
         let volumes = self.volumes(framework_role.as_deref());
         let keep_deleted = self.required("keep-deleted", parse::keep_deleted);
         let spread = self.required("spread", parse::spread);
@@ -257,8 +284,18 @@ impl Door {
             copy_rate_mib: copy_rate_mib?,
             failover_limit: failover_limit?,
             failover_window: failover_window?,
-            installer: installer?,
+            packages: installers
+                .as_ref()
+                .map(|it| it.named.clone())
+                .unwrap_or_default(),
+            installer: installers?.default,
             backup_store: backup_store?,
+            archive_binlogs: archive_binlogs?,
+            backup_schedule: backup_schedule?,
+            backup_keep: backup_keep?,
+            backup_keep_deleted: backup_keep_deleted?,
+            backups_at_once: backups_at_once?,
+            verify_backups: verify_backups?,
             volumes: volumes?,
             keep_deleted: keep_deleted?,
             spread: spread?,
@@ -320,8 +357,16 @@ impl Door {
             zk_url,
             zk_reader,
             executor_zk,
+            backup_store,
+            backup_schedule,
             ..
         } = settings;
+        if backup_store.is_none() && *backup_schedule != BackupSchedule::None {
+            self.fault(
+                "backup-schedule",
+                "there is no store for backups; give --backup-store too",
+            );
+        }
         match (zk_url.credentials(), executor_zk) {
             (Some(_), None) => self.fault(
                 "executor-zk-keypath",

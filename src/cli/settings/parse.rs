@@ -3,10 +3,9 @@
 use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{
-    cluster::{control::Installer, spec::ReplaceAfter},
+    cluster::spec::ReplaceAfter,
     secret::Secret,
     zookeeper::url::{Credentials, ZkUrl},
 };
@@ -78,6 +77,10 @@ const FAILOVER_WINDOW: [Duration; 2] = [Duration::from_secs(10), Duration::from_
 
 /// From at once to ten years.
 const KEEP_DELETED: [Duration; 2] = [Duration::ZERO, Duration::from_secs(3650 * DAY)];
+
+/// Nobody throws away within hours what is left of a cluster.
+const BACKUP_KEEP_DELETED: [Duration; 2] =
+    [Duration::from_secs(DAY), Duration::from_secs(3650 * DAY)];
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -177,6 +180,15 @@ pub(super) fn failover_window(text: &str) -> Result<Duration, String> {
 
 pub(super) fn keep_deleted(text: &str) -> Result<Duration, String> {
     duration(text, KEEP_DELETED)
+}
+
+pub(super) fn backup_keep_deleted(text: &str) -> Result<Duration, String> {
+    duration(text, BACKUP_KEEP_DELETED)
+}
+
+pub(super) fn backups_at_once(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=1000).contains(n));
+    number.ok_or_else(|| format!("{text:?} is not a whole number from 1 to 1000"))
 }
 
 pub(super) fn copy_rate(text: &str) -> Result<u32, String> {
@@ -326,61 +338,6 @@ pub(super) fn state_storage(text: &str) -> Result<StateStorage, String> {
     }
 }
 
-pub(super) fn installer(text: &str) -> Result<Installer, String> {
-    const FORMS: &str = "give {\"mysqld\": PATH} or {\"package\": URL, \"sha256\": HEX}";
-    let value =
-        serde_json::from_str(text).map_err(|error| format!("it is not JSON ({error}); {FORMS}"))?;
-    let Value::Object(mut object) = value else {
-        return Err(format!("it is not a JSON object; {FORMS}"));
-    };
-    let mut take = |key: &str| match object.remove(key) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(format!("the value of {key} is not a text; {FORMS}")),
-    };
-    let (mysqld, package, sha256) = (take("mysqld")?, take("package")?, take("sha256")?);
-    if let Some(key) = object.keys().next() {
-        return Err(format!("it has the unknown key {key:?}; {FORMS}"));
-    }
-    match (mysqld, package, sha256) {
-        (None, None, None) => Ok(Installer::Search),
-        (Some(mysqld), None, None) if mysqld.starts_with('/') => {
-            Ok(Installer::Installed { mysqld })
-        }
-        (Some(mysqld), None, None) => Err(format!(
-            "mysqld must be an absolute path on the agents, not {mysqld:?}"
-        )),
-        (None, Some(package), sha256) => {
-            let package = package_location(package)?;
-            let sha256 = sha256.map(|hex| digest(&hex)).transpose()?;
-            Ok(Installer::Package { package, sha256 })
-        }
-        (None, None, Some(_)) => Err(format!("sha256 is there without package; {FORMS}")),
-        (Some(_), _, _) => Err(format!("mysqld stands beside package or sha256; {FORMS}")),
-    }
-}
-
-fn package_location(package: String) -> Result<String, String> {
-    let fetchable = ["http://", "file:///", "/"]
-        .iter()
-        .any(|start| package.starts_with(start));
-    if fetchable && !package.contains(char::is_whitespace) {
-        Ok(package)
-    } else {
-        Err(format!(
-            "package must be an http:// or file:/// URL or an absolute path on the agents, not {package:?}"
-        ))
-    }
-}
-
-fn digest(hex: &str) -> Result<String, String> {
-    if hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        Ok(hex.to_ascii_lowercase())
-    } else {
-        Err("sha256 must have 64 hexadecimal digits; see the output of sha256sum".to_owned())
-    }
-}
-
 pub(super) fn spread(text: &str) -> Result<Spread, String> {
     match text {
         "prefer" => Ok(Spread::Prefer),
@@ -408,6 +365,14 @@ pub(super) fn boolean(text: &str) -> Result<bool, String> {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
         _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+pub(super) fn on_or_off(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("{text:?} is neither on nor off")),
     }
 }
 

@@ -106,6 +106,15 @@ impl GtidList {
         Self(lasts)
     }
 
+    /// The earlier transaction of each domain that both have: how far they go together, if they lie in one history.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let both = self.0.iter().filter_map(|(domain, last)| {
+            let theirs = other.0.get(domain)?;
+            Some((*domain, if theirs.covers(*last) { *last } else { *theirs }))
+        });
+        Self(both.collect())
+    }
+
     /// The domains in which this position has a transaction that `other` lacks, with the last of them.
     pub fn minus(&self, other: &Self) -> Self {
         let lacking = |(domain, last): &(&u32, &Last)| {

@@ -62,7 +62,38 @@ impl GtidSet {
         other.minus(self).is_empty()
     }
 
-    /// The transactions of both.
+    /// Whether the transaction with this uuid, number and no tag is in it.
+    pub fn has(&self, uuid: Uuid, number: u64) -> bool {
+        let tag = String::new();
+        let ranges = self.0.get(&Source { uuid, tag });
+        ranges.is_some_and(|ranges| {
+            let after = ranges.partition_point(|(first, _)| *first <= number);
+            after > 0 && ranges[after - 1].1 >= number
+        })
+    }
+
+    /// Takes in one transaction without a tag.
+    pub fn insert(&mut self, uuid: Uuid, number: u64) {
+        self.insert_range(uuid, number, number);
+    }
+
+    /// Takes in all transactions from the first to the last number, both included. Most often they follow what is there.
+    pub fn insert_range(&mut self, uuid: Uuid, first: u64, last: u64) {
+        if first > last {
+            return;
+        }
+        let tag = String::new();
+        let ranges = self.0.entry(Source { uuid, tag }).or_default();
+        match ranges.last_mut() {
+            Some(previous) if previous.1 + 1 == first => previous.1 = last,
+            _ => {
+                ranges.push((first, last));
+                *ranges = normalised(std::mem::take(ranges));
+            }
+        }
+    }
+
+    /// The transactions of both sets.
     pub fn union(&self, other: &Self) -> Self {
         let mut ranges = self.0.clone();
         for (source, more) in &other.0 {
@@ -84,6 +115,11 @@ impl GtidSet {
             (!left.is_empty()).then(|| (source.clone(), left))
         });
         Self(rest.collect())
+    }
+
+    /// The transactions that are in both sets.
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.minus(&self.minus(other))
     }
 
     /// The transactions that do not carry this uuid without a tag.

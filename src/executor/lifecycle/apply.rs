@@ -6,6 +6,7 @@ use super::{
     Canary, Data, Ending, InForce, Look, Process, Promised, Retry, Role, Serving, State,
     TERMINATION, Why, applier_error,
     handover::{Handing, REOPEN_RETRY},
+    held,
     lag::Lag,
     lease::Guard,
 };
@@ -17,7 +18,7 @@ use crate::{
         voters::Terms,
     },
     executor::{
-        action::{Birth, Step},
+        action::{Birth, CopySource, Step},
         event::{Event, Outcome},
     },
     mysql::Observation,
@@ -54,7 +55,7 @@ impl State {
     /// Folds a fact in.
     pub fn apply(&mut self, event: Event, now: Timestamp) {
         match event {
-            Event::Goal(goal) => self.take_goal(*goal),
+            Event::Goal(goal) => self.take_goal(*goal, now),
             Event::Promised { epoch, data } => self.promised_stored(epoch, data),
             Event::PromiseFailed { problem } => {
                 self.promised.writing = false;
@@ -80,6 +81,7 @@ impl State {
                 }
             }
             Event::Backup { number, state } => self.backup_is(number, state),
+            Event::Archived { number, report } => self.archive_is(number, report),
             Event::Exported { data, export } => self.exported(data, export, now),
             Event::HandsOut { port } => self.stream_port = Some(port),
             Event::Contact { in_touch } => self.lease.contact(in_touch, now),
@@ -107,21 +109,28 @@ impl State {
             | Event::Guarded { .. }
             | Event::GuardEnded { .. } => {}
             Event::Overslept => self.health.overslept(now),
-            Event::Kill { grace } => {
-                let kill_at = now.plus(grace.saturating_sub(BEFORE_THE_END).min(TERMINATION));
-                // A second kill can only shorten what the first one granted.
-                let kill_at = self
-                    .ending
-                    .as_ref()
-                    .map_or(kill_at, |e| e.kill_at.min(kill_at));
-                let why = self.ending.take().map_or(Why::Told, |ending| ending.why);
-                self.ending = Some(Ending { kill_at, why });
-            }
+            Event::Kill { grace, may_hold } => self.told_to_end(grace, may_hold, now),
         }
     }
 
+    /// The task is to end. A second kill can only shorten what the first one granted.
+    fn told_to_end(&mut self, grace: Duration, may_hold: bool, now: Timestamp) {
+        let granted = grace.saturating_sub(BEFORE_THE_END);
+        let first = self.ending.is_none();
+        let held = (first && may_hold && held::may_be(self)).then_some(granted / 2);
+        let kill_at = now.plus(granted.min(held.unwrap_or_default() + TERMINATION));
+        let before = self.ending.take();
+        let kill_at = before.as_ref().map_or(kill_at, |e| e.kill_at.min(kill_at));
+        let why = before.map_or(Why::Told, |ending| ending.why);
+        self.ending = Some(Ending {
+            kill_at,
+            held_until: held.map(|held| now.plus(held)),
+            why,
+        });
+    }
+
     /// A goal of another incarnation, or below what was promised or read before, is not ours to obey.
-    fn take_goal(&mut self, goal: Goal) {
+    fn take_goal(&mut self, goal: Goal, now: Timestamp) {
         let highest = self
             .goal
             .as_ref()
@@ -135,6 +144,7 @@ impl State {
             .as_ref()
             .is_some_and(|known| goal.voters.version < known.voters.version);
         if goal.uuid == self.task.uuid && obeys && !earlier_voters {
+            self.note_awaited_turn(now);
             self.goal = Some(goal);
         }
     }
@@ -199,7 +209,20 @@ impl State {
                 // What was seen before is over.
                 self.look.seen = None;
             }
-            (Step::Copy { .. }, Outcome::Copied(data)) => self.copy_is_complete(data),
+            (Step::Copy { source, .. }, Outcome::Copied(data)) => {
+                self.copy_is_complete(data, &source);
+            }
+            (
+                Step::Copy {
+                    source: CopySource::Backup(from),
+                    ..
+                },
+                Outcome::Unfit { why },
+            ) => {
+                self.problem = Some(why);
+                let delay = self.backup_is_unfit(from.id, now);
+                self.retry_after(delay, now);
+            }
             (Step::Copy { .. }, Outcome::ReplayIsCheaper) => self.replay_is_cheaper(),
             (Step::Apply { epoch, .. }, _) => self.role = Role::Applied(epoch),
             (Step::Prepare { epoch, terms }, _) => {
@@ -236,6 +259,7 @@ impl State {
                 self.serving = Some(same_epoch.unwrap_or(new));
             }
             (Step::Admit { epoch, .. }, _) => {
+                self.has_caught_up();
                 self.serving = Some(Serving {
                     epoch,
                     admitted: true,
@@ -299,7 +323,7 @@ impl State {
                 birth: Birth::Copied { .. },
                 ..
             } => {
-                let delay = self.copy_has_failed();
+                let delay = self.copy_has_failed(now);
                 self.data = Data::None { set_aside: None };
                 self.process = Process::Down {
                     start_at: now.plus(delay),
@@ -307,7 +331,7 @@ impl State {
             }
             Step::Start { .. } => self.server_ended_by_itself(&problem, now),
             Step::Copy { .. } => {
-                let delay = self.copy_has_failed();
+                let delay = self.copy_has_failed(now);
                 self.retry_after(delay, now);
             }
             // It received while it was being stopped, or was not stopped.
@@ -394,11 +418,12 @@ impl State {
             .is_some_and(|goal| self.quarantine_is_over(goal) || self.starts_anew(goal));
         if killed && set_aside {
             self.note_left_behind();
+            self.note_unfit();
             self.data = Data::None {
                 set_aside: self.data_in_use(),
             };
         }
-        self.server_of_copy_ended();
+        self.server_of_copy_ended(now);
         self.lane = None;
         self.retry = None;
         self.forget_process();
@@ -534,6 +559,7 @@ impl State {
         if self.ending.is_none() {
             self.ending = Some(Ending {
                 kill_at: now,
+                held_until: None,
                 why: Why::Failed(problem),
             });
         }

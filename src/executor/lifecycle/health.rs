@@ -351,6 +351,24 @@ pub(super) fn hears_nothing(state: &State) -> bool {
     receives && seen.since(received) >= timings.commit_timeout + timings.check_interval * 2
 }
 
+/// Whether the master did not have what this member has when it was asked to send what comes after that, a while ago.
+///
+/// One that was just elected has what it had received in its relay log, and this member may be done sooner with
+/// applying the same. A MariaDB master looks for the place in its binlog; without it the connection ends with
+/// `ER_MASTER_FATAL_ERROR_READING_BINLOG`, and the slave does not ask again by itself. Nothing was received meanwhile.
+pub(super) fn asked_too_early(state: &State) -> bool {
+    const NOT_THERE: &str = "not in the master's binlog";
+    let refused = state.look.seen.as_ref().is_some_and(|seen| {
+        let stopped = seen.replication.as_ref().filter(|it| !it.receiving);
+        let error = stopped.and_then(|it| it.receiver_error.as_ref());
+        error.is_some_and(|error| error.contains(NOT_THERE))
+    });
+    let (Some(asked), Some(seen)) = (state.health.received, state.health.seen) else {
+        return false;
+    };
+    refused && seen.since(asked) >= state.task.timings.check_interval
+}
+
 // === what to do ===
 
 /// Asks for a sign of life, commits, and looks again when something will be certain.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Data, Process, Role, State, TERMINATION, Why, aside, backup, handover, health, lease,
+    Data, Process, Role, State, TERMINATION, Why, archive, aside, backup, handover, health, held,
+    lease,
     rebuild::{self, Next},
     report::report,
     roles::{ends_following, follow, lead},
@@ -23,6 +24,10 @@ use crate::{
 /// How often a member that lost its data looks for the canary that takes it back into the vote. Until it is found, another
 /// failure can stop the cluster; it is one row read by its key.
 const READ_CANARY_EVERY: Duration = Duration::from_millis(50);
+
+/// How often any other member that follows looks for it. It tells when a member has received what it had missed, which nothing waits for
+/// but a change of the others.
+const LOOK_FOR_CANARY_EVERY: Duration = Duration::from_millis(500);
 
 /// What to do, and when to think again though nothing happens.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -45,13 +50,18 @@ pub fn plan(state: &State, now: Timestamp) -> Plan {
     if !state.told.starting {
         plan.actions.push(Action::Update(TaskUpdate::Starting));
     }
-    if state.ending.is_some() {
+    let held = held::is_held(state, now);
+    if held {
+        held::hold(state, &mut plan);
+    }
+    if state.ending.is_some() && !held {
         end(state, now, &mut plan);
     } else {
         keep_promise(state, now, &mut plan);
         live(state, now, &mut plan);
         aside::export(state, now, &mut plan);
         backup::make(state, &mut plan);
+        archive::keep(state, &mut plan);
         if !state.told.running && state.running().is_some() && state.data_in_use().is_some() {
             plan.actions.push(Action::Update(TaskUpdate::Running));
         }
@@ -319,8 +329,8 @@ fn fence(state: &State) -> Option<&'static str> {
     None
 }
 
-/// Writes the canary that the goal asks for, as master; reads it, as a member that has to get all of its
-/// data again before it may vote.
+/// Writes the canary that the goal asks for, as master; reads it, as a member that follows: whoever has executed it has received all
+/// that came before it. One that has to get all of its data again may vote only then.
 ///
 /// A master whose marker waits for the acknowledgement of just such a member writes it before it opens. It comes after the
 /// marker all the same, and after everything that was ever acknowledged; nothing is acknowledged in its epoch yet.
@@ -349,11 +359,14 @@ fn canary(state: &State, process: ProcessId, now: Timestamp, plan: &mut Plan) {
                 plan.wake(at);
             }
         }
-        Role::Following { .. } if lost_its_data(state, goal) => {
-            if due {
-                plan.actions.push(Action::ReadCanary { process });
-            } else if let Some(at) = again_at {
-                plan.wake(at);
+        Role::Following { .. } => {
+            let every = match lost_its_data(state, goal) {
+                true => READ_CANARY_EVERY,
+                false => LOOK_FOR_CANARY_EVERY,
+            };
+            match state.canary.last.map(|last| last.plus(every)) {
+                Some(at) if at > now => plan.wake(at),
+                _ => plan.actions.push(Action::ReadCanary { process }),
             }
         }
         _ => {}
@@ -434,13 +447,16 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
                 plan.wait("it holds nothing, and waits for a donor to be named");
                 plan.wake(until);
             }
-            Next::Copy(donor) => {
+            Next::AwaitTurn => {
+                plan.wait("it holds nothing, and its donor gives its data to another member first");
+            }
+            Next::Copy(source, reason) => {
                 let copy = Step::Copy {
                     epoch: goal.epoch,
-                    donor: donor.clone(),
+                    source,
                     master: (master.host.clone(), master.port),
                 };
-                plan.begin(state, copy, "it holds nothing, and a donor is named");
+                plan.begin(state, copy, reason);
             }
         },
     }

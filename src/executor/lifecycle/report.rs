@@ -1,9 +1,9 @@
 //! What the executor says of its instance. Pure.
 
 use super::{
-    Data, Process, Role, State, applier_error,
+    Data, Process, Role, State, applier_error, archive,
     aside::set_aside,
-    backup, handover, health, lease,
+    backup, handover, health, held, lease,
     plan::{extras, lacks_history},
     rebuild::wants_donor,
 };
@@ -27,7 +27,7 @@ pub fn report(state: &State, now: Timestamp) -> Report {
         data: state.data_in_use(),
         process: state.running(),
         promised: state.promised.epoch,
-        state: member_state(state),
+        state: member_state(state, now),
         held: state.held.clone(),
         canary: state.canary.executed,
         terms: terms(state),
@@ -35,12 +35,14 @@ pub fn report(state: &State, now: Timestamp) -> Report {
         acknowledges: state.acknowledges,
         problem: problem(state, now),
         trouble: health::trouble(state, now),
-        wants_donor: wants_donor(state),
+        wants_donor: wants_donor(state, now),
         set_aside: set_aside(state),
         stream_port: state.stream_port,
         lag_seconds: state.lag.told(),
         handover: handover::answer(state),
         backup: backup::told(state),
+        archive: archive::told(state),
+        held_back: held::is_held(state, now),
     }
 }
 
@@ -56,8 +58,8 @@ fn terms(state: &State) -> Option<Terms> {
     }
 }
 
-fn member_state(state: &State) -> MemberState {
-    if state.ending.is_some() || state.is_deleted() {
+fn member_state(state: &State, now: Timestamp) -> MemberState {
+    if state.ending.is_some() && !held::is_held(state, now) || state.is_deleted() {
         return MemberState::Stopping;
     }
     if matches!(state.process, Process::Down { .. }) || !matches!(state.data, Data::InUse(_)) {

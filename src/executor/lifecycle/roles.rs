@@ -164,6 +164,8 @@ pub(super) fn ends_following(
     }
     let why = if acknowledge && master.opened && health::hears_nothing(state) {
         "nothing is received, and it connects anew"
+    } else if health::asked_too_early(state) {
+        "the master may have by now what it did not have"
     } else if rebuild::replay_is_refused(state) {
         "the master's binlogs do not go back far enough"
     } else if acknowledge != may_acknowledge(state, goal) {

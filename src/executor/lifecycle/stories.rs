@@ -10,6 +10,7 @@ mod ending;
 mod following;
 mod handover;
 mod health;
+mod held;
 mod leading;
 mod rebuilding;
 
@@ -35,7 +36,7 @@ use crate::{
         voters::{Terms, Voters},
     },
     executor::{
-        action::Birth,
+        action::{Birth, CopySource},
         event::{Event, Outcome},
     },
     mysql::{Observation, Replication},
@@ -89,9 +90,11 @@ fn task() -> TaskData {
         session_timeout_ms: 6_000,
         admin_keypath: "/key".into(),
         installer: Installer::Search,
+        my_cnf: None,
         timings: Timings::default(),
         copy_rate_mib: 0,
         restore: None,
+        verify: None,
     }
 }
 
@@ -122,8 +125,10 @@ fn goal(epoch: u64, phase: GoalPhase) -> Goal {
             .map(|member| (member, address(member)))
             .into(),
         donors: BTreeMap::new(),
+        from_backup: BTreeMap::new(),
         handover: None,
         backup: None,
+        archive: None,
     }
 }
 
@@ -438,7 +443,10 @@ fn text(action: &Action) -> Option<String> {
                     instead_of.0.as_u128()
                 ),
             },
-            Step::Copy { epoch, donor, .. } => format!("copy {epoch} from {}", donor.member),
+            Step::Copy { epoch, source, .. } => match source {
+                CopySource::Donor(donor) => format!("copy {epoch} from {}", donor.member),
+                CopySource::Backup(from) => format!("copy {epoch} of the backup {}", from.id),
+            },
             Step::Hold { epoch } => format!("hold {epoch}"),
             Step::Apply { epoch, .. } => format!("apply {epoch}"),
             Step::Prepare { epoch, terms } => {
@@ -490,6 +498,8 @@ fn text(action: &Action) -> Option<String> {
         Action::Prove { .. } => "prove".into(),
         Action::BackUp { order, .. } => format!("back up {}", order.number),
         Action::AbandonBackup { number } => format!("give up backup {number}"),
+        Action::Archive { number, epoch, .. } => format!("archive {number} in epoch {epoch}"),
+        Action::AbandonArchive { number } => format!("give up archive {number}"),
         Action::Export { data, beyond } => {
             format!("export {} of {}", beyond.extras, data.0.as_u128())
         }

@@ -14,7 +14,7 @@ use super::port::{SchedulerPort, Views};
 use crate::cluster::{
     explanation::{Explanation, FailoverView},
     slot_view::{self, Left},
-    unknown_task::{UnknownTask, WHAT_TO_DO},
+    unknown_task::{UnknownList, WHAT_TO_DO},
     view::{ClusterView, MemberView, Standing},
 };
 
@@ -63,7 +63,7 @@ pub fn render(views: &Views) -> Markup {
                             "new ones can be asked for as soon as it is."
                         }
                     }
-                    @if !views.unknown_tasks.is_empty() { (unknown_tasks(&views.unknown_tasks)) }
+                    @if !views.unknown_tasks.tasks.is_empty() { (unknown_tasks(&views.unknown_tasks)) }
                     @if views.left.orphans().next().is_some() { (orphans(&views.left)) }
                     @if !views.loaded {
                         p.notice role="status" {
@@ -83,14 +83,14 @@ pub fn render(views: &Views) -> Markup {
 }
 
 /// Tasks that wait for an operator's decision.
-fn unknown_tasks(tasks: &[UnknownTask]) -> Markup {
+fn unknown_tasks(list: &UnknownList) -> Markup {
     html! {
         section.notice id="unknown-tasks" role="status" {
             h2 { "Tasks that no record explains" }
             p { "An operator has to decide about them: " (WHAT_TO_DO) "." }
             table {
                 thead { tr { th { "Task" } th { "State" } th { "Agent" } th { "Since" } th { "Why" } } }
-                tbody { @for task in tasks { tr {
+                tbody { @for task in &list.tasks { tr {
                     td { code { (task.task_id) } }
                     td { (task.state) }
                     td { (task.agent_id.as_deref().unwrap_or("")) }
@@ -98,6 +98,7 @@ fn unknown_tasks(tasks: &[UnknownTask]) -> Markup {
                     td { (task.reason) }
                 } } }
             }
+            @if list.more > 0 { p { "And " (list.more) " more." } }
         }
     }
 }
@@ -164,6 +165,9 @@ fn section(cluster: &ClusterView, explanation: Option<&Explanation>) -> Markup {
                 dt { "User" } dd { (cluster.user) }
                 dt { "Members" } dd { (cluster.num_nodes) ", each with " (cluster.size) }
                 dt { "Server" } dd { (server(cluster)) }
+                @if let Some(package) = &cluster.standing.package { dt { "Package" } dd { (package) } }
+                @if let Some(time) = cluster.standing.replace_after { dt { "Replace after" } dd { (time) } }
+                @if let Some(my_cnf) = &cluster.standing.my_cnf { dt { "my.cnf" } dd { pre { (my_cnf) } } }
                 dt { "Durability" } dd {
                     (cluster.durability)
                     @if let Some(changing) = &cluster.standing.changing { " (" (changing) ")" }
@@ -188,6 +192,10 @@ fn standing(standing: &Standing) -> Markup {
         @if !standing.membership.is_empty() {
             h3 { "Members that come and go" }
             ul { @for told in &standing.membership { li { (told) } } }
+        }
+        @if let Some(backups) = &standing.backups {
+            h3 { "Backups" }
+            p { (backups.sentence(standing)) }
         }
         @if let Some(offer) = &standing.failover_offer {
             h3 { "If those missing never come back" }
@@ -225,7 +233,7 @@ fn standing(standing: &Standing) -> Markup {
 fn why(explanation: &Explanation) -> Markup {
     let failovers = &explanation.failovers;
     html! {
-        @for planned in &explanation.maintenance { p.notice { (planned) } }
+        @for planned in &explanation.standing.maintenance { p.notice { (planned) } }
         @if let Some(waiting) = &explanation.waiting {
             h3 { @if waiting.blocked { "No writes until" } @else { "Waiting until" } }
             ul { @for end in &waiting.ends_when { li { (end) } } }

@@ -72,6 +72,7 @@ impl Core {
             ToAgent::Registered {
                 agent_id,
                 reconcile,
+                ..
             } => self.registered(agent_id, reconcile, now),
             // The link answers pings and refusals before anybody else sees them.
             ToAgent::Ping | ToAgent::Refused { .. } => {}

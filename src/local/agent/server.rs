@@ -277,7 +277,8 @@ impl Shell {
     pub async fn run(mut self) {
         loop {
             self.carry_out();
-            if !self.core.is_recovering() {
+            // Like Mesos', an agent that is ending does not register any more: what it still runs would be that of the new one.
+            if !self.core.is_recovering() && !self.ending {
                 for reply in std::mem::take(&mut self.waiting) {
                     let _ = reply.send(self.core.registration());
                 }

@@ -152,6 +152,10 @@ impl Store {
     /// A record that cannot be read: an executor may run that nobody would know of.
     pub fn read_all(&self, agent_id: &str) -> io::Result<Vec<Record>> {
         let mut found = Vec::new();
+        if agent_id.is_empty() {
+            // A new agent knows nothing of what a former one in its directory has run.
+            return Ok(found);
+        }
         collect(
             &self.work_dir.join("meta").join("slaves").join(agent_id),
             &mut found,

@@ -84,6 +84,7 @@ impl Core {
             ToAgent::Registered {
                 agent_id: agent_id.clone(),
                 reconcile,
+                silence_millis: self.clocks.silence().as_millis() as u64,
             },
         );
         for framework_id in finished {

@@ -40,6 +40,12 @@ pub struct Clocks {
 }
 
 impl Clocks {
+    /// After how long without a ping an agent knows that its master has given it up, or is gone: the time after which it is
+    /// unreachable, which Mesos tells it with its registration too (`MasterSlaveConnection` in `messages.proto`).
+    pub fn silence(&self) -> Duration {
+        self.ping_timeout.saturating_mul(self.max_ping_timeouts)
+    }
+
     /// A time that somebody else stated, on the master's clock. Nonsense counts as zero.
     pub fn scaled(&self, seconds: f64) -> Duration {
         /// Mesos clamps waits to a year.

@@ -17,6 +17,16 @@ use super::events;
 use super::maintenance::machine_id;
 use super::registry::Drain;
 
+/// For what an agent is removed. Mesos has other words for either (`__removeSlave` and `_removeSlave` in
+/// `src/master/master.cpp`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// It is given up for good.
+    Gone,
+    /// Its machine goes down for maintenance.
+    MachineDown,
+}
+
 impl Core {
     fn is_known(&self, agent_id: &str) -> bool {
         self.agents.contains_key(agent_id)
@@ -166,11 +176,17 @@ impl Core {
         self.unreachable.remove(agent_id);
         // Stored before anybody hears of it: a master that dies now must not take it back.
         self.store();
-        self.remove_agent(agent_id, "Agent has been marked gone", now);
+        self.remove_agent(agent_id, Removal::Gone, "Agent has been marked gone", now);
     }
 
     /// Removes an agent with all that it runs, and ends it.
-    pub(super) fn remove_agent(&mut self, agent_id: &str, why: &str, now: Timestamp) {
+    pub(super) fn remove_agent(
+        &mut self,
+        agent_id: &str,
+        removal: Removal,
+        why: &str,
+        now: Timestamp,
+    ) {
         tracing::info!(%agent_id, why, "agent removed");
         let mut ended = Vec::new();
         for (framework_id, framework) in &mut self.frameworks {
@@ -184,7 +200,10 @@ impl Core {
             });
         }
         for (framework_id, task_id, executor_id) in ended {
-            let state = self.lost_state(&framework_id, TaskState::TaskGoneByOperator);
+            let state = match removal {
+                Removal::Gone => self.lost_state(&framework_id, TaskState::TaskGoneByOperator),
+                Removal::MachineDown => TaskState::TaskLost,
+            };
             let reason = match state {
                 TaskState::TaskGoneByOperator => Reason::AgentRemovedByOperator,
                 _ => Reason::AgentRemoved,

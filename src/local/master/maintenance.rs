@@ -24,6 +24,7 @@ use crate::mesos::v1::{
 use crate::time::Timestamp;
 
 use super::core::{Agent, Core};
+use super::draining::Removal;
 use super::registry::{Machine, normalized};
 use super::{events, offers, tasks};
 
@@ -167,7 +168,10 @@ impl Core {
             .map(|(id, _)| id.clone())
             .collect();
         for agent_id in gone {
-            self.remove_agent(&agent_id, "Operator initiated 'Machine DOWN'", now);
+            let host = self.agents.get(&agent_id);
+            let host = host.map_or_else(String::new, |agent| agent.info.hostname.clone());
+            let why = format!("Agent {host} removed: Operator initiated 'Machine DOWN'");
+            self.remove_agent(&agent_id, Removal::MachineDown, &why, now);
         }
         Ok(())
     }

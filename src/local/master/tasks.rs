@@ -190,7 +190,8 @@ impl Core {
         }
     }
 
-    /// Tells what is known of the named tasks, or of all tasks if none is named.
+    /// Tells what is known of the named tasks, or, if none is named, of all tasks but those whose agents are not reached: of these a master
+    /// tells only by name.
     ///
     /// A task whose agent has not come back to a restarted master gets no answer: it may run.
     fn reconcile(&mut self, framework_id: &str, reconcile: call::Reconcile, now: Timestamp) {
@@ -199,7 +200,11 @@ impl Core {
             let Some(framework) = self.frameworks.get(framework_id) else {
                 return;
             };
-            for task in framework.tasks.values() {
+            for task in framework
+                .tasks
+                .values()
+                .filter(|it| it.unreachable.is_none())
+            {
                 asked.push(call::reconcile::Task {
                     task_id: task.info.task_id.clone(),
                     agent_id: Some(task.info.agent_id.clone()),

@@ -86,6 +86,11 @@ pub struct LocalArgs {
     #[arg(long)]
     pub mesos_port: Option<u16>,
 
+    /// File of principals and secrets, as the Mesos master takes it; frameworks have to authenticate if it is given
+    /// (--framework-authentication-file).
+    #[arg(long)]
+    pub credentials: Option<PathBuf>,
+
     /// The database server to run; the machine's own if neither this nor --package is given.
     #[arg(long, conflicts_with = "package")]
     pub mysqld: Option<PathBuf>,
@@ -257,9 +262,11 @@ fn master(
     port: u16,
     addresses: &Addresses,
 ) -> Program {
-    let program = Program::new("master", binary, work_dir);
+    let mut program = Program::new("master", binary, work_dir).arguments(["local-master"]);
+    if let Some(credentials) = &args.credentials {
+        program = program.option("--credentials", credentials.display());
+    }
     program
-        .arguments(["local-master"])
         .option("--ip", args.ip)
         .option("--port", port)
         .option("--work-dir", work_dir.join("master").display())
@@ -345,19 +352,22 @@ fn scheduler(
     let mut program = Program::new(&name, binary, work_dir)
         .arguments(["scheduler"])
         .option("--port", port)
-        .option("--mesos-master", mesos)
         .option("--framework-user", &user)
         .option("--zk-url", &addresses.zk_url)
         .option("--admin-keypath", keys.admin.display())
         .option("--scheduler-keypath", keys.scheduler.display())
         .option("--work-dir", work_dir.join(&name).display())
         .option("--advertise", format!("{}:{port}", args.ip));
-    // A role that can hold reservations, so that data lies on volumes; unless another one is given.
-    let names_role = |argument: &String| {
-        let name = argument.split('=').next().unwrap_or_default();
-        matches!(name, "--framework-role" | "--framework_role" | "--config")
+    let is_given = |flags: &[&str]| {
+        let mut given = args.scheduler_arguments.iter();
+        given.any(|argument| flags.contains(&argument.split('=').next().unwrap_or_default()))
     };
-    if !args.scheduler_arguments.iter().any(names_role) {
+    // Another way to the master may be given, on which calls get lost.
+    if !is_given(&["--mesos-master", "--mesos_master"]) {
+        program = program.option("--mesos-master", mesos);
+    }
+    // A role that can hold reservations, so that data lies on volumes; unless another one is given.
+    if !is_given(&["--framework-role", "--framework_role", "--config"]) {
         program = program.option("--framework-role", ROLE);
     }
     if let Some(installer) = installer(args, work_dir)? {

@@ -65,10 +65,12 @@ fn shares_slot(after: &ClusterRecord) -> bool {
     !slots(after).all(|slot| seen.insert(&slot.id))
 }
 
-/// Whether a launch stands on the slot that the record has for its member, and the offer names that member for it.
+/// Whether a launch stands on the slot that the record has for its member, and the offer names that member for it; or on none, if it is no member's.
 pub(super) fn is_members_own(record: &ClusterRecord, launch: &Launch) -> bool {
     let Some(id) = record.member_of(&launch.task.task_id) else {
-        return false;
+        // What verifies a backup has nothing to do with any member's slot.
+        let verifies = record.is_verification(&launch.task.task_id);
+        return verifies && launch.ground == Ground::Sandbox;
     };
     let own = record.members[&id].slot.as_ref().map(|slot| &slot.id);
     let labelled = |slot: &SlotId| {
@@ -93,7 +95,9 @@ fn makes_used_volume(before: Option<&ClusterRecord>, launch: &Launch) -> bool {
 /// Whether a cluster is removed without all of its slots being kept.
 pub(super) fn leaves(record: &ClusterRecord, retained: Option<&Retained>) -> bool {
     let is_kept = |slot: &Slot| {
-        retained.is_some_and(|it| it.incarnation() == record.uuid && it.left.contains_key(&slot.id))
+        slot.agent_gone
+            || retained
+                .is_some_and(|it| it.incarnation() == record.uuid && it.left.contains_key(&slot.id))
     };
     !slots(record).all(is_kept)
 }
@@ -121,16 +125,16 @@ fn may_be_destroyed(state: &State, slot: &OfferedSlot) -> bool {
     let mut living = state.clusters.values().map(|cluster| &cluster.record);
     let Some(record) = living.find(|record| record.uuid == incarnation) else {
         let kept = state.keeping.clusters.get(&incarnation);
-        return kept.is_some_and(|kept| {
-            kept.retained.destroying && kept.retained.left.contains_key(&slot.id)
-        });
+        return kept.is_some_and(|kept| kept.retained.is_to_go(&slot.id));
     };
     let in_use = slots(record).any(|own| own.id == slot.id);
     // Of a cluster that lives, only what its stored record says is to be destroyed, or was never used.
     let left = record.departed.get(&slot.owner.member);
     let left = left
         .is_some_and(|left| left.destroy && left.slot.as_ref().is_some_and(|it| it.id == slot.id));
-    let mut given_up = record.members.values().flat_map(|member| &member.given_up);
+    let members = record.members.values().flat_map(|member| &member.given_up);
+    let departed = record.departed.values().flat_map(|left| &left.given_up);
+    let mut given_up = members.chain(departed);
     !in_use && (left || given_up.any(|it| it.id == slot.id && !it.used))
 }
 
@@ -141,8 +145,13 @@ fn broken_by_keeping(state: &State, next: &Retained) -> Option<Violation> {
     let before = kept.map(|kept| &kept.retained);
     let mut living = state.clusters.values();
     let lives = living.any(|cluster| cluster.record.uuid == next.incarnation());
-    let begins = next.destroying && !before.is_some_and(|before| before.destroying);
-    let rule = if before.is_some_and(|before| before.destroying && !next.destroying) {
+    let known = |slot: &SlotId| before.is_some_and(|before| before.reclaimed.contains(slot));
+    let begins = next.destroying && !before.is_some_and(|before| before.destroying)
+        || !next.reclaimed.iter().all(known);
+    let takes_back = |before: &Retained| {
+        before.destroying && !next.destroying || !before.reclaimed.is_subset(&next.reclaimed)
+    };
+    let rule = if before.is_some_and(takes_back) {
         "the intention to destroy is never taken back"
     } else if begins && lives {
         "nothing of a living cluster is to be destroyed"

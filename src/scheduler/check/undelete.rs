@@ -2,7 +2,7 @@
 
 use super::Rules;
 use crate::{
-    cluster::record::ClusterRecord,
+    cluster::{record::ClusterRecord, slot::Slot},
     scheduler::{state::State, undelete::Undeletion},
 };
 
@@ -12,6 +12,9 @@ pub(super) fn broken(state: &State, undeletion: &Undeletion) -> Rules {
     let kept = state.keeping.clusters.get(&record.uuid);
     let was = kept.and_then(|kept| kept.retained.record.as_deref());
     let mut clusters = state.clusters.values();
+    let given_up =
+        |slot: &Slot| kept.is_some_and(|kept| kept.retained.reclaimed.contains(&slot.id));
+    let mut members = record.members.values();
     vec![
         (
             "what comes back is kept, and nothing else is being written about it",
@@ -34,12 +37,25 @@ pub(super) fn broken(state: &State, undeletion: &Undeletion) -> Rules {
             !was.is_some_and(|was| is_same(was, record)),
         ),
         (
-            "a cluster comes back without tasks and not in discovery",
+            "a cluster comes back with no tasks but those that it had on its slots, and not in discovery",
             record.published != Default::default()
-                || record.members.values().any(|member| member.task.is_some()),
+                || was.is_some_and(|was| has_other_tasks(was, record)),
         ),
         ("a cluster comes back to live", record.deleting),
+        (
+            "a slot that was given up is nobody's",
+            members.any(|member| member.slot.as_ref().is_some_and(given_up)),
+        ),
     ]
+}
+
+fn has_other_tasks(was: &ClusterRecord, is: &ClusterRecord) -> bool {
+    is.members.iter().any(|(id, member)| {
+        let before = was.members.get(id).and_then(|before| before.task.as_ref());
+        let on_slot = member.slot.as_ref().is_some_and(|slot| slot.used);
+        let same = member.task.as_ref() == before && on_slot && was.name() == is.name();
+        member.task.is_some() && !same
+    })
 }
 
 /// Whether elections and slots are those of the cluster that was deleted.

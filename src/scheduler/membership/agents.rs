@@ -40,7 +40,7 @@ pub enum Kind {
 
 /// Which members' agents are away. Only while a Mesos master tells of its agents: an outage of Mesos says nothing of them,
 /// and time begins anew after it.
-pub(super) fn away(record: &ClusterRecord, view: View<'_>) -> Away {
+pub(in crate::scheduler) fn away(record: &ClusterRecord, view: View<'_>) -> Away {
     if view.connected_since.is_none() {
         return Away::new();
     }
@@ -78,9 +78,12 @@ fn kind(
     if let Some(task) = &member.task {
         // Whoever reports is there, whatever the master sees of its agent.
         let heard = matches!(view.observed.presence(record, id), Presence::Live(_));
-        let state = view.observed.tasks.get(&task.task_id)?.state;
-        let unreachable = state == TaskState::Unreachable && !heard;
-        return unreachable.then(|| (Kind::Unreachable, task.host.clone()));
+        let seen = view.observed.tasks.get(&task.task_id)?;
+        let was_there = member.slot.as_ref().is_some_and(|slot| slot.used);
+        // Lost or unknown is what a master says of the tasks of a machine that an operator takes down, and also of a launch that
+        // never arrived.
+        let missed = seen.is_missed() && (seen.state == TaskState::Unreachable || was_there);
+        return (missed && !heard).then(|| (Kind::Unreachable, task.host.clone()));
     }
     let slot = member.slot.as_ref().filter(|slot| slot.used)?;
     // One that is not launched for a while because its tasks failed has its slot at hand.

@@ -22,6 +22,8 @@ pub struct Outlook {
     pub away: Away,
     /// What is to be told, a sentence each.
     pub told: Vec<String>,
+    /// What is planned for the agents of members, and what is done about it, a sentence each.
+    pub maintenance: Vec<String>,
     /// Which agents a cluster without a master waits for, as a sentence, if it does.
     pub waits: Option<String>,
 }
@@ -62,8 +64,9 @@ fn sentences(record: &ClusterRecord, away: &Away, view: View<'_>) -> Vec<String>
                 slot.id, slot.host
             ),
             false => format!(
-                "member {id} has left; its slot {} on {} is kept until the cluster is deleted, for it may hold writes that no other member has",
-                slot.id, slot.host
+                "member {id} has left; its slot {} on {} is kept until the cluster is deleted or an administrator gives it up (cotton admin slots --reclaim {}), for it may hold writes that no \
+                 other member has",
+                slot.id, slot.host, slot.id
             ),
         });
     }
@@ -83,7 +86,14 @@ fn leaving_sentence(
             None => format!(
                 "member {replacement} takes its place, and waits for an offer with enough room"
             ),
-            Some(_) => format!("member {replacement} takes its place, and is not ready for it yet"),
+            Some(_) => {
+                let report = view.observed.live(record, replacement);
+                let problem = report.and_then(|report| report.problem.as_deref());
+                let problem = problem.map_or_else(String::new, |it| format!(": {it}"));
+                format!(
+                    "member {replacement} takes its place, and is not ready for it yet{problem}"
+                )
+            }
         },
         (_, Some(elected)) if elected.member == id => {
             match switchover::ask_to_leave(record, view) {
@@ -115,9 +125,12 @@ fn away_sentence(
             format!("its agent on {host} is away since {since}")
         }
     };
-    let course = match goes_on_without(record, view, id) {
-        true => format!("if that lasts until {due}, it is replaced"),
-        false => "it is waited for, because no other member is a master that accepts writes and so has all of the data".to_owned(),
+    let course = match (goes_on_without(record, view, id), absence.kind) {
+        (true, _) => format!("if that lasts until {due}, it is replaced"),
+        (false, Kind::Gone) => {
+            "Mesos does not let that agent back, and no other member is a master that accepts writes and so has all of the data".to_owned()
+        }
+        (false, _) => "it is waited for, because no other member is a master that accepts writes and so has all of the data".to_owned(),
     };
     format!("member {id}: {what}; {course}")
 }

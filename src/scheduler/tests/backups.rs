@@ -5,16 +5,24 @@ use std::time::Duration;
 use super::world::{PASSWORD, World, name, spec};
 use crate::{
     cluster::{
-        backup::{BackupOutcome, BackupState, BackupStore, Restore, RestoreFrom},
+        backup::{
+            ArchiveOrder, BackupId, BackupOutcome, BackupState, BackupStore, BackupsLeft, Restore,
+            RestoreFrom,
+        },
+        backup_rules::BackupKeep,
+        change::Change,
         flavour::{Flavour, ServerVersion},
+        gtid::Position,
         id::{Epoch, MemberId},
         voters::Durability,
     },
     scheduler::{
         action::{Refusal, Reply},
-        event::{TaskState, Wish},
+        event::{Event, TaskState, Wish},
         report::view,
+        schedule::{BackupPolicy, standing},
     },
+    time::Timestamp,
 };
 
 fn store() -> BackupStore {
@@ -64,13 +72,20 @@ fn a_slave_makes_it_and_what_came_of_it_is_kept() {
         .standing
         .backup;
     assert_eq!(shown.unwrap().bytes, 7);
+    let position = Position::parse(Flavour::Mariadb, "0-1-7").unwrap();
     world.instance(member.0).backup = Some(BackupState::Done {
         bytes: 100,
         stored_bytes: 10,
+        position: Some(position.clone()),
     });
     world.converge();
     let outcome = last(&world).unwrap();
     assert!(outcome.done && outcome.number == 1, "{}", outcome.sentence);
+    let usable = &world.record().backups.usable;
+    assert_eq!(
+        (&usable[0].from.id, &usable[0].position),
+        (&first.id, &position)
+    );
     assert_eq!(
         (ordered(&world), &world.record().backups.pending),
         (None, &None)
@@ -138,6 +153,7 @@ fn restore() -> Restore {
             store: store(),
             flavour: Flavour::Mariadb,
             version: ServerVersion::new(10, 11, 19),
+            replay: None,
         },
         done: false,
     }
@@ -178,4 +194,268 @@ fn asking_again_for_another_backup_is_another_request() {
     let other = world.create(spec());
     assert_eq!(other, Some(Reply::Refused(Refusal::Exists(name()))));
     world.pass(Duration::from_secs(1));
+}
+
+#[test]
+fn binlogs_are_archived_where_the_settings_say_so() {
+    let archived = |order: Option<ArchiveOrder>| {
+        let mut world = World::new(3);
+        world.state.policy.archive = order;
+        world.create(spec(3, Durability::Majority));
+        world.converge();
+        assert!(
+            world
+                .record()
+                .elected()
+                .is_some_and(|elected| elected.opened)
+        );
+        world.record().goal().archive
+    };
+    let order = Some(ArchiveOrder::new(store()));
+    assert_eq!(archived(order.clone()), order);
+    assert_eq!(archived(None), None);
+}
+
+/// Goal: that an archive was begun is noted once a master has told it of that very store, and forgotten with the store. Method: its report, of this
+/// store and of another one; other settings of the store; another store.
+#[test]
+fn that_an_archive_was_begun_is_noted() {
+    let mut world = World::running_on(Flavour::Mariadb, 2, Durability::Async);
+    world.converge();
+    let order = |store| Some(ArchiveOrder::new(store));
+    world.state.policy.archive = order(store());
+    world.tell(Event::ControlRestored);
+    world.converge();
+    let master = world.record().published.master.unwrap().0;
+    let tells = |world: &mut World, url: &str| {
+        world.instance(master).archived_in = Some(url.to_owned());
+        world.tell(Event::ControlRestored);
+        world.converge();
+        let order = world.record().goal().archive.unwrap();
+        (order.store.url, order.begun)
+    };
+    let here = "file:///backups".to_owned();
+    assert_eq!(tells(&mut world, "file:///others"), (here.clone(), false));
+    assert_eq!(tells(&mut world, &here), (here.clone(), true));
+    let rate_mib = 7;
+    world.state.policy.archive = order(BackupStore {
+        rate_mib,
+        ..store()
+    });
+    assert_eq!(tells(&mut world, "file:///others"), (here.clone(), true));
+    // In this one nobody has said to have archived anything.
+    let url = "file:///third".to_owned();
+    world.state.policy.archive = order(BackupStore {
+        url: url.clone(),
+        ..store()
+    });
+    assert_eq!(tells(&mut world, &here), (url, false));
+}
+
+/// Goal: a cluster whose last backup is removed is not said to be recoverable, and one that has another one is. Method: both.
+#[test]
+fn what_is_left_is_stored_when_a_backup_was_removed() {
+    let mut world = World::running_on(Flavour::Mariadb, 1, Durability::Async);
+    world.converge();
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        world.ask(Some(PASSWORD), backup());
+        world.converge();
+        world.instance(0).backup = Some(BackupState::Done {
+            bytes: 100,
+            stored_bytes: 10,
+            position: None,
+        });
+        world.converge();
+        world.instance(0).backup = None;
+        world.pass(Duration::from_secs(5));
+        made.push(world.record().backups.last_complete.clone().unwrap());
+    }
+    let remove = |world: &mut World, id: &BackupId, newest| {
+        let id = id.clone();
+        let as_of = world.now();
+        let left = Some(BackupsLeft { newest, as_of });
+        let answer = world.ask(Some(PASSWORD), Wish::DeleteBackup { id, left });
+        assert_eq!(answer, Some(Reply::MayDeleteBackup));
+        world.record().backups.clone()
+    };
+    // To ask whether it may be removed changes nothing; nor does a listing from before the newest was completed.
+    let before = world.record().backups.clone();
+    let id = made[1].id.clone();
+    world.ask(Some(PASSWORD), Wish::DeleteBackup { id, left: None });
+    assert_eq!(world.record().backups, before);
+    let left = Some(BackupsLeft {
+        newest: None,
+        as_of: Timestamp::from_millis(0),
+    });
+    let id = "orders/20200101T000000Z".parse().unwrap();
+    world.ask(Some(PASSWORD), Wish::DeleteBackup { id, left });
+    assert_eq!(world.record().backups, before);
+    let left = Some(made[0].clone());
+    let backups = remove(&mut world, &made[1].id, left.clone());
+    assert_eq!((backups.has_one(), &backups.last_complete), (true, &left));
+    let backups = remove(&mut world, &made[0].id, None);
+    assert_eq!((backups.has_one(), backups.last_complete), (false, None));
+}
+
+/// A world with a store and this schedule for all clusters.
+pub fn scheduled(nodes: u32, schedule: &str, at_once: usize) -> World {
+    let mut world = World::running_on(Flavour::Mariadb, nodes, Durability::Async);
+    world.converge();
+    world.state.policy.backups = Some(BackupPolicy {
+        store: store(),
+        schedule: schedule.parse().unwrap(),
+        keep: BackupKeep::default(),
+        at_once,
+        verify: false,
+    });
+    world.tell(Event::ControlRestored);
+    world
+}
+
+/// Lets time pass until a backup is ordered, for as long as `most`.
+pub fn until_ordered(world: &mut World, most: Duration) -> Option<Duration> {
+    let step = Duration::from_secs(60);
+    let mut passed = Duration::ZERO;
+    while passed < most {
+        if ordered(world).is_some() {
+            return Some(passed);
+        }
+        world.pass(step);
+        world.converge();
+        passed += step;
+    }
+    ordered(world).map(|_| passed)
+}
+
+pub fn finish(world: &mut World, state: BackupState) {
+    let member = ordered(world).unwrap();
+    world.instance(member.0).backup = Some(state);
+    world.converge();
+    assert_eq!(ordered(world), None);
+    world.instance(member.0).backup = None;
+    world.converge();
+}
+
+pub const DONE: BackupState = BackupState::Done {
+    bytes: 100,
+    stored_bytes: 10,
+    position: None,
+};
+
+#[test]
+fn a_schedule_makes_them_at_its_distance_and_shows_when() {
+    let mut world = scheduled(2, "every 6h", 10);
+    world.converge();
+    let six_hours = Duration::from_secs(6 * 3600);
+    until_ordered(&mut world, six_hours).unwrap();
+    assert!(world.record().backups.pending.as_ref().unwrap().scheduled);
+    finish(&mut world, DONE);
+    let standing = standing(&world.state.policy, world.record()).unwrap();
+    let last = standing.last_complete.unwrap();
+    let wait = standing.next_at.unwrap().since(last.asked_at);
+    assert!(
+        wait <= six_hours && wait + Duration::from_secs(61) > six_hours,
+        "{wait:?}"
+    );
+    assert!(until_ordered(&mut world, six_hours - Duration::from_secs(180)).is_none());
+    assert!(until_ordered(&mut world, Duration::from_secs(240)).is_some());
+}
+
+/// Goal: what fell due while nothing was decided is made up once, not once for each time.
+#[test]
+fn what_was_missed_is_made_up_once() {
+    let mut world = scheduled(2, "every 1h", 10);
+    world.converge();
+    world.ask(Some(PASSWORD), Wish::Pause(true));
+    world.converge();
+    world.pass(Duration::from_secs(10 * 3600));
+    world.converge();
+    assert_eq!(ordered(&world), None, "a paused cluster begins none");
+    world.ask(Some(PASSWORD), Wish::Pause(false));
+    assert!(until_ordered(&mut world, Duration::from_secs(120)).is_some());
+    finish(&mut world, DONE);
+    assert_eq!(ordered(&world), None);
+    assert_eq!(world.record().backups.outcomes.len(), 1);
+}
+
+#[test]
+fn one_that_fails_is_tried_again_and_one_that_finds_no_room_waits() {
+    let mut world = scheduled(2, "every 1d", 10);
+    world.converge();
+    until_ordered(&mut world, Duration::from_secs(86_400)).unwrap();
+    let why = "the disk is full".to_owned();
+    finish(&mut world, BackupState::Failed { why });
+    let again = until_ordered(&mut world, Duration::from_secs(3600)).unwrap();
+    assert!(again >= Duration::from_secs(540), "{again:?}");
+    assert!(again <= Duration::from_secs(660), "{again:?}");
+    finish(&mut world, DONE);
+    assert!(until_ordered(&mut world, Duration::from_secs(3600)).is_none());
+
+    let mut world = scheduled(2, "every 1h", 0);
+    world.converge();
+    assert!(until_ordered(&mut world, Duration::from_secs(2 * 3600)).is_none());
+    world.state.policy.backups.as_mut().unwrap().at_once = 1;
+    assert!(until_ordered(&mut world, Duration::from_secs(120)).is_some());
+}
+
+/// Goal: the cluster's own schedule is the one that counts, from when it was set.
+#[test]
+fn a_cluster_may_have_a_schedule_of_its_own() {
+    let mut world = scheduled(2, "none", 10);
+    world.converge();
+    assert!(until_ordered(&mut world, Duration::from_secs(7200)).is_none());
+    let change = |schedule: &str| {
+        Wish::Change(Change {
+            backup_schedule: Some(schedule.parse().unwrap()),
+            ..Change::default()
+        })
+    };
+    world.ask(Some(PASSWORD), change("every 1h"));
+    world.converge();
+    assert!(until_ordered(&mut world, Duration::from_secs(3600)).is_some());
+    finish(&mut world, DONE);
+    world.ask(Some(PASSWORD), change("none"));
+    world.converge();
+    assert!(until_ordered(&mut world, Duration::from_secs(7200)).is_none());
+}
+
+/// Goal: a backup that takes long is not given up because its member is out of sight for a moment.
+#[test]
+fn a_moment_of_silence_does_not_end_a_long_backup() {
+    let mut world = World::running_on(Flavour::Mariadb, 2, Durability::Async);
+    world.converge();
+    world.ask(Some(PASSWORD), backup());
+    world.converge();
+    let member = ordered(&world).unwrap().0;
+    world.instance(member).backup = Some(BackupState::Running { bytes: 7 });
+    world.converge();
+    world.pass(Duration::from_secs(30 * 3600));
+    world.vanish(member);
+    world.pass(Duration::from_secs(60));
+    assert!(ordered(&world).is_some(), "{:?}", last(&world));
+    world.pass(Duration::from_secs(3 * 3600));
+    assert!(last(&world).is_some_and(|outcome| !outcome.done));
+}
+
+#[test]
+fn one_that_is_being_made_is_not_removed() {
+    let mut world = World::running_on(Flavour::Mariadb, 2, Durability::Async);
+    world.converge();
+    world.ask(Some(PASSWORD), backup());
+    let made = world.record().backups.pending.clone().unwrap().id;
+    let remove = |id: &BackupId| Wish::DeleteBackup {
+        id: id.clone(),
+        left: None,
+    };
+    let refused = world.ask(Some(PASSWORD), remove(&made));
+    assert!(matches!(
+        refused,
+        Some(Reply::Refused(Refusal::NotPossible(_)))
+    ));
+    let other = "orders/20260201T120000Z".parse().unwrap();
+    let allowed = world.ask(Some(PASSWORD), remove(&other));
+    assert_eq!(allowed, Some(Reply::MayDeleteBackup));
+    let refused = world.ask(None, remove(&other));
+    assert_eq!(refused, Some(Reply::Refused(Refusal::PasswordMissing)));
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::world::{PASSWORD, World, name};
 use crate::{
     cluster::{
+        change::{Change, Changed, Course},
         id::MemberId,
-        spec::{Change, Changed},
         view::ClusterState,
         voters::Durability,
     },
@@ -29,6 +29,7 @@ fn changed(from: &str, to: &str) -> Reply {
     Reply::Changed {
         name: name(),
         changed: vec![Changed { field, from, to }],
+        course: Course::default(),
     }
 }
 
@@ -36,6 +37,7 @@ fn unchanged() -> Reply {
     Reply::Changed {
         name: name(),
         changed: Vec::new(),
+        course: Course::default(),
     }
 }
 

@@ -77,9 +77,10 @@ fn agents_are_given_away_when_no_member_is_there() {
         answers(&mut world),
         [("i1".to_owned(), false), ("i2".to_owned(), true)]
     );
-    let told = world.explanation().maintenance;
-    let expected =
-        format!("agent {agent} is to be unavailable from {from} for 1h; member 0 runs there");
+    let told = world.explanation().standing.maintenance;
+    let expected = format!(
+        "agent {agent} is to be unavailable from {from} for 1h; member 0 runs there; draining: member 0 is to be replaced first"
+    );
     assert_eq!(told, [expected]);
     assert_eq!(world.state.clusters[&name()].record, *world.record());
 
@@ -91,13 +92,13 @@ fn agents_are_given_away_when_no_member_is_there() {
 
     // Withdrawn, or not repeated for long: the plan was given up.
     world.tell(Event::InverseWithdrawn("i3".to_owned()));
-    assert!(world.explanation().maintenance.is_empty());
+    assert!(world.explanation().standing.maintenance.is_empty());
     world.tell(inverse("i4", &agent, from));
-    assert_eq!(world.explanation().maintenance.len(), 1);
+    assert_eq!(world.explanation().standing.maintenance.len(), 1);
     world.pass(Duration::from_secs(179));
-    assert_eq!(world.explanation().maintenance.len(), 1);
+    assert_eq!(world.explanation().standing.maintenance.len(), 1);
     world.pass(Duration::from_secs(1));
-    assert!(world.explanation().maintenance.is_empty());
+    assert!(world.explanation().standing.maintenance.is_empty());
 
     // What a lost master has asked needs no answer.
     answers(&mut world);

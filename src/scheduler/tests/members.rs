@@ -137,6 +137,19 @@ fn the_offer_of_a_launch_that_got_lost_is_given_back() {
     assert_eq!(world.lost_offers.len(), 1);
 }
 
+/// The same where Mesos is certain that there is no such task before anybody has asked for it.
+#[test]
+fn the_offer_of_a_launch_that_came_to_nothing_is_given_back() {
+    let mut world = World::new(1);
+    world.lose_launches = true;
+    world.create(spec(1, Durability::Async));
+    let lost = world.task_of(0);
+    let offer = world.lost_offers[0].clone();
+    world.update(&lost, TaskState::Gone);
+    let given_back = world.declined.iter().filter(|o| **o == offer).count();
+    assert_eq!(given_back, 1);
+}
+
 #[test]
 fn offers_are_asked_for_only_when_that_changes() {
     let mut world = World::running(3, Durability::Majority);

@@ -17,9 +17,9 @@ use crate::{
     },
 };
 
-const GRACE: Duration = Duration::from_secs(900);
+pub const GRACE: Duration = Duration::from_secs(900);
 
-const STEP: Duration = Duration::from_secs(10);
+pub const STEP: Duration = Duration::from_secs(10);
 
 pub fn set<const N: usize>(members: [u32; N]) -> BTreeSet<u32> {
     members.into_iter().collect()
@@ -272,8 +272,52 @@ fn data_that_may_be_nowhere_else_is_kept() {
     world.agents_return(&task);
     world.go_on(Duration::from_secs(1300));
     assert!(!world.instances.contains_key(&task));
-    assert!(world.slots.contains_key(&left.slot.unwrap().id));
+    let slot = left.slot.unwrap().id;
+    assert!(world.slots.contains_key(&slot));
     assert!(world.told_of().contains("is kept"));
+
+    // Until an administrator gives it up, which is stored before anything is destroyed.
+    world.away = (0..3).collect();
+    let reply = world.reclaim(&slot);
+    assert!(
+        matches!(&reply, Some(Reply::Reclaiming { lost, .. }) if lost.contains("member 0 has left behind")),
+        "{reply:?}"
+    );
+    assert!(world.record().departed[&MemberId(0)].destroy);
+    assert_eq!(world.reclaim(&slot), reply, "the answer may have got lost");
+    world.replace_scheduler();
+    world.settle();
+    world.away.clear();
+    world.go_on(STEP * 2);
+    assert_eq!(world.released, [(slot.clone(), true)]);
+    assert!(world.record().departed.is_empty());
+    assert_eq!(world.slots.len(), 2);
+}
+
+/// Goal: a single voter that comes back with its data leaves nobody's data in doubt. Method: it is restarted while the members that
+/// have left the vote for it are being ended.
+#[test]
+fn a_single_voter_that_elects_itself_again_has_everything() {
+    let mut world = World::spacious(Flavour::Mariadb, 3, 3, Durability::Majority);
+    // Its kill takes a while.
+    let task = world.task_of(2);
+    world.unreachable.insert(task);
+    world.scale(1);
+    world.go_on(STEP * 4);
+    assert_eq!(world.who_votes(), set([0]), "{}", world.told_of());
+    assert_eq!(world.members(), set([0, 2]));
+    world.vanish(2);
+    let epoch = world.record().epoch;
+    world.end(0, TaskState::Failed);
+    world.go_on(STEP * 4);
+    assert!(world.record().epoch > epoch);
+    assert_eq!(world.members(), set([0, 2]));
+    world.unreachable.clear();
+    world.end(2, TaskState::Killed);
+    world.go_on(Duration::from_secs(1300));
+    assert_eq!(world.members(), set([0]));
+    assert!(world.record().departed.is_empty(), "{}", world.told_of());
+    assert_eq!(world.slots.len(), 1);
 }
 
 /// Goal: a cluster grows from one to five and shrinks to one, the voters and k with it, at every cut.
@@ -360,6 +404,44 @@ fn the_least_useful_go_first_and_never_the_master() {
     assert_eq!(world.members(), set([0, 3]));
     let again = world.scale(2);
     assert!(matches!(again, Some(Reply::Scaling { from: 2, to: 2, .. })));
+}
+
+/// Goal: of members that are as good as each other one goes that shares its place, not the one that is alone in its own.
+#[test]
+fn who_shares_its_place_goes_first() {
+    let mut world = World::spacious(Flavour::Mysql, 4, 4, Durability::Majority);
+    let racks = [(0, "x"), (1, "y"), (2, "x"), (3, "z")];
+    let cluster = world.state.clusters.values_mut().next().unwrap();
+    for (id, rack) in racks {
+        let places = [("rack".to_owned(), rack.to_owned())].into();
+        let member = cluster.record.members.get_mut(&MemberId(id)).unwrap();
+        member.places = places;
+    }
+    world.scale(3);
+    world.go_on(STEP * 12);
+    assert_eq!(world.members(), set([0, 1, 3]));
+}
+
+/// Goal: nobody leaves whose acknowledgements the others cannot give yet, as writes would wait. Method: two of five voters have not come to the
+/// canary of those that joined.
+#[test]
+fn who_joins_keeps_up_before_others_leave() {
+    let mut world = World::spacious(Flavour::Mysql, 3, 5, Durability::Majority);
+    world.scale(5);
+    world.go_on(STEP * 12);
+    assert_eq!(world.who_votes(), set([0, 1, 2, 3, 4]));
+    for member in [1, 2] {
+        world.instance(member).behind = true;
+    }
+    world.go_on(STEP);
+    world.scale(3);
+    world.go_on(STEP * 12);
+    assert_eq!(world.who_votes(), set([0, 1, 2, 3, 4]));
+    for member in [1, 2] {
+        world.instance(member).behind = false;
+    }
+    world.go_on(STEP * 12);
+    assert_eq!(world.who_votes(), set([0, 1, 2]));
 }
 
 /// Goal: asked for something else while it is carried out, that is what comes about; who was to go and still is there stays.

@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod backups;
+mod drain;
 mod durability;
 mod explain;
 mod failover;
@@ -15,6 +16,7 @@ mod fencing;
 mod leaving;
 mod lineage;
 mod lossy;
+mod lost;
 mod maintenance;
 mod members;
 mod membership;
@@ -23,9 +25,12 @@ mod placing;
 mod rebuild;
 mod reconcile;
 mod requests;
+mod restart;
+mod rolling;
 mod slots;
 mod succession;
 mod switchover;
 mod undelete;
+mod verification;
 mod voters;
 mod world;

@@ -7,8 +7,9 @@ use super::world::{self, PASSWORD};
 use crate::{
     cluster::{
         control::{Authentication, ClusterUser},
-        id::ClusterName,
-        record::ClusterRecord,
+        id::{ClusterName, MemberId, TaskId},
+        membership::{Leaving, Why},
+        record::{ClusterRecord, TaskRecord},
         size::Size,
         spec::ClusterSpec,
         voters::Durability,
@@ -150,6 +151,21 @@ fn the_older_cluster_has_the_first_choice_and_the_younger_what_is_left() {
     assert_eq!(placed.values().flatten().count(), 2);
 }
 
+/// Goal: a cluster that grows comes after those that were waiting by then; one that has lost a member does not.
+#[test]
+fn who_grows_waits_like_everybody() {
+    for (joined_at, first) in [(Some(30), "b-young"), (None, "a-old")] {
+        let mut old = stored("a-old", 2, 10);
+        launched(&mut old, 1, "x");
+        let missing = old.record.members.get_mut(&MemberId(0)).unwrap();
+        missing.joined_at = joined_at.map(|second| Timestamp::from_millis(second * 1000));
+        let mut state = state(world::policy(), vec![old, stored("b-young", 1, 20)]);
+        let placed = offered(&mut state, vec![offer(2, 1)]);
+        let names: Vec<&str> = placed.keys().map(ClusterName::as_str).collect();
+        assert_eq!(names, [first]);
+    }
+}
+
 #[test]
 fn what_does_not_fit_the_oldest_is_there_for_the_next() {
     let mut large = stored("large", 1, 10);
@@ -173,4 +189,75 @@ fn members_of_one_cluster_go_to_racks_of_their_own() {
         .map(|launch| launch.task.agent_id.as_str())
         .collect();
     assert_eq!(agents, ["a1", "a4"].into());
+}
+
+fn spread_by_rack() -> Policy {
+    Policy {
+        spread_by: SpreadBy::names(["rack".to_owned()]),
+        ..world::policy()
+    }
+}
+
+/// An offer of an agent in this rack.
+fn offer_in(rack: &str, agent: u32, rooms: u32) -> Offer {
+    Offer {
+        attributes: [("rack".to_owned(), rack.to_owned())].into(),
+        ..offer(agent, rooms)
+    }
+}
+
+/// A member's task that was launched long ago, on this agent in this rack.
+fn launched(stored: &mut StoredCluster, id: u32, rack: &str) {
+    let record = &mut stored.record;
+    let task_id = TaskId::new(record.name(), record.uuid, MemberId(id), 1);
+    let member = record.members.get_mut(&MemberId(id)).unwrap();
+    member.launches = 1;
+    member.places = [("rack".to_owned(), rack.to_owned())].into();
+    member.task = Some(TaskRecord {
+        task_id,
+        agent_id: format!("a{id}"),
+        host: format!("127.0.0.{id}"),
+        port: 31000,
+        launched_at: Timestamp::from_millis(10_000),
+        unknown: Default::default(),
+    });
+}
+
+/// Goal: who comes for a member that leaves takes its place, and does not crowd another one. Method: three racks with a member
+/// each, one of which leaves; the agent of the tightest fit is in the rack of one that stays.
+#[test]
+fn who_comes_for_a_member_takes_its_place() {
+    let mut stored = stored("orders", 4, 10);
+    for (id, rack) in [(0, "x"), (1, "y"), (2, "z")] {
+        launched(&mut stored, id, rack);
+    }
+    stored.record.members.get_mut(&MemberId(2)).unwrap().leaving = Some(Leaving {
+        why: Why::Replaced,
+        since: Timestamp::from_millis(20_000),
+        replacement: Some(MemberId(3)),
+        unknown: Default::default(),
+    });
+    stored.record.spec.num_nodes = 3;
+    let mut state = state(spread_by_rack(), vec![stored]);
+    let placed = offered(&mut state, vec![offer_in("x", 7, 1), offer_in("z", 8, 9)]);
+    let agents: Vec<&str> = (placed.values().flatten())
+        .map(|launch| launch.task.agent_id.as_str())
+        .collect();
+    assert_eq!(agents, ["a8"]);
+}
+
+/// Goal: a member whose task has just ended waits for an agent of its own for a while, however old its cluster is. Method: without
+/// volumes, an offer of an agent with another member, at once and later.
+#[test]
+fn who_has_lost_its_task_does_not_share_an_agent_at_once() {
+    for (ended, placed_on) in [(999_000, 0), (900_000, 1)] {
+        let mut stored = stored("orders", 2, 10);
+        launched(&mut stored, 1, "x");
+        let lost = stored.record.members.get_mut(&MemberId(0)).unwrap();
+        lost.launches = 1;
+        lost.ended_at = Some(Timestamp::from_millis(ended));
+        let mut state = state(world::policy(), vec![stored]);
+        let placed = offered(&mut state, vec![offer(1, 9)]);
+        assert_eq!(placed.values().flatten().count(), placed_on, "{ended}");
+    }
 }

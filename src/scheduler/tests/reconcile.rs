@@ -12,7 +12,10 @@ use crate::{
         view::ClusterState,
         voters::Durability,
     },
-    scheduler::event::{Event, TaskState},
+    scheduler::{
+        event::{Event, TaskState},
+        unknown::MOST_LISTED,
+    },
 };
 
 fn subscribe(world: &mut World) {
@@ -107,9 +110,9 @@ fn a_scheduler_that_has_lost_its_state_leaves_everything_running() {
         world.pass(Duration::from_secs(700));
     }
     assert!(world.killed.is_empty() && world.records.is_empty());
-    let listed: Vec<&TaskId> = world.state.unknown.list().map(|t| &t.task_id).collect();
+    let listed: Vec<&TaskId> = world.state.unknown.all().map(|t| &t.task_id).collect();
     assert_eq!(listed, tasks.iter().collect::<Vec<_>>());
-    let why = &world.state.unknown.list().next().unwrap().reason;
+    let why = &world.state.unknown.all().next().unwrap().reason;
     assert_eq!(why, "the state knows no cluster orders");
 
     // A new cluster of the same name is another one.
@@ -120,7 +123,7 @@ fn a_scheduler_that_has_lost_its_state_leaves_everything_running() {
     }
     assert!(world.killed.is_empty());
     assert_eq!(world.state(), ClusterState::Running);
-    let why = &world.state.unknown.list().next().unwrap().reason;
+    let why = &world.state.unknown.all().next().unwrap().reason;
     assert!(
         why.contains("another cluster that was named orders"),
         "{why}"
@@ -130,9 +133,42 @@ fn a_scheduler_that_has_lost_its_state_leaves_everything_running() {
     world.update(&tasks[0], TaskState::Killed);
     world.update(&tasks[1], TaskState::Unknown);
     subscribe(&mut world);
-    assert_eq!(world.state.unknown.list().count(), 1);
+    assert_eq!(world.state.unknown.all().count(), 1);
     assert!(world.asked_for.contains(&tasks[2]), "what became of it");
     assert!(!world.asked_for.contains(&tasks[0]));
+}
+
+/// Goal: of many unknown tasks none is passed over, and that not all are listed is told. Method: more tasks of a lost state than a list
+/// has, of which the last one shows that a record is older than the world.
+#[test]
+fn tasks_beyond_the_list_are_counted_and_hold_up_what_they_must() {
+    let mut world = World::running(1, Durability::Async);
+    let uuid = world.record().uuid;
+    let later = TaskId::new(&name(), uuid, MemberId(0), 9);
+    let foreign = |number: usize| TaskId::from_wire(format!("a-task.{number}"));
+    for number in 0..MOST_LISTED {
+        world.update(&foreign(number), TaskState::Running);
+    }
+    assert_eq!(world.state.unknown.take_untold().len(), MOST_LISTED);
+    assert_eq!(world.state.unknown.take_more(), None);
+    world.update(&later, TaskState::Running);
+    assert!(world.state.unknown.take_untold().is_empty());
+    assert_eq!(world.state.unknown.take_more(), Some(1));
+    let list = world.state.unknown.list();
+    assert_eq!((list.tasks.len(), list.more), (MOST_LISTED, 1));
+    assert!(world.state.unknown.outdates(&name()).is_some());
+    subscribe(&mut world);
+    assert!(world.asked_for.contains(&later));
+    for number in 0..9 {
+        assert_eq!(world.state.unknown.take_more(), None, "told already");
+        world.update(&foreign(MOST_LISTED + number), TaskState::Running);
+    }
+    assert_eq!(world.state.unknown.take_more(), Some(10));
+    for number in 0..10 {
+        world.update(&foreign(number), TaskState::Killed);
+    }
+    assert_eq!(world.state.unknown.list().more, 0);
+    assert_eq!(world.state.unknown.take_more(), None);
 }
 
 /// Goal: a state that was put back from an old copy kills nothing, and does not catch up with what runs. Method: the
@@ -156,7 +192,7 @@ fn a_record_that_is_older_than_its_tasks_launches_nothing() {
     assert!(world.killed.is_empty());
     assert_eq!(world.record().members[&MemberId(0)].launches, 1);
     assert!(world.instances.contains_key(&second));
-    let why = &world.state.unknown.list().next().unwrap().reason;
+    let why = &world.state.unknown.all().next().unwrap().reason;
     assert!(why.contains("older than the task"), "{why}");
     // Decided: it was ended.
     world.update(&second, TaskState::Killed);

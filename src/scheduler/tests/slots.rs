@@ -5,12 +5,14 @@ use std::time::Duration;
 use super::world::{KEPT_FOR, PASSWORD, World, name, spec};
 use crate::{
     cluster::{
+        flavour::Flavour,
         id::{Epoch, MemberId},
         record::MemberRecord,
+        slot::SlotId,
         view::ClusterState,
         voters::Durability,
     },
-    scheduler::{event::TaskState, slots::SLOT_PATIENCE},
+    scheduler::{event::TaskState, members::LAUNCH_DEADLINE, slots::SLOT_PATIENCE},
 };
 
 fn member(world: &World, id: u32) -> &MemberRecord {
@@ -111,6 +113,39 @@ fn a_member_waits_for_its_agent_until_the_grace_time_has_passed() {
     world.offer();
     world.settle();
     assert!(member(&world, 2).task.is_some());
+}
+
+/// Goal: a slot that was never made is not waited for. Method: a launch never gets to its agent, which comes back under another id
+/// after the master has given up on it; then the same where the task was heard of.
+#[test]
+fn a_launch_that_nobody_has_heard_of_is_given_up_with_its_agent() {
+    let mut world = World::with_volumes(2);
+    world.lose_launches = true;
+    world.create(spec(1, Durability::Majority));
+    world.lose_launches = false;
+    let (task, lost) = (world.task_of(0), member(&world, 0).slot.clone().unwrap());
+    world.update(&task, TaskState::Unreachable);
+    world.pass(LAUNCH_DEADLINE - Duration::from_secs(1));
+    assert_eq!(world.task_of(0), task, "it may still get there");
+    world.pass(Duration::from_secs(2));
+    assert_eq!(member(&world, 0).task, None);
+    world.pass(SLOT_PATIENCE);
+    world.offer();
+    world.settle();
+    world.converge();
+    assert_eq!(world.state(), ClusterState::Running);
+    assert_eq!(member(&world, 0).given_up[0].id, lost.id);
+
+    let task = world.task_of(0);
+    world.unreachable.insert(task.clone());
+    world.update(&task, TaskState::Unreachable);
+    world.vanish(0);
+    world.pass(Duration::from_secs(86_400));
+    world.replace_scheduler();
+    world.pass(Duration::from_secs(86_400));
+    world.offer();
+    world.settle();
+    assert_eq!(world.task_of(0), task, "it holds the data");
 }
 
 /// Goal: a task of which nothing more will be heard does not keep its member from its data. Method: an agent comes back under
@@ -335,6 +370,42 @@ fn agents_without_feedback_are_asked_without_it() {
     assert_eq!(asked, [true, true, false]);
     assert!(world.slots.is_empty());
     assert_eq!(world.kept.len(), 1, "nobody has said so yet");
+    world.pass(Duration::from_secs(61));
+    world.offer();
+    world.settle();
+    assert!(world.kept.is_empty());
+}
+
+/// Goal: a slot whose agent is merely away is not taken for gone. Method: of two agents without feedback the one with the
+/// slot never gets what it is asked for, and is away when the other one is offered.
+#[test]
+fn an_agent_without_feedback_that_is_away_says_nothing_of_its_slot() {
+    let mut world = World::spacious(Flavour::Mysql, 1, 2, Durability::Majority);
+    world.delete(Some(PASSWORD));
+    world.no_feedback = true;
+    let slots = world.slots.clone();
+    let (slot, placed) = slots.iter().next().unwrap();
+    world.pass(KEPT_FOR);
+    world.offer();
+    world.settle();
+    assert!(world.slots.is_empty());
+    world.slots.insert(slot.clone(), placed.clone());
+    world.away.insert(placed.agent);
+    let left = |world: &World| -> Vec<SlotId> {
+        let kept = world.kept.values().next();
+        kept.map_or_else(Vec::new, |(kept, _)| kept.left.keys().cloned().collect())
+    };
+    for _ in 0..30 {
+        world.pass(Duration::from_secs(61));
+        world.offer();
+        world.settle();
+    }
+    assert_eq!(left(&world), std::slice::from_ref(slot));
+    world.away.clear();
+    world.offer();
+    world.settle();
+    assert!(world.slots.is_empty());
+    assert_eq!(left(&world), std::slice::from_ref(slot), "not known yet");
     world.pass(Duration::from_secs(61));
     world.offer();
     world.settle();

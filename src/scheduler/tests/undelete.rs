@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::world::{KEPT_FOR, PASSWORD, World, name, spec};
 use crate::{
     cluster::{
-        id::MemberId, record::Mastership, slot::SlotId, view::ClusterState, voters::Durability,
+        flavour::Flavour, id::MemberId, record::Mastership, slot::SlotId, view::ClusterState,
+        voters::Durability,
     },
     scheduler::{
         action::{Refusal, Reply},
@@ -305,8 +306,9 @@ fn what_a_record_explains_or_may_explain_is_not_reclaimed() {
     let mut world = World::running_on_slots(1, Durability::Async);
     let slot = world.slots.keys().next().unwrap().clone();
     not_possible(&mut world, &slot, "member of the cluster orders");
-    world.delete(Some(PASSWORD));
-    not_possible(&mut world, &slot, "kept of a deleted cluster");
+    let other = SlotId::from_wire("00000000-0000-0000-0000-000000000001.7.1");
+    let unknown = Refusal::UnknownSlot(other.to_string());
+    assert_eq!(refused(world.reclaim(&other)), unknown);
 
     let (mut world, slot) = orphaned();
     world.state.unusable.insert("other".parse().unwrap());
@@ -329,6 +331,136 @@ fn what_a_record_explains_or_may_explain_is_not_reclaimed() {
     world.settle();
     assert_eq!(world.state.keeping.orphans.len(), 1);
     not_possible(&mut world, &later, "older than the slot");
+}
+
+/// Goal: a slot of a deleted cluster goes before its time when an administrator says so, and no other one with it. Method: the word
+/// is stored while its agent is away, with a scheduler that ends then or does not.
+#[test]
+fn a_slot_of_a_deleted_cluster_is_given_up_before_its_time() {
+    for replaced in [false, true] {
+        let mut world = deleted(3);
+        let slot = world.slots.keys().next().unwrap().clone();
+        world.away = (0..3).collect();
+        let reply = world.reclaim(&slot);
+        let Some(Reply::Reclaiming { lost, .. }) = &reply else {
+            panic!("{reply:?}")
+        };
+        assert!(lost.contains("cannot be brought back any more"), "{lost}");
+        let (stored, _) = world.kept.values().next().unwrap();
+        assert!(!stored.destroying && stored.reclaimed.contains(&slot));
+        assert_eq!(world.reclaim(&slot), reply, "the answer may have got lost");
+        if replaced {
+            world.replace_scheduler();
+            world.settle();
+        }
+        assert!(world.released.is_empty());
+        world.away.clear();
+        world.pass(Duration::from_secs(1));
+        world.offer();
+        world.settle();
+        assert_eq!(world.released, [(slot.clone(), true)]);
+        assert_eq!(world.slots.len(), 2);
+        let refusal = refused(world.undelete(Some(PASSWORD), None));
+        let expected = format!("the slot {slot} of member 0");
+        assert!(
+            matches!(&refusal, Refusal::NotPossible(told) if told.starts_with(&expected)),
+            "{refusal:?}"
+        );
+        // The others, one of which goes by the same word, one by its time.
+        let next = world.slots.keys().next().unwrap().clone();
+        world.reclaim(&next);
+        world.offer();
+        world.settle();
+        assert_eq!(world.slots.len(), 1);
+        world.pass(KEPT_FOR);
+        world.offer();
+        world.settle();
+        assert!(world.slots.is_empty() && world.kept.is_empty());
+    }
+}
+
+/// Goal: nothing is left of a deleted cluster when all of its slots were given up.
+#[test]
+fn a_deleted_cluster_is_forgotten_with_its_last_slot() {
+    let mut world = deleted(1);
+    let slot = world.slots.keys().next().unwrap().clone();
+    world.reclaim(&slot);
+    world.offer();
+    world.settle();
+    assert!(world.slots.is_empty() && world.kept.is_empty());
+}
+
+/// Goal: a member that had left is no part of what comes back, and giving its slot up hinders nothing. Method: a cluster whose former
+/// master left with data that may be nowhere else.
+#[test]
+fn what_a_member_had_left_behind_may_go_before_its_cluster_comes_back() {
+    for offered in [false, true] {
+        let mut world = World::spacious(Flavour::Mariadb, 2, 3, Durability::Async);
+        let task = world.loses_agent_of(0);
+        world.go_on(Duration::from_secs(1100));
+        let left = world.record().departed[&MemberId(0)].clone();
+        let slot = left.slot.unwrap().id;
+        assert!(!left.destroy);
+        world.agents_return(&task);
+        world.go_on(Duration::from_secs(60));
+        world.delete(Some(PASSWORD));
+        assert!(world.records.is_empty());
+        let reply = world.reclaim(&slot);
+        assert!(
+            matches!(&reply, Some(Reply::Reclaiming { lost, .. }) if lost.contains("member 0 has left behind")),
+            "{reply:?}"
+        );
+        if offered {
+            world.offer();
+            world.settle();
+            assert_eq!(world.slots.len(), 2);
+        }
+        world.undelete(Some(PASSWORD), None);
+        world.go_on(Duration::from_secs(120));
+        assert_eq!(world.state(), ClusterState::Running);
+        assert!(world.record().departed.is_empty(), "{}", world.told_of());
+        assert_eq!(world.slots.len(), 2);
+    }
+}
+
+/// Goal: what a member that has left may hold alone goes by an administrator's word while its cluster lives, but not while that is being
+/// deleted; an answer that got lost is given again.
+#[test]
+fn what_a_member_has_left_behind_is_given_up_while_its_cluster_lives() {
+    let kept_behind = || {
+        let mut world = World::spacious(Flavour::Mariadb, 2, 3, Durability::Async);
+        let task = world.loses_agent_of(0);
+        world.go_on(Duration::from_secs(1100));
+        let left = world.record().departed[&MemberId(0)].clone();
+        assert!(!left.destroy);
+        (world, task, left.slot.unwrap().id)
+    };
+    let (mut world, task, slot) = kept_behind();
+    let reply = world.reclaim(&slot);
+    assert!(
+        matches!(&reply, Some(Reply::Reclaiming { lost, .. }) if lost.contains("member 0 has left behind")),
+        "{reply:?}"
+    );
+    assert!(world.record().departed[&MemberId(0)].destroy);
+    let epoch = world.record().epoch;
+    assert_eq!(world.reclaim(&slot), reply, "the answer may have got lost");
+    assert!(world.released.is_empty(), "its agent is away");
+    world.agents_return(&task);
+    world.go_on(Duration::from_secs(120));
+    assert!(
+        world.released.contains(&(slot, true)),
+        "{:?}",
+        world.released
+    );
+    assert_eq!(world.record().epoch, epoch, "nobody else is touched");
+
+    let (mut world, _, slot) = kept_behind();
+    // A task whose end is not known keeps the cluster.
+    world.loses_agent_of(1);
+    world.delete(Some(PASSWORD));
+    assert!(world.record().deleting);
+    let refusal = refused(world.reclaim(&slot));
+    assert_eq!(refusal, Refusal::BeingDeleted(name()));
 }
 
 #[test]

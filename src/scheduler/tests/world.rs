@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     cluster::{
-        backup::{BackupReport, BackupState, Restore},
+        backup::{ArchiveReport, BackupReport, BackupState, Restore},
         control::{Authentication, GoalPhase, Held, MemberState, Report, ServerKind},
         explanation::Explanation,
         flavour::Flavour,
@@ -71,14 +71,20 @@ pub struct Instance {
     pub broken: bool,
     /// How far it is behind in applying, as it reports it.
     pub lag_seconds: u64,
+    /// It receives, and has not come to the newest canary yet.
+    pub behind: bool,
     /// What it holds is not in the history of who is elected.
     pub quarantined: bool,
     /// As master it gets no acknowledgement in this epoch, whoever follows.
     pub unheard_in: Option<Epoch>,
     /// As master, what it does when it is to hand over.
     pub answers: Answers,
+    /// Its task is being killed, and it goes on for a moment.
+    pub held_back: bool,
     /// What it says of the backup that it is to make.
     pub backup: Option<BackupState>,
+    /// As master, the URL of the store where it has archived something, as it says.
+    pub archived_in: Option<String>,
 }
 
 /// What a master does when it is to hand over.
@@ -121,6 +127,10 @@ pub struct World {
     /// Once, Mesos carries out what stands before a launch, reserves only (`false`) or makes the volume too, and loses the
     /// rest. Its agent makes no offers after that.
     pub lose_after: Option<bool>,
+    /// Members that are launched have much to receive.
+    pub launched_behind: bool,
+    /// The master refuses whatever a launch asks for.
+    pub refuse_launches: bool,
     /// Mesos never hears of launches.
     pub lose_launches: bool,
     /// The offers of those.
@@ -135,6 +145,10 @@ pub struct World {
     pub asked_for_all: u32,
     /// The answers to inverse offers, and whether each was accepted.
     pub inverse_answers: Vec<(String, bool)>,
+    /// What members hold that begin with an empty slot: a copy.
+    pub copied: String,
+    /// The tasks of this member with this revision of the configuration end as soon as they are launched.
+    pub refuses: Option<(u32, u64)>,
     /// Tasks whose agents do not answer: a kill does not reach them.
     pub unreachable: BTreeSet<TaskId>,
     pub agents: u32,
@@ -159,10 +173,13 @@ pub fn policy() -> Policy {
         voter_patience: Duration::from_secs(600),
         replace_after: Duration::from_secs(900),
         voter_lag: Duration::from_secs(60),
+        packages: Vec::new(),
         timings: Timings::default(),
         failover_limit: 5,
         failover_window: Duration::from_secs(300),
+        archive: None,
         rules: Rules::LAW,
+        backups: None,
         chance: 0.5,
     }
 }
@@ -179,6 +196,10 @@ pub fn spec(num_nodes: u32, durability: Durability) -> ClusterSpec {
         size: Size::DEFAULT,
         durability,
         replace_after: None,
+        backup_schedule: None,
+        backup_keep: None,
+        my_cnf: None,
+        package: None,
     }
 }
 
@@ -204,6 +225,8 @@ impl World {
             acknowledged: Vec::new(),
             away: BTreeSet::new(),
             lose_after: None,
+            launched_behind: false,
+            refuse_launches: false,
             lose_launches: false,
             lost_offers: Vec::new(),
             declined: Vec::new(),
@@ -211,6 +234,8 @@ impl World {
             asked_for: Vec::new(),
             asked_for_all: 0,
             inverse_answers: Vec::new(),
+            copied: String::new(),
+            refuses: None,
             unreachable: BTreeSet::new(),
             agents,
             offers_made: 0,
@@ -338,6 +363,11 @@ impl World {
                 let offers = launches.into_iter().map(|launch| launch.offer.id);
                 self.lost_offers.extend(offers);
             }
+            Action::Launch(launches) if self.refuse_launches => {
+                for launch in launches {
+                    self.task(&launch.task.task_id, TaskState::Error);
+                }
+            }
             Action::Launch(launches) => {
                 for launch in launches {
                     self.launch(launch);
@@ -421,6 +451,10 @@ impl World {
         let cluster = launch.task.task_id.cluster().unwrap();
         let record = &self.records[&cluster].0;
         let uuid = record.uuid;
+        if record.is_verification(&launch.task.task_id) {
+            assert_eq!(launch.ground, Ground::Sandbox);
+            return self.task(&launch.task.task_id, TaskState::Running);
+        }
         let member = record.member_of(&launch.task.task_id).unwrap();
         let task = launch.task;
         let placed = |has_volume| PlacedSlot {
@@ -453,10 +487,15 @@ impl World {
             self.task(&task.task_id, TaskState::Dropped);
             return;
         }
+        let revision = self.records[&cluster].0.members[&member].revision;
+        if self.refuses == Some((member.0, revision)) {
+            self.task(&task.task_id, TaskState::Failed);
+            return;
+        }
         let slot = launch.ground.slot().cloned();
         let kept = slot.as_ref().and_then(|id| self.slots[id].contents.clone());
         let (data, position, promised) =
-            kept.unwrap_or_else(|| (DataId(self.id()), String::new(), Epoch(0)));
+            kept.unwrap_or_else(|| (DataId(self.id()), self.copied.clone(), Epoch(0)));
         let instance = Instance {
             member,
             slot,
@@ -467,10 +506,13 @@ impl World {
             silent: false,
             broken: false,
             lag_seconds: 0,
+            behind: self.launched_behind,
             quarantined: false,
             unheard_in: None,
             answers: Answers::Closes,
+            held_back: false,
             backup: None,
+            archived_in: None,
         };
         self.instances.insert(task.task_id.clone(), instance);
         self.task(&task.task_id, TaskState::Running);
@@ -538,7 +580,11 @@ impl World {
                 ports: vec![(31000, 31999)],
                 slots: self.offered_slots(agent),
                 attributes: BTreeMap::new(),
-                unavailable: false,
+                unavailable: self
+                    .state
+                    .maintenance
+                    .window(&format!("a{agent}"))
+                    .is_some(),
             }
         });
         let offers: Vec<Offer> = offers.collect();
@@ -713,7 +759,7 @@ impl World {
 
     /// Every instance does what the goal says, and reports, until nothing changes any more.
     pub fn converge(&mut self) {
-        for _ in 0..20 {
+        for _ in 0..100 {
             let before = self.records.clone();
             let tasks: Vec<TaskId> = self.instances.keys().cloned().collect();
             for task in tasks {
@@ -723,7 +769,10 @@ impl World {
                 return;
             }
         }
-        panic!("the cluster does not converge");
+        panic!(
+            "the cluster does not converge: {}",
+            self.explanation().standing.membership.join("; ")
+        );
     }
 
     /// What an executor does and reports under the stored goal.
@@ -778,7 +827,7 @@ impl World {
                 MemberState::Quarantined
             }
             (GoalPhase::Elected(_), Some(_)) => {
-                canary = goal.canary;
+                canary = if instance.behind { 0 } else { goal.canary };
                 let barred = goal.terms.barred.contains(&instance.member);
                 MemberState::Following {
                     epoch: goal.epoch,
@@ -809,6 +858,10 @@ impl World {
                 let number = order.number;
                 Some(BackupReport { number, state })
             }),
+            archive: instance.archived_in.clone().map(|url| ArchiveReport {
+                begun_in: Some(url),
+                ..ArchiveReport::default()
+            }),
             format: 1,
             uuid: record.uuid,
             member: instance.member,
@@ -832,6 +885,7 @@ impl World {
             set_aside: None,
             stream_port: None,
             lag_seconds: instance.lag_seconds,
+            held_back: instance.held_back,
             handover: goal
                 .handover
                 .filter(|_| matches!(state, MemberState::Master { .. }))

@@ -51,6 +51,10 @@ fn launched() -> (ClusterRecord, Launch) {
         size: Size::DEFAULT,
         durability: Durability::Async,
         replace_after: None,
+        backup_schedule: None,
+        backup_keep: None,
+        my_cnf: None,
+        package: None,
     };
     let user = ClusterUser {
         name: "shop".into(),
@@ -68,8 +72,9 @@ fn launched() -> (ClusterRecord, Launch) {
         host: "h".into(),
         port: 31000,
         launched_at: now,
+        unknown: Default::default(),
     };
-    let slot = slots::new_slot(&record, member, 1, &task);
+    let slot = slots::new_slot(&record, member, 1, Size::DEFAULT, &task);
     let ground = Ground::New(slot.id.clone());
     let entry = record.members.get_mut(&member).unwrap();
     entry.task = Some(task.clone());

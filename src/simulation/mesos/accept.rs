@@ -287,5 +287,7 @@ fn task_data(record: &ClusterRecord, launch: &Launch) -> Option<TaskData> {
         timings: Timings::default(),
         copy_rate_mib: 0,
         restore: None,
+        my_cnf: None,
+        verify: None,
     })
 }

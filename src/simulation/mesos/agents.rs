@@ -24,6 +24,20 @@ pub struct Agent {
     pub forgets_its_id: bool,
     /// What is reserved on it.
     pub slots: BTreeMap<SlotId, Reserved>,
+    /// When its machine is to go down, if it is.
+    pub planned: Option<Planned>,
+    /// Its machine is down for maintenance.
+    pub(super) machine_down: bool,
+}
+
+/// Maintenance of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planned {
+    pub number: u64,
+    pub from: u64,
+    pub lasts: u64,
+    /// The scheduler has agreed.
+    pub agreed: bool,
 }
 
 impl Agent {
@@ -36,6 +50,8 @@ impl Agent {
             gives_feedback,
             forgets_its_id: false,
             slots: BTreeMap::new(),
+            planned: None,
+            machine_down: false,
         }
     }
 
@@ -108,7 +124,10 @@ impl World {
         note!(self, "agent {former} comes back under another id");
         // A master that has given up on an agent keeps saying so. Another one is removed when its successor registers
         // under its address, which is told once, and then it is as if it had never been.
-        if given_up_on {
+        if std::mem::take(&mut self.mesos.agents[agent].machine_down) {
+            // Told when it went down.
+            self.mesos.removed_agents.insert(former, TaskState::Unknown);
+        } else if given_up_on {
             self.mesos
                 .removed_agents
                 .insert(former, TaskState::Unreachable);
@@ -116,6 +135,17 @@ impl World {
             self.tell_tasks(tasks, |_| TaskState::Gone);
         }
         self.rescind(agent);
+    }
+
+    /// A machine goes down for maintenance: its agent is removed, and comes back under another id.
+    pub fn machine_goes_down(&mut self, agent: usize) {
+        let tasks = self.tasks_of(agent);
+        self.host_goes_down(agent);
+        let it = &mut self.mesos.agents[agent];
+        it.forgets_its_id = true;
+        it.machine_down = true;
+        self.rescind(agent);
+        self.tell_tasks(tasks, |_| TaskState::Lost);
     }
 
     /// A host is lost with all that is on its disk. There will be another one in its place.

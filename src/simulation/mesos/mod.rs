@@ -15,6 +15,7 @@ mod tasks;
 
 use std::collections::BTreeMap;
 
+pub use self::agents::Planned;
 use self::{agents::Agent, offers::Offered, slots::Feedback, tasks::Task};
 use super::{
     setup::Setup,
@@ -45,6 +46,8 @@ pub struct Mesos {
     /// What became of operations with an id, until it is acknowledged.
     feedback: BTreeMap<String, Feedback>,
     allocating: bool,
+    /// The agents that inverse offers without an answer are about, by their ids.
+    pub inverse: BTreeMap<String, usize>,
     /// Slots that a task has begun on.
     pub used: std::collections::BTreeSet<SlotId>,
     /// Slots that were lost with their agents' disks.
@@ -66,6 +69,7 @@ impl Mesos {
             removed_agents: BTreeMap::new(),
             feedback: BTreeMap::new(),
             allocating: false,
+            inverse: BTreeMap::new(),
             used: Default::default(),
             lost: Default::default(),
         }
@@ -128,18 +132,18 @@ impl World {
         });
     }
 
-    fn gets_to_mesos(&self, scheduler: usize) -> bool {
+    pub fn gets_to_mesos(&self, scheduler: usize) -> bool {
         self.mesos.up && self.mesos.subscriber == Some(scheduler) && self.open(SCHEDULER, MESOS)
     }
 
-    fn gets_to_scheduler(&self) -> Option<usize> {
+    pub fn gets_to_scheduler(&self) -> Option<usize> {
         let open = self.mesos.up && self.open(MESOS, SCHEDULER);
         self.mesos
             .subscriber
             .filter(|s| open && self.schedulers[*s].alive)
     }
 
-    fn agent_answers(&self, agent: usize) -> bool {
+    pub fn agent_answers(&self, agent: usize) -> bool {
         self.mesos.agents[agent].up && self.both_open(agent, MESOS)
     }
 

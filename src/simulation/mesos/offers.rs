@@ -6,7 +6,7 @@ use super::{MILLISECOND, SECOND, World, agents::Agent, note, slots::Reserved};
 use crate::{
     cluster::{
         size::Size,
-        slot::{SANDBOX_DISK_MIB, SlotId, volume_mib},
+        slot::{SANDBOX_DISK_MIB, Slot, SlotId, volume_mib},
     },
     scheduler::{
         event::Event,
@@ -99,7 +99,7 @@ impl World {
                 .map(|id| self.offered_slot(agent, id))
                 .collect(),
             attributes: BTreeMap::new(),
-            unavailable: false,
+            unavailable: self.mesos.agents[agent].planned.is_some(),
         };
         self.mesos.offers.insert(id, Offered { agent, free, slots });
         Some(offer)
@@ -116,8 +116,26 @@ impl World {
             let here = task.agent == agent && task.registration == *registration;
             here && task.slot.is_none() && !task.state.is_terminal()
         });
-        let reserved = slots.len();
+        let reserved = slots.keys().filter(|slot| !self.has_room_made_for(slot));
+        let reserved = reserved.count();
         unreserved.count() + reserved < self.setup.room
+    }
+
+    /// In the end operators have made room beside the slots that are kept of members that have left, and beside those of members that wait
+    /// for others to take their places: they are told of them.
+    fn has_room_made_for(&self, slot: &SlotId) -> bool {
+        let Some((record, _)) = self
+            .zookeeper
+            .record
+            .as_ref()
+            .filter(|_| !self.faults_go_on)
+        else {
+            return false;
+        };
+        let is_it = |own: &Option<Slot>| own.as_ref().is_some_and(|own| own.id == *slot);
+        let mut departed = record.departed.values();
+        let mut leaving = record.members.values().filter(|it| it.leaving.is_some());
+        departed.any(|left| is_it(&left.slot) && !left.destroy) || leaving.any(|it| is_it(&it.slot))
     }
 
     fn free_ports(&self, agent: usize) -> Vec<(u16, u16)> {
@@ -167,7 +185,7 @@ impl World {
     }
 
     /// The master takes back what it has offered of an agent.
-    pub(super) fn rescind(&mut self, agent: usize) {
+    pub fn rescind(&mut self, agent: usize) {
         let of = self.mesos.offers.iter();
         let of = of.filter(|(_, offered)| offered.agent == agent);
         let ids: Vec<String> = of.map(|(id, _)| id.clone()).collect();
@@ -191,6 +209,12 @@ impl World {
             if world.gets_to_mesos(scheduler) {
                 world.mesos.suppressed = !want;
                 world.allocate_soon();
+            } else if want && world.mesos.subscriber == Some(scheduler) {
+                world.after(SECOND, move |world| {
+                    world.on_scheduler(scheduler, move |world| {
+                        world.want_offers(scheduler, true);
+                    });
+                });
             }
         });
     }

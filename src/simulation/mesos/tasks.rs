@@ -73,11 +73,14 @@ impl World {
         }
     }
 
-    /// A kill, on its way to the executor.
-    pub fn kill_task(&mut self, scheduler: usize, task: &TaskId) {
+    /// A kill, on its way to the executor. What the master does not know it says so of, as if it had been asked for the task's state.
+    pub fn kill_task(&mut self, scheduler: usize, task: TaskId, agent_id: String) {
         let lost = self.gets_lost(10);
-        let (delay, task) = (self.network() * 3, task.clone());
+        let delay = self.network() * 3;
         self.after(delay, move |world| {
+            if !lost && world.gets_to_mesos(scheduler) && world.state_of(&task).is_none() {
+                return world.reconcile(scheduler, Some(vec![(task, agent_id)]));
+            }
             let known = world.mesos.tasks.get(&task);
             let known = known.map(|task| (task.agent, task.executor));
             if let Some((agent, Some(executor))) = known
@@ -86,7 +89,13 @@ impl World {
                 && world.agent_answers(agent)
             {
                 let grace = KILL_GRACE_PERIOD;
-                world.tell(executor, ExecutorEvent::Kill { grace });
+                world.tell(
+                    executor,
+                    ExecutorEvent::Kill {
+                        grace,
+                        may_hold: false,
+                    },
+                );
             }
         });
     }
@@ -203,7 +212,7 @@ impl World {
     fn state_of(&self, task: &TaskId) -> Option<TaskState> {
         let known = self.mesos.tasks.get(task)?;
         let agent = &self.mesos.agents[known.agent];
-        if known.registration != agent.registration {
+        if known.registration != agent.registration || agent.machine_down {
             return None;
         }
         Some(match agent.unreachable && !known.state.is_terminal() {
@@ -216,6 +225,8 @@ impl World {
     fn state_at(&self, agent_id: &str) -> TaskState {
         let mut agents = self.mesos.agents.iter().enumerate();
         match agents.find(|(number, agent)| agent.id(*number) == agent_id) {
+            // Its removal is in the registry.
+            Some((_, agent)) if agent.machine_down => TaskState::Unknown,
             Some((_, agent)) if agent.unreachable => TaskState::Unreachable,
             Some(_) => TaskState::Gone,
             None => {

@@ -22,7 +22,13 @@ impl World {
         }
         self.within(20 * MILLISECOND, 1500 * MILLISECOND, move |world| {
             let grace = Duration::from_secs(world.chance.between(5, 30));
-            world.tell(master, Event::Kill { grace });
+            world.tell(
+                master,
+                Event::Kill {
+                    grace,
+                    may_hold: false,
+                },
+            );
         });
         self.chance.between(5 * SECOND, 9 * SECOND)
     }

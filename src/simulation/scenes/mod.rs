@@ -7,6 +7,7 @@
 
 mod elections;
 mod masters;
+mod planned;
 mod switchovers;
 mod voters;
 
@@ -58,6 +59,18 @@ pub enum Family {
     Switchover,
     /// A master that was asked to hand over goes on, and comes back when it was replaced.
     SwitchoverReplaced,
+    /// Members are restarted, and something fails after one of the steps.
+    Restarted,
+    /// The same while members get another configuration.
+    Changed,
+    /// The same while another member comes in the place of one.
+    Replaced,
+    /// The same while members come and go.
+    Scaled,
+    /// The same while an agent is taken away, announced or not, and a member is restarted.
+    Drained,
+    /// Automation is paused, and something fails.
+    Paused,
 }
 
 impl Family {
@@ -78,6 +91,12 @@ impl Family {
         Self::AsyncUnattended,
         Self::Switchover,
         Self::SwitchoverReplaced,
+        Self::Restarted,
+        Self::Changed,
+        Self::Replaced,
+        Self::Scaled,
+        Self::Drained,
+        Self::Paused,
     ];
 
     /// Makes the setup of a seed that of a narrow history.
@@ -88,6 +107,8 @@ impl Family {
         // Other scenes are about something else.
         setup.switchover_every = None;
         setup.membership_every = None;
+        setup.maintenance_every = None;
+        setup.changes_every = None;
         setup.nodes = 3;
         setup.clients += 2;
         setup.pause = setup.pause / 20 + MILLISECOND;
@@ -119,6 +140,8 @@ impl Family {
                 setup.durability = drawn;
                 setup.election_timeout = setup.election_timeout.min(2 * SECOND);
             }
+            Self::Restarted | Self::Changed | Self::Drained => setup.volumes = true,
+            Self::Replaced | Self::Scaled | Self::Paused => {}
             Self::LoneWitness
             | Self::LongTail
             | Self::DeposedReturns
@@ -127,7 +150,12 @@ impl Family {
             | Self::SwitchoverReplaced
             | Self::Isolated => {}
         }
-        setup.agents = setup.nodes as usize;
+        let more = match self {
+            // Another member may come first.
+            Self::Changed | Self::Replaced | Self::Scaled | Self::Drained => 2,
+            _ => 0,
+        };
+        setup.agents = setup.nodes as usize + more;
         setup
     }
 }
@@ -168,6 +196,12 @@ impl World {
             Family::AsyncUnattended => self.isolated(cast, true),
             Family::Switchover => self.switchover(cast),
             Family::SwitchoverReplaced => self.switchover_replaced(cast),
+            Family::Restarted => self.restarted(cast),
+            Family::Changed => self.changes(cast),
+            Family::Replaced => self.replaced(cast),
+            Family::Scaled => self.scaled(cast),
+            Family::Drained => self.drained(cast),
+            Family::Paused => self.paused(cast),
         };
         self.after(lasts, move |world| {
             if world.faults_go_on {

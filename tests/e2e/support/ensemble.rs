@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+use super::delayed::Delayed;
 use super::{eventually, free_port, spawn};
 
 /// How long servers may take to elect a leader.
@@ -21,6 +22,8 @@ pub struct Ensemble {
     directory: TempDir,
     ports: [u16; SERVERS],
     children: [Option<Child>; SERVERS],
+    /// The same servers, on ways that can be made slow.
+    pub delayed: Delayed,
 }
 
 impl Ensemble {
@@ -30,10 +33,12 @@ impl Ensemble {
             .prefix("cotton-ensemble-")
             .tempdir()
             .unwrap();
+        let ports = std::array::from_fn(|_| free_port());
         let mut ensemble = Self {
-            ports: std::array::from_fn(|_| free_port()),
+            ports,
             children: std::array::from_fn(|_| None),
             directory,
+            delayed: Delayed::start(&ports),
         };
         ensemble.configure();
         for server in 0..SERVERS {

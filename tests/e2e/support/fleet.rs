@@ -29,11 +29,30 @@ const AGENT_ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// How much a host's disk has room for, in MiB: some data directories of a member, and its logs of an hour.
 const DISK_MIB: u64 = 4096;
 
+/// What the agent of a host offers, beside cpus and disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Memory, in MiB.
+    pub mem: u32,
+    /// As `name:value;name:value`.
+    pub attributes: &'static str,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self {
+            mem: 12_000,
+            attributes: "",
+        }
+    }
+}
+
 /// ZooKeeper, a Mesos master and the scheduler on the hub, and one agent on each host.
 pub struct Fleet {
     system: Lease,
     agents: Mutex<Vec<Child>>,
     zookeeper: Arc<Mutex<ZooKeeper>>,
+    rooms: Vec<Room>,
     /// Of each host, if they have disks of their own.
     disks: Vec<Disk>,
     /// The network between them.
@@ -43,20 +62,44 @@ pub struct Fleet {
 impl Fleet {
     /// Starts it with this many hosts.
     pub async fn start(flavour: Flavour, hosts: u8) -> Self {
-        Self::start_with(flavour, hosts, false, &[]).await
+        Self::start_with(flavour, &alike(hosts), false, &[], &[]).await
     }
 
     /// Starts it with this many hosts, each of which has a small disk of its own.
     pub async fn with_disks(flavour: Flavour, hosts: u8) -> Self {
-        Self::start_with(flavour, hosts, true, &[]).await
+        Self::start_with(flavour, &alike(hosts), true, &[], &[]).await
     }
 
     /// Starts it with this many hosts and further settings of the scheduler.
     pub async fn with_scheduler(flavour: Flavour, hosts: u8, settings: &[&str]) -> Self {
-        Self::start_with(flavour, hosts, false, settings).await
+        Self::with_rooms(flavour, &alike(hosts), settings).await
     }
 
-    async fn start_with(flavour: Flavour, hosts: u8, disks: bool, settings: &[&str]) -> Self {
+    /// Starts it with one host for each of these, and further settings of the scheduler.
+    pub async fn with_rooms(flavour: Flavour, rooms: &[Room], settings: &[&str]) -> Self {
+        Self::start_with(flavour, rooms, false, &[], settings).await
+    }
+
+    /// The same, with a Mesos master whose clocks run five times as fast: it gives an agent up after 15 s.
+    pub async fn with_quick_master(flavour: Flavour, hosts: u8, settings: &[&str]) -> Self {
+        Self::start_with(
+            flavour,
+            &alike(hosts),
+            false,
+            &["--time-scale", "5"],
+            settings,
+        )
+        .await
+    }
+
+    async fn start_with(
+        flavour: Flavour,
+        rooms: &[Room],
+        disks: bool,
+        of_local: &[&str],
+        settings: &[&str],
+    ) -> Self {
+        let hosts = rooms.len() as u8;
         let network = Network::new(hosts);
         let hub = network.address(End::Hub);
         let zookeeper = ZooKeeper::with_options(zookeeper::Options {
@@ -65,6 +108,8 @@ impl Fleet {
         });
         let mut options = Options::new(flavour);
         options.agents = 0;
+        let of_local = of_local.iter().copied().map(str::to_owned);
+        options.arguments.extend(of_local);
         let arguments = [
             "--ip".to_owned(),
             hub.to_string(),
@@ -80,6 +125,7 @@ impl Fleet {
         options.arguments.extend(settings);
         let mut fleet = Self {
             system: System::with_options(options),
+            rooms: rooms.to_vec(),
             disks: Vec::new(),
             agents: Mutex::new(Vec::new()),
             zookeeper: Arc::new(Mutex::new(zookeeper)),
@@ -115,6 +161,7 @@ impl Fleet {
             .append(true)
             .open(run.join(format!("logs/agent-{host}.log")))
             .unwrap();
+        let room = self.rooms[usize::from(host) - 1];
         let mut namespace = std::ffi::OsString::from("--net=");
         namespace.push(self.network.namespace_path(host));
         let mut command = Command::new("nsenter");
@@ -123,7 +170,8 @@ impl Fleet {
             .arg(env!("CARGO_BIN_EXE_cotton"))
             .args(["local-agent", "--master", &self.system.mesos])
             .args(["--ip", &self.network.address(End::Host(host)).to_string()])
-            .args(["--cpus", "16", "--mem", "12000", "--disk", "100000"])
+            .args(["--cpus", "16", "--mem", &room.mem.to_string()])
+            .args(["--disk", "100000", "--attributes", room.attributes])
             .args(["--ports", "31000-31099", "--gc-delay", "1m"])
             .arg("--work-dir")
             .arg(self.agent_directory(host))
@@ -134,14 +182,20 @@ impl Fleet {
     }
 
     async fn wait_for_agents(&self, wanted: usize) {
-        let url = format!("{}/state", self.system.mesos);
         eventually("the agents are registered", REGISTER_DEADLINE, async || {
-            let state = curl(&[&url]).await?.json();
-            let agents = state["slaves"].as_array()?;
-            let active = agents.iter().filter(|agent| agent["active"] == true);
-            (active.count() >= wanted).then_some(())
+            (self.registered_agents().await? >= wanted).then_some(())
         })
         .await;
+    }
+
+    /// How many agents the Mesos master has and reaches. One that it has given up is none of them.
+    pub async fn registered_agents(&self) -> Option<usize> {
+        let state = curl(&[&format!("{}/state", self.system.mesos)])
+            .await?
+            .json();
+        let agents = state["slaves"].as_array()?;
+        let active = agents.iter().filter(|agent| agent["active"] == true);
+        Some(active.count())
     }
 
     /// The host that a member runs on.
@@ -155,6 +209,17 @@ impl Fleet {
     pub fn agent(&self, host: u8) -> Process {
         let pid = self.agents()[usize::from(host) - 1].id().cast_signed();
         Process::find(pid).unwrap()
+    }
+
+    /// Kills the agent of a host with everything that runs under it.
+    pub fn kill_host(&self, host: u8) {
+        let agent = self.agent(host);
+        let all: Vec<Process> = agent.descendants();
+        agent.kill();
+        // A server ends with its executor, so some may have ended by themselves in between.
+        for process in all {
+            process.kill_if_it_runs();
+        }
     }
 
     /// Starts the agent of a host again, which has ended.
@@ -202,6 +267,11 @@ impl Fleet {
     fn agents(&self) -> MutexGuard<'_, Vec<Child>> {
         self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// So many hosts with the same room.
+fn alike(hosts: u8) -> Vec<Room> {
+    vec![Room::default(); usize::from(hosts)]
 }
 
 impl Deref for Fleet {

@@ -6,6 +6,7 @@
 //! connections stay open, and the other direction works on. It needs root, and nothing of the kernel but
 //! bridges and virtual Ethernet pairs (ip-neighbour(8), veth(4)).
 
+use std::fmt::Display;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -60,7 +61,7 @@ impl Network {
     }
 
     fn add_host(&self, host: u8) {
-        let (namespace, outside) = (self.namespace(host), format!("cv{}-{host}", self.number));
+        let (namespace, outside) = (self.namespace(host), outside(self.number, host));
         must(&["netns", "add", &namespace]);
         must(&[
             "link", "add", &outside, "type", "veth", "peer", "name", INTERFACE, "netns", &namespace,
@@ -166,14 +167,21 @@ impl Network {
 impl Drop for Network {
     fn drop(&mut self) {
         for host in 1..=self.hosts {
+            // With its namespace it would go a while later, and the next network could have this one's number by then.
+            let _ = ip(&["link", "del", &outside(self.number, host)]);
             let _ = ip(&["netns", "del", &self.namespace(host)]);
         }
         let _ = ip(&["link", "del", &bridge(self.number)]);
     }
 }
 
-fn bridge(number: u8) -> String {
+fn bridge(number: impl Display) -> String {
     format!("cottonbr{number}")
+}
+
+/// The hub's end of the pair that joins a host with the bridge.
+fn outside(network: impl Display, host: impl Display) -> String {
+    format!("cv{network}-{host}")
 }
 
 /// Removes what a killed test binary has left.
@@ -181,12 +189,14 @@ fn sweep() {
     for entry in fs::read_dir(NAMESPACES).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let mut words = name.strip_prefix(PREFIX).unwrap_or_default().split('-');
-        let (Some(pid), Some(number)) = (words.next(), words.next()) else {
+        let (Some(pid), Some(number), Some(host)) = (words.next(), words.next(), words.next())
+        else {
             continue;
         };
         if !pid.is_empty() && !Path::new("/proc").join(pid).exists() {
+            let _ = ip(&["link", "del", &outside(number, host)]);
             let _ = ip(&["netns", "del", &name]);
-            let _ = ip(&["link", "del", &format!("cottonbr{number}")]);
+            let _ = ip(&["link", "del", &bridge(number)]);
         }
     }
 }

@@ -6,7 +6,9 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+pub mod calls;
 pub mod database;
+pub mod delayed;
 pub mod discovery;
 pub mod disks;
 pub mod ensemble;
@@ -21,7 +23,7 @@ pub mod system;
 pub mod zookeeper;
 
 #[path = "../../shared/mod.rs"]
-mod shared;
+pub mod shared;
 
 use std::time::Duration;
 

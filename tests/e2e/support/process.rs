@@ -25,10 +25,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// The running process with this pid.
+    /// The running process with this pid. One whose first thread has ended runs as long as it has others:
+    /// until the last of them is gone, what it listens on is taken.
     pub fn find(pid: i32) -> Option<Self> {
         let stat = Stat::read(pid)?;
-        (stat.state != "Z").then_some(Self {
+        (stat.state != "Z" || stat.threads > 1).then_some(Self {
             pid,
             started: stat.started,
         })
@@ -92,8 +93,18 @@ impl Process {
 
     /// Its resident memory in KiB.
     pub fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// What of its resident memory no file holds, in KiB. Pages of files, of which a debug binary has many, the kernel takes
+    /// back when there is need.
+    pub fn anonymous_kib(&self) -> u64 {
+        self.memory_kib("RssAnon:")
+    }
+
+    fn memory_kib(&self, what: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(what));
         let number = line.unwrap().trim().trim_end_matches("kB").trim();
         number.parse().unwrap()
     }
@@ -103,6 +114,7 @@ impl Process {
 struct Stat {
     state: String,
     parent: i32,
+    threads: u64,
     started: u64,
 }
 
@@ -114,6 +126,7 @@ impl Stat {
         Some(Self {
             state: (*fields.first()?).to_owned(),
             parent: fields.get(1)?.parse().ok()?,
+            threads: fields.get(17)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
     }

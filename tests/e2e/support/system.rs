@@ -259,8 +259,14 @@ impl System {
 
     /// Creates a cluster; it is not there yet.
     pub async fn create(&self, name: &str, nodes: u32) -> Cluster {
+        self.create_with(name, nodes, &[]).await
+    }
+
+    /// Creates a cluster with further form fields.
+    pub async fn create_with(&self, name: &str, nodes: u32, further: &[(&str, &str)]) -> Cluster {
         let nodes = nodes.to_string();
-        let fields = [("cluster_user", USER), ("num_nodes", nodes.as_str())];
+        let mut fields = vec![("cluster_user", USER), ("num_nodes", nodes.as_str())];
+        fields.extend(further);
         let answer = self.post(name, &fields).await.unwrap();
         assert_eq!(answer.status, 200, "{answer:?}");
         Cluster {
@@ -364,21 +370,46 @@ impl System {
 
     /// The sandbox of a task.
     pub fn sandbox(&self, task: &str) -> PathBuf {
+        self.find_sandbox(task)
+            .unwrap_or_else(|| panic!("no sandbox of the task {task}"))
+    }
+
+    /// The sandbox of a task, if there was ever one.
+    pub fn find_sandbox(&self, task: &str) -> Option<PathBuf> {
         let agents = self.directory.path().join("run/agents");
         let executor = Path::new("executors").join(task).join("runs/latest");
         let executors = folders(&agents)
             .into_iter()
             .flat_map(|agent| folders(&agent.join("slaves")))
             .flat_map(|agent| folders(&agent.join("frameworks")));
-        let sandbox = executors
+        executors
             .map(|framework| framework.join(&executor))
-            .find_map(|path| path.canonicalize().ok());
-        sandbox.unwrap_or_else(|| panic!("no sandbox of the task {task}"))
+            .find_map(|path| path.canonicalize().ok())
     }
 
-    /// The server process of a member: it works in its data directory, and keeps its pid there.
+    /// What runs in the sandbox of a task: its executor, if it has one yet.
+    pub fn executors(&self, task: &str) -> Vec<Process> {
+        let Some(sandbox) = self.find_sandbox(task) else {
+            return Vec::new();
+        };
+        let works_there = |process: &Process| {
+            let folder = fs::read_link(format!("/proc/{}/cwd", process.pid));
+            folder.is_ok_and(|folder| folder == sandbox)
+        };
+        let all = self.process().descendants().into_iter();
+        all.filter(works_there).collect()
+    }
+
+    /// The server process of a member.
     pub fn mysqld(&self, member: &MemberView) -> Process {
-        let task = member.task_id.as_ref().unwrap();
+        self.find_mysqld(member)
+            .unwrap_or_else(|| panic!("no server of {member:?}"))
+    }
+
+    /// The server process of a member, unless there is none at this moment: it works in its data directory, and
+    /// keeps its pid there.
+    pub fn find_mysqld(&self, member: &MemberView) -> Option<Process> {
+        let task = member.task_id.as_ref()?;
         let sandbox = self.sandbox(task);
         // The folder is a link to the member's volume, if there is one.
         let state = sandbox.join("state").canonicalize().unwrap();
@@ -389,8 +420,8 @@ impl System {
             (works_in == data).then_some(process)
         });
         let running: Vec<Process> = running.collect();
-        assert_eq!(running.len(), 1, "servers in {}", sandbox.display());
-        running[0]
+        assert!(running.len() <= 1, "servers in {}", sandbox.display());
+        running.first().copied()
     }
 
     /// The end of each log, for whoever looks into a failure.
@@ -473,14 +504,22 @@ pub fn tasks(view: &ClusterView) -> Vec<String> {
 /// The package of MySQL that the project's script makes.
 pub fn mysql_package() -> &'static Path {
     static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
-    PACKAGE.get_or_init(|| {
-        let script = super::in_project("scripts/mysql-package");
-        let output = Command::new(script).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{told}");
-        let stdout = String::from_utf8(output.stdout).unwrap();
-        PathBuf::from(stdout.lines().last().unwrap())
-    })
+    PACKAGE.get_or_init(|| made_package(&[]))
+}
+
+/// The package with a MariaDB server of a later series than the machine's own.
+pub fn mariadb_package() -> &'static Path {
+    static PACKAGE: OnceLock<PathBuf> = OnceLock::new();
+    PACKAGE.get_or_init(|| made_package(&["--mariadb"]))
+}
+
+fn made_package(arguments: &[&str]) -> PathBuf {
+    let script = super::in_project("scripts/mysql-package");
+    let output = Command::new(script).args(arguments).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    PathBuf::from(stdout.lines().last().unwrap())
 }
 
 /// The first line of its standard output, or nothing when it ended or the deadline has passed.

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::agent::DEADLINE;
-use super::cluster::{born_in, born_of, has};
+use super::cluster::{born_in, born_of, has, more_complete};
 use super::world::{Member, World, is_gone, runs};
 use crate::support::eventually;
 
@@ -30,7 +30,7 @@ const TIMINGS: Timings = Timings {
 };
 
 /// How much longer than it should something may take on a loaded machine.
-const SLACK: Duration = Duration::from_secs(8);
+const SLACK: Duration = Duration::from_secs(20);
 
 async fn world(flavour: Flavour) -> World {
     let mut world = World::new(flavour).await;
@@ -63,12 +63,11 @@ async fn a_master_that_hangs_is_replaced(flavour: Flavour) {
     eprintln!("{flavour}: a server that hung was killed after {took:?}");
     assert!(took < TIMINGS.hang_timeout + SLACK, "{took:?}");
     world.begin_election().await;
-    world.held(&members[1]).await;
-    world.held(&members[2]).await;
-    world.elect(&members[1]).await;
-    world.opened(&members[1]).await;
+    let (new_master, _) = more_complete(&world, &members[1], &members[2]).await;
+    world.elect(new_master).await;
+    world.opened(new_master).await;
     world.note_opened().await;
-    members[1]
+    new_master
         .execute("INSERT INTO d.t VALUES (2)")
         .await
         .unwrap();
@@ -169,7 +168,11 @@ async fn a_mysql_majority_outlives_zookeeper_as_long_as_it_streams() {
 
 /// Two members, the first of which is the master and waits for nobody.
 async fn pair(flavour: Flavour) -> (World, Vec<Member>) {
-    let mut world = world(flavour).await;
+    pair_in(world(flavour).await).await
+}
+
+/// The same, in a world that was made ready for it.
+async fn pair_in(mut world: World) -> (World, Vec<Member>) {
     let members = world.members(2).await;
     world
         .set_voters(&members.iter().collect::<Vec<_>>(), Durability::Async)
@@ -184,7 +187,15 @@ async fn pair(flavour: Flavour) -> (World, Vec<Member>) {
 /// Goal: without acknowledgements a master that is out of touch goes on while all other voters say that they follow
 /// it, and is killed when one does not.
 async fn a_pair_outlives_zookeeper_as_long_as_it_follows(flavour: Flavour) {
-    let (mut world, members) = pair(flavour).await;
+    let mut world = world(flavour).await;
+    // The watchdog waits for a check interval longer than the executor, which is to be first on a loaded machine too.
+    world.timings = Timings {
+        check_interval: Duration::from_secs(1),
+        master_lease: Duration::from_secs(6),
+        ..TIMINGS
+    };
+    let (mut world, members) = pair_in(world).await;
+    let lease = world.timings.master_lease;
     let master = members[0].mysqld().unwrap();
     world.zookeeper.stop();
     sleep(Duration::from_secs(12)).await;
@@ -195,11 +206,9 @@ async fn a_pair_outlives_zookeeper_as_long_as_it_follows(flavour: Flavour) {
     is_gone(master).await;
     let took = cut_off.elapsed();
     eprintln!("{flavour}: a master whose voter does not answer was killed after {took:?}");
-    assert!(
-        took + Duration::from_secs(1) > TIMINGS.master_lease,
-        "{took:?}"
-    );
-    assert!(took < TIMINGS.master_lease + SLACK, "{took:?}");
+    // The last answer may be as old as a check interval.
+    assert!(took + Duration::from_secs(2) > lease, "{took:?}");
+    assert!(took < lease + SLACK, "{took:?}");
     let log = members[0].log();
     assert!(
         !log.contains("not fed in time"),
@@ -221,7 +230,7 @@ async fn a_pair_of_mysql_outlives_zookeeper_as_long_as_it_follows() {
 #[tokio::test]
 async fn a_watchdog_kills_the_master_of_an_executor_that_is_stopped() {
     let (world, members) = pair(Flavour::Mariadb).await;
-    let before = world.report(&members[0]).await.unwrap();
+    let before = world.told(&members[0]).await;
     let (executor, server) = (executor(&members[0]), members[0].mysqld().unwrap());
     let watchdog = child_called(executor, "watchdog").expect("it is guarded");
     signal(executor, Signal::SIGSTOP);
@@ -338,10 +347,12 @@ async fn a_master_whose_disk_is_full_is_replaced(flavour: Flavour) {
         filled.elapsed()
     );
     // More than the server has at hand.
-    let mut connection = members[0].connect().await.unwrap();
+    let connection = members[0].connect().await;
     let big = "CREATE TABLE d.big AS SELECT REPEAT('x', 60000) AS x FROM \
                information_schema.columns LIMIT 500";
     let write = tokio::spawn(async move {
+        // The server's own commits may have ended it already.
+        let mut connection = connection?;
         for _ in 0..50 {
             sqlx::raw_sql(big).execute(&mut connection).await?;
             sqlx::raw_sql("DROP TABLE d.big")
@@ -357,15 +368,14 @@ async fn a_master_whose_disk_is_full_is_replaced(flavour: Flavour) {
     eprintln!("{flavour}: it has ended after {:?}", filled.elapsed());
     write.abort();
     world.begin_election().await;
-    world.held(&members[1]).await;
-    world.held(&members[2]).await;
-    world.elect(&members[1]).await;
-    world.opened(&members[1]).await;
-    members[1]
+    let (new_master, _) = more_complete(&world, &members[1], &members[2]).await;
+    world.elect(new_master).await;
+    world.opened(new_master).await;
+    new_master
         .execute("INSERT INTO d.t VALUES (2)")
         .await
         .unwrap();
-    has(&members[1], &[1, 2]).await;
+    has(new_master, &[1, 2]).await;
 }
 
 #[tokio::test]

@@ -175,7 +175,7 @@ async fn an_executor_is_small_and_subscribes_at_once() {
         .await;
     let subscribed = member.agent.subscribed_at().unwrap() - member.begun;
     assert!(
-        subscribed < Duration::from_secs(2),
+        subscribed < Duration::from_secs(10),
         "subscribed after {subscribed:?}"
     );
     let status = format!("/proc/{}/status", member.executor.id());

@@ -2,6 +2,7 @@
 
 mod agent;
 mod cluster;
+mod from_backup;
 mod health;
 mod life;
 mod rebuild;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cotton::cluster::control::{MemberState, Report};
+use cotton::cluster::control::Report;
 use cotton::cluster::donor::Donor;
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::gtid::Position;
@@ -57,7 +57,7 @@ impl Load {
 }
 
 /// A cluster of three with so much in its binlogs that nobody replays them.
-async fn grown(flavour: Flavour) -> (World, Vec<Member>) {
+pub async fn grown(flavour: Flavour) -> (World, Vec<Member>) {
     let (world, members) = born(flavour).await;
     grow(&members[0]).await;
     (world, members)
@@ -75,7 +75,7 @@ async fn grow(master: &Member) {
 }
 
 /// The member's task is lost with all of its data, and launched again.
-async fn start_empty(world: &World, members: &mut [Member], number: u32, launch: u32) {
+pub async fn start_empty(world: &World, members: &mut [Member], number: u32, launch: u32) {
     let new = world.launch_again(number, launch).await;
     members[number as usize] = new;
 }
@@ -83,14 +83,16 @@ async fn start_empty(world: &World, members: &mut [Member], number: u32, launch:
 async fn wants_donor(world: &World, member: &Member, failed: u32) -> Report {
     world
         .reported(member, "that it wants a donor", |r| {
-            r.wants_donor.is_some_and(|wants| wants.failed == failed)
+            r.wants_donor
+                .as_ref()
+                .is_some_and(|wants| wants.failed == failed)
         })
         .await
 }
 
 async fn name_donor(world: &mut World, member: &Member, donor: &Member) {
-    let report = world.report(member).await.unwrap();
-    let stream_port = world.report(donor).await.unwrap().stream_port;
+    let report = world.told(member).await;
+    let stream_port = world.told(donor).await.stream_port;
     world.goal.donors.insert(
         member.id,
         Donor {
@@ -99,13 +101,14 @@ async fn name_donor(world: &mut World, member: &Member, donor: &Member) {
             host: "127.0.0.1".into(),
             port: donor.port,
             stream_port,
+            busy: false,
         },
     );
     world.write_goal().await;
 }
 
 /// The scheduler's part of getting a member back into the vote: the canary, then its data.
-async fn takes_part_again(world: &mut World, member: &Member) {
+pub async fn takes_part_again(world: &mut World, member: &Member) {
     world.goal.canary += 1;
     let canary = world.goal.canary;
     world.write_goal().await;
@@ -114,6 +117,27 @@ async fn takes_part_again(world: &mut World, member: &Member) {
         .await;
     world.goal.voters.members.insert(member.id, report.data);
     world.write_goal().await;
+}
+
+/// The last of three members is elected in the place of the first, commits a row, and the others follow it.
+pub async fn is_elected(world: &mut World, members: &[Member], row: i64, rows: &[i64]) {
+    let winner = &members[2];
+    let others = [&members[1], winner];
+    world.kill_followed(&members[0], &others).await;
+    world.begin_election().await;
+    members[0].go_on();
+    for member in members {
+        world.held(member).await;
+    }
+    world.elect(winner).await;
+    world.opened(winner).await;
+    world.note_opened().await;
+    let insert = format!("INSERT INTO d.t VALUES ({row})");
+    winner.execute(&insert).await.unwrap();
+    for member in &members[..2] {
+        world.ready(member).await;
+        has(member, rows).await;
+    }
 }
 
 /// Goal: a member that lost everything copies a slave's data under load, votes again, and can be elected later;
@@ -140,24 +164,9 @@ async fn a_member_that_starts_empty_copies_a_slave(flavour: Flavour) {
     rows.extend(load.end().await);
     has(&members[2], &rows).await;
 
-    // It is elected, and those that were ahead of its first binlog follow it.
-    members[0].kill_mysqld();
-    world.begin_election().await;
-    for member in &members {
-        world.held(member).await;
-    }
-    world.elect(&members[2]).await;
-    world.opened(&members[2]).await;
-    world.note_opened().await;
-    members[2]
-        .execute("INSERT INTO d.t VALUES (7)")
-        .await
-        .unwrap();
+    // Those that were ahead of its first binlog follow it.
     rows.insert(1, 7);
-    for member in &members[..2] {
-        world.ready(member).await;
-        has(member, &rows).await;
-    }
+    is_elected(&mut world, &members, 7, &rows).await;
 
     // One that starts empty again finds no complete binlogs at this master, and copies from it.
     start_empty(&world, &mut members, 1, 2).await;
@@ -166,7 +175,11 @@ async fn a_member_that_starts_empty_copies_a_slave(flavour: Flavour) {
     world.ready(&members[1]).await;
     has(&members[1], &rows).await;
     let held = |report: &Report| report.held.clone().unwrap().position;
+    // A master commits by itself, also between the moments at which the others stop receiving and it ends.
+    let others = [&members[0], &members[1]];
+    world.kill_followed(&members[2], &others).await;
     world.begin_election().await;
+    members[2].go_on();
     let positions: Vec<Position> = {
         let mut positions = Vec::new();
         for member in &members {
@@ -204,10 +217,13 @@ async fn a_small_history_of_mariadb_is_replayed() {
     a_small_history_is_replayed(Flavour::Mariadb).await;
 }
 
-/// Goal: a donor that dies half-way, and a receiver that does, cost a copy and nothing else. Method: the copy is held
-/// up by a donor that is stopped; then it is killed.
+/// Goal: a donor that dies half-way, and a receiver that does, cost a copy and nothing else. Method: the copy's rate makes
+/// it last for seconds, in which they are killed.
 async fn a_copy_that_is_cut_off_is_made_anew(flavour: Flavour) {
-    let (mut world, mut members) = grown(flavour).await;
+    let mut world = World::new(flavour).await;
+    world.copy_rate_mib = 4;
+    let (mut world, mut members) = born_in(world).await;
+    grow(&members[0]).await;
     start_empty(&world, &mut members, 2, 2).await;
     let first = wants_donor(&world, &members[2], 0).await;
     name_donor(&mut world, &members[2], &members[1]).await;
@@ -217,10 +233,12 @@ async fn a_copy_that_is_cut_off_is_made_anew(flavour: Flavour) {
     assert_eq!(again.data, first.data, "the empty directory is still there");
     name_donor(&mut world, &members[2], &members[0]).await;
     being_copied(&members[2]).await;
-    // Now the receiver's own server.
+    // Now the receiver's own server. It may have been started again before the test looks.
     members[2].kill_mysqld();
     world
-        .reported(&members[2], "dead", |r| r.state == MemberState::Dead)
+        .reported(&members[2], "its server's end", |r| {
+            r.process != again.process
+        })
         .await;
     world.ready(&members[2]).await;
     has(&members[2], &[1]).await;
@@ -241,17 +259,7 @@ async fn a_member_behind_the_oldest_binlog_copies(flavour: Flavour) {
         .await
         .unwrap();
     has(&members[1], &[1, 2]).await;
-    for member in &members[..2] {
-        member.administer("FLUSH BINARY LOGS").await;
-        // A file stays for as long as a dump thread reads it or recovery may need it.
-        eventually("one binlog is left", DEADLINE, async || {
-            let logs = member.administer("SHOW BINARY LOGS").await;
-            let purge = format!("PURGE BINARY LOGS TO '{}'", logs.last().unwrap());
-            member.administer(&purge).await;
-            (logs.len() == 1).then_some(())
-        })
-        .await;
-    }
+    purge_binlogs(&[&members[0], &members[1]]).await;
     members[0]
         .execute("INSERT INTO d.t VALUES (3)")
         .await
@@ -267,6 +275,21 @@ async fn a_member_behind_the_oldest_binlog_copies(flavour: Flavour) {
     world.ready(&members[2]).await;
     has(&members[2], &[1, 2, 3]).await;
     takes_part_again(&mut world, &members[2]).await;
+}
+
+/// Leaves each member the binlog alone that it has just begun.
+pub async fn purge_binlogs(members: &[&Member]) {
+    for member in members {
+        member.administer("FLUSH BINARY LOGS").await;
+        // A file stays for as long as a dump thread reads it or recovery may need it.
+        eventually("one binlog is left", DEADLINE, async || {
+            let logs = member.administer("SHOW BINARY LOGS").await;
+            let purge = format!("PURGE BINARY LOGS TO '{}'", logs.last().unwrap());
+            member.administer(&purge).await;
+            (logs.len() == 1).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]
@@ -307,7 +330,7 @@ async fn a_copy_of_mariadb_keeps_to_its_rate() {
     a_copy_keeps_to_its_rate(Flavour::Mariadb).await;
 }
 
-fn only_one_directory(member: &Member) {
+pub fn only_one_directory(member: &Member) {
     let folder = std::fs::read_dir(member.sandbox.path().join("state/data"));
     let left: Vec<_> = folder.unwrap().flatten().collect();
     assert_eq!(left.len(), 1, "nothing is left of other copies: {left:?}");

@@ -114,6 +114,7 @@ impl World {
         };
         let goal = Goal {
             backup: None,
+            archive: None,
             format: control::FORMAT,
             uuid,
             epoch: Epoch(0),
@@ -128,6 +129,7 @@ impl World {
             },
             addresses: BTreeMap::new(),
             donors: BTreeMap::new(),
+            from_backup: BTreeMap::new(),
             handover: None,
         };
         let connection = session.connected(DEADLINE).await.unwrap();
@@ -181,6 +183,7 @@ impl World {
         let port = free_port();
         let data = TaskData {
             restore: None,
+            verify: None,
             format: control::FORMAT,
             cluster: self.cluster.clone(),
             uuid: self.uuid,
@@ -193,6 +196,7 @@ impl World {
             session_timeout_ms: 4_000,
             admin_keypath: self.keys.path().join("admin").display().to_string(),
             installer: self.installer.clone(),
+            my_cnf: None,
             timings: self.timings,
             copy_rate_mib: self.copy_rate_mib,
         };
@@ -255,6 +259,11 @@ impl World {
         Some(serde_json::from_slice(&data).unwrap())
     }
 
+    /// The member's report. There is none for a moment when the executor's session had to be replaced.
+    pub async fn told(&self, member: &Member) -> Report {
+        self.reported(member, "anything", |_| true).await
+    }
+
     /// Waits for a report.
     pub async fn reported(
         &self,
@@ -288,7 +297,7 @@ impl World {
                 port: member.port,
             };
             self.goal.addresses.insert(member.id, address);
-            let report = self.report(member).await.unwrap();
+            let report = self.told(member).await;
             voters.members.insert(member.id, report.data);
         }
         voters.version = self.goal.voters.version + 1;
@@ -308,7 +317,12 @@ impl World {
         if self.goal.phase == GoalPhase::Unborn {
             self.goal.epoch = Epoch(1);
         }
-        let report = self.report(member).await.unwrap();
+        // It is told anew whenever the executor had to begin another session.
+        let report = self
+            .reported(member, "what it is elected for", |r| {
+                r.data.is_some() && r.process.is_some() && r.held.is_some()
+            })
+            .await;
         let empty = Position::empty(self.flavour);
         let history = report.held.map_or(empty, |held| held.position);
         self.goal.lineage.push(Lineage {
@@ -353,6 +367,34 @@ impl World {
         };
         self.reported(member, "ready", |report| report.state == state)
             .await
+    }
+
+    /// Kills the master's server when the others have all that it holds. Its executor is stopped first, for it has the
+    /// master commit something every second, which one of the others may get and the next one not; it stays so until
+    /// [`Member::go_on`].
+    pub async fn kill_followed(&self, master: &Member, others: &[&Member]) {
+        kill(Pid::from_raw(master.executor.id() as i32), Signal::SIGSTOP).unwrap();
+        let begun = Instant::now();
+        let mut before = None;
+        loop {
+            let executed = master.executed(self.flavour).await;
+            let mut all_have_it = true;
+            for other in others {
+                all_have_it &= other.executed(self.flavour).await.contains(&executed);
+            }
+            // Twice in a row: a commit may have been on its way when the executor was stopped.
+            if all_have_it && before.as_ref() == Some(&executed) {
+                break;
+            }
+            assert!(
+                begun.elapsed() < DEADLINE,
+                "not all have {executed:?}:\n{}",
+                master.log()
+            );
+            before = all_have_it.then_some(executed);
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        master.kill_mysqld();
     }
 
     /// Waits until a member has reported what it holds in the current epoch.
@@ -418,6 +460,21 @@ impl Member {
     /// Sends SIGKILL to the server.
     pub fn kill_mysqld(&self) {
         kill(Pid::from_raw(self.mysqld().unwrap()), Signal::SIGKILL).unwrap();
+    }
+
+    /// Lets an executor that was stopped go on.
+    pub fn go_on(&self) {
+        kill(Pid::from_raw(self.executor.id() as i32), Signal::SIGCONT).unwrap();
+    }
+
+    /// What the server has executed.
+    pub async fn executed(&self, flavour: Flavour) -> Position {
+        let query = match flavour {
+            Flavour::Mariadb => "SELECT @@gtid_binlog_pos",
+            Flavour::Mysql => "SELECT @@gtid_executed",
+        };
+        let text = self.administer(query).await.concat();
+        Position::parse(flavour, &text).unwrap()
     }
 
     /// Connects as the cluster's user, as a client would.

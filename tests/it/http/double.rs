@@ -11,15 +11,15 @@ use cotton::{
     backup::store::Store,
     cluster::{
         backup::{BackupId, BackupStore, PendingBackup},
+        change::{Changed, Course},
         data_loss::Prospect,
         explanation::Explanation,
-        id::{ClusterName, MemberId},
+        id::{ClusterName, MemberId, TaskId},
         retained::Orphaned,
         slot_view::Left,
-        spec::Changed,
         spec::{ClusterSpec, Rules},
         switchover::Switchover,
-        unknown_task::UnknownTask,
+        unknown_task::{UnknownList, UnknownTask},
         view::ClusterView,
     },
     http::{
@@ -29,8 +29,8 @@ use cotton::{
         metrics::Metrics,
         port::{
             ApiRequest, BackingUp, BackupAccess, Changing, Created, Deleted, FailingOver,
-            MAX_PATIENT_READERS, Reclaiming, Replacing, Scaling, SchedulerPort, SwitchingOver,
-            Undeleting, Views,
+            MAX_PATIENT_READERS, Reclaiming, Replacing, Restarting, Scaling, SchedulerPort,
+            SwitchingOver, Undeleting, Views,
         },
     },
     secret::Secret,
@@ -118,6 +118,7 @@ impl Server {
         ));
         let rules = Arc::new(Rules {
             admin_user: "admin".to_owned(),
+            packages: Vec::new(),
         });
         let port = SchedulerPort {
             requests,
@@ -173,10 +174,11 @@ impl Server {
         });
     }
 
-    /// Shows a task that no record explains, beside what is shown already.
-    pub fn show_unknown_task(&self, task: UnknownTask) {
+    /// Shows a task that no record explains, and how many more there are, beside what is shown already.
+    pub fn show_unknown_task(&self, task: UnknownTask, more: usize) {
         let mut views = Views::clone(&self.views.borrow());
-        views.unknown_tasks = Arc::new(vec![task]);
+        let tasks = vec![task];
+        views.unknown_tasks = Arc::new(UnknownList { tasks, more });
         self.views.send_replace(views);
     }
 
@@ -330,6 +332,10 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                 let answer = owned.map(|(spec, _)| Changing {
                     cluster_url: url(&name),
                     changed: change.apply(spec),
+                    course: Course {
+                        planned: change.plan,
+                        ..Course::default()
+                    },
                 });
                 reply.send(answer).unwrap();
             }
@@ -347,6 +353,7 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                         from: (!paused).to_string(),
                         to: paused.to_string(),
                     }],
+                    course: Course::default(),
                 });
                 reply.send(answer).unwrap();
             }
@@ -387,7 +394,12 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                     incarnation: Uuid::from_u128(1),
                 };
                 let answer = match slot.as_str() {
-                    "an-orphan" => Ok(Reclaiming { slot, whose }),
+                    "an-orphan" => Ok(Reclaiming {
+                        slot,
+                        whose,
+                        lost: "no record says what lies on it".to_owned(),
+                    }),
+                    "of-a-member" => Err(ApiError::NotPossible("it is in use".to_owned())),
                     other => Err(ApiError::UnknownSlot(other.to_owned())),
                 };
                 reply.send(answer).unwrap();
@@ -406,10 +418,21 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                         id: BackupId::new(&name, Timestamp::from_millis(1_769_947_200_000)),
                         store: *store,
                         asked_at: Timestamp::from_millis(1_769_947_200_000),
+                        scheduled: false,
                         source: None,
                     },
                 });
                 reply.send(answer).unwrap();
+            }
+            ApiRequest::DeleteBackup {
+                name,
+                password,
+                id: _,
+                left: _,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                reply.send(owned.map(|_| ())).unwrap();
             }
             ApiRequest::Scale {
                 name,
@@ -422,6 +445,23 @@ async fn core(mut inbox: mpsc::Receiver<ApiRequest>, clusters: Clusters) {
                     cluster_url: url(&name),
                     from: std::mem::replace(&mut spec.num_nodes, num_nodes),
                     to: num_nodes,
+                    durability: spec.durability,
+                });
+                reply.send(answer).unwrap();
+            }
+            ApiRequest::Restart {
+                name,
+                password,
+                member,
+                force,
+                reply,
+            } => {
+                let owned = owner(&mut clusters, &name, password);
+                let answer = owned.map(|_| Restarting {
+                    cluster_url: url(&name),
+                    member,
+                    task_id: TaskId::from_wire(format!("{name}.00000001.{member}.1")),
+                    note: format!("member {member} is restarted, force={force}"),
                 });
                 reply.send(answer).unwrap();
             }

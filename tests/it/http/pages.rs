@@ -29,6 +29,7 @@ pub fn view(name: &str) -> ClusterView {
         state: MemberViewState::Running,
         voter: true,
         leaving: false,
+        revision: 0,
         agent_id: Some("agent-<1>".to_owned()),
         task_id: Some("task".to_owned()),
     };
@@ -131,7 +132,6 @@ pub fn explanation(name: &str) -> Explanation {
         quorum: serde_json::from_value(quorum.clone()).unwrap(),
         voters: Vec::new(),
         set_aside: Vec::new(),
-        maintenance: Vec::new(),
         waiting: Some(Waiting {
             blocked: true,
             until: None,
@@ -249,6 +249,9 @@ async fn what_an_operator_can_do_is_shown() {
         lossy_failover: serde_json::from_value(lossy).unwrap(),
         switchover: serde_json::from_value(switchover).unwrap(),
         membership: vec!["member 1 is to leave, because <so>".to_owned()],
+        package: Some("mariadb-11.8".to_owned()),
+        my_cnf: Some("[mysqld]\ninit_connect = <it>\n".to_owned()),
+        replace_after: "10m".parse().ok(),
         ..Standing::default()
     };
     let mut shown = view("orders");
@@ -261,6 +264,9 @@ async fn what_an_operator_can_do_is_shown() {
     for text in [
         "changing from async to majority: &lt;soon&gt;",
         "cotton admin failover orders --accept-data-loss",
+        "<dt>Package</dt><dd>mariadb-11.8</dd>",
+        "init_connect = &lt;it&gt;",
+        "<dt>Replace after</dt><dd>10m</dd>",
         "known to be lost: 0-1-7 of member 0",
         "master becomes member 1, which holds 0-1-5",
         "member 1 was elected in epoch 3 with 0-1-5",
@@ -436,8 +442,13 @@ async fn tasks_that_no_record_explains_are_listed() {
     assert!(!server.get("/").await.text().contains("no record explains"));
     let none = server.get("/unknown-tasks").await.json();
     assert_eq!(none, serde_json::json!({"unknown_tasks": []}));
-    server.show_unknown_task(unknown_task());
+    server.show_unknown_task(unknown_task(), 0);
     let listed = server.get("/unknown-tasks").await.json();
+    assert_eq!(listed.get("more"), None);
+    assert!(!server.get("/").await.text().contains("more."));
+    server.show_unknown_task(unknown_task(), 17);
+    let listed = server.get("/unknown-tasks").await.json();
+    assert_eq!(listed["more"], 17);
     let task = &listed["unknown_tasks"][0];
     assert_eq!(task["task_id"], "orders.0123abcd.2.5");
     assert_eq!(task["reason"], "the state knows no cluster orders");
@@ -448,6 +459,7 @@ async fn tasks_that_no_record_explains_are_listed() {
         "agent-&lt;1&gt;",
         "2026-02-01 12:00:00.123 UTC",
         "SIGTERM to its executor",
+        "And 17 more.",
     ] {
         assert!(page.text().contains(text), "{text}");
     }

@@ -139,7 +139,7 @@ async fn an_executor_that_does_not_come_back_is_ended() {
 async fn a_silent_agent_is_unreachable_until_it_is_back_as_recorded() {
     let mut machine = Machine::start(&[
         "--agent-ping-timeout",
-        "300ms",
+        "1s",
         "--max-agent-ping-timeouts",
         "3",
     ]);

@@ -78,7 +78,7 @@ async fn maintenance_is_announced_and_an_agent_drained_and_given_up_as_recorded(
     // There the agent had been restarted.
     let again = told.iter().rposition(subscribed).unwrap();
     told.remove(again);
-    compare_events(&mut player, &told, &r1);
+    compare_events(&mut player, &told, &r1).await;
 
     // It comes back as another one, with what was reserved.
     drop(scheduler);
@@ -191,9 +191,12 @@ async fn operators_read_the_answers_and_take_a_machine_down_and_up() {
 
     must(&machine, start.clone()).await;
     let status = scheduler.events.next("UPDATE").await["update"]["status"].clone();
-    assert_eq!(status["state"], "TASK_GONE_BY_OPERATOR");
-    assert_eq!(status["message"], "Operator initiated 'Machine DOWN'");
-    assert_eq!(status["reason"], "REASON_AGENT_REMOVED_BY_OPERATOR");
+    assert_eq!(status["state"], "TASK_LOST");
+    assert_eq!(
+        status["message"],
+        "Agent 127.0.0.1 removed: Operator initiated 'Machine DOWN'"
+    );
+    assert_eq!(status["reason"], "REASON_AGENT_REMOVED");
     scheduler.events.next("FAILURE").await;
     machine.agents[0].ended().await;
     let sentence = format!("{shown} is not in DRAINING mode and cannot be brought down");

@@ -119,10 +119,10 @@ async fn a_volume_survives_agent_master_and_framework() {
 
 #[tokio::test]
 async fn the_end_of_an_operation_is_told_until_it_is_acknowledged() {
-    const SCALE: f64 = 20.0;
+    const SCALE: f64 = 10.0;
     let mut machine = Machine::start(&[]);
     machine
-        .add_agent(&["--no-cgroups", "--time-scale", "20"])
+        .add_agent(&["--no-cgroups", "--time-scale", "10"])
         .await;
     let scheduler = Scheduler::subscribe(&machine.master).await;
     let offer = scheduler.offer("127.0.0.1").await;

@@ -32,12 +32,12 @@ async fn a_task_is_launched_killed_and_reconciled_as_recorded() {
     player.play(&transcript::one("01-subscribe")).await;
     let sandbox = sandbox(&machine, 0, "t1");
     compare_environment(&machine, 0, &player, "01-executor", &sandbox);
-    compare_events(&mut player, &transcript::one("01-executor"), &sandbox);
+    compare_events(&mut player, &transcript::one("01-executor"), &sandbox).await;
     // The recordings go on with the same framework and agents.
     player.play(&transcript::one("02-bad-calls")).await;
     player.play(&transcript::one("03-failures")).await;
     let crashed = self::sandbox(&machine, 1, "crash1");
-    compare_events(&mut player, &transcript::one("03-executor"), &crashed);
+    compare_events(&mut player, &transcript::one("03-executor"), &crashed).await;
 }
 
 /// The sandbox of an executor's only run.

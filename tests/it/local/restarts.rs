@@ -35,7 +35,8 @@ pub async fn reserve_as_recorded(machine: &Machine) {
 async fn agent_scheduler_and_master_come_back_as_recorded() {
     let zookeeper = ZooKeeper::start();
     let group = format!("zk://{}/mesos", zookeeper.address());
-    let zk = ["--zk", group.as_str(), "--time-scale", "5"];
+    // So that a session lasts for 5 s: the master has to be back before its former one is over.
+    let zk = ["--zk", group.as_str(), "--time-scale", "2"];
     let mut machine = Machine::start(&[&INTERVAL[..], &zk[..]].concat());
     let patient = ["--no-cgroups", "--executor-reregistration-timeout", "30s"];
     machine.add_agent(&patient).await;
@@ -64,7 +65,7 @@ async fn agent_scheduler_and_master_come_back_as_recorded() {
     let executor = transcript::one("05-executor");
     let killed = |entry: &Entry| entry.head.starts_with("<< event KILL");
     let until = executor.iter().position(killed).unwrap();
-    compare_events(&mut player, &executor[..until], &r1);
+    compare_events(&mut player, &executor[..until], &r1).await;
 
     machine.master.kill();
     machine.restart_master();

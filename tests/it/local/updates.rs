@@ -1,5 +1,5 @@
 //! Goal: a status that is not acknowledged is sent again after 10, 20, 40 seconds and holds the next
-//! one back, as recorded in `11-unacknowledged-updates.txt`. Method: clocks that are 10 or 20 times as fast.
+//! one back, as recorded in `11-unacknowledged-updates.txt`. Method: clocks that are ten times as fast.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -11,7 +11,7 @@ use super::machine::{Machine, Scheduler, task};
 use super::recordings::{INTERVAL, player};
 use crate::transcript;
 
-const SCALE: f64 = 20.0;
+const SCALE: f64 = 10.0;
 
 async fn next_status(scheduler: &Scheduler) -> Value {
     scheduler.events.next("UPDATE").await["update"]["status"].clone()
@@ -20,7 +20,7 @@ async fn next_status(scheduler: &Scheduler) -> Value {
 #[tokio::test]
 async fn statuses_come_again_until_they_are_acknowledged() {
     let mut machine = Machine::start(&[]);
-    machine.add_agent(&["--time-scale", "20"]).await;
+    machine.add_agent(&["--time-scale", "10"]).await;
     let scheduler = Scheduler::subscribe(&machine.master).await;
     let offer = scheduler.offer("127.0.0.1").await;
     scheduler.launch(&offer, task("t", &offer, "plain")).await;

@@ -24,8 +24,14 @@ pub fn cut<'a>(entries: &'a [Entry], note: &str) -> (&'a [Entry], &'a [Entry]) {
 }
 
 /// What an executor was told so far is what the recorded one was told.
-pub fn compare_events(player: &mut Player, recording: &[Entry], sandbox: &Path) {
-    let text = std::fs::read_to_string(sandbox.join("events.json")).unwrap();
+pub async fn compare_events(player: &mut Player, recording: &[Entry], sandbox: &Path) {
+    let count = recording.iter().filter(|entry| entry.is_event()).count();
+    // The last ones, acknowledgements among them, may be on their way to it.
+    let text = eventually("what was recorded", super::web::DEADLINE, || async {
+        let text = std::fs::read_to_string(sandbox.join("events.json")).ok()?;
+        (text.matches('\n').count() >= count).then_some(text)
+    })
+    .await;
     let mut actual = text.lines().map(|line| serde_json::from_str(line).unwrap());
     for entry in recording.iter().filter(|entry| entry.is_event()) {
         let recorded: Value = serde_json::from_str(&entry.body).unwrap();
@@ -68,11 +74,11 @@ async fn a_volume_outlives_its_tasks_and_is_destroyed_as_recorded() {
     compare_environment(&machine, 1, &player, "04-executor-1", &v1);
     let names: Vec<String> = read_json(&v1.join("names.json"));
     assert_eq!(names, ["data", "stderr", "stdout"]);
-    compare_events(&mut player, &transcript::one("04-executor-1"), &v1);
+    compare_events(&mut player, &transcript::one("04-executor-1"), &v1).await;
     let v2 = sandbox(&machine, 1, "v2");
     let read = std::fs::read_to_string(v2.join("data/written")).unwrap();
     assert_eq!(read, "by v1");
-    compare_events(&mut player, &transcript::one("04-executor-2"), &v2);
+    compare_events(&mut player, &transcript::one("04-executor-2"), &v2).await;
 
     kill(process(&machine, 1, "v2"), Signal::SIGKILL).unwrap();
     let (third, rest) = cut(rest, "DESTROY and UNRESERVE");

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::time::Duration;
+
 use zookeeper_client as zk;
 
 use super::peer::Peer;
@@ -66,7 +68,12 @@ async fn the_leader_is_found_when_it_comes_and_followed_when_it_changes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_outlives_zookeeper_and_its_return() {
     let mut server = tokio::task::spawn_blocking(ZooKeeper::start).await.unwrap();
-    let zookeeper = zk::Client::connect(&server.address()).await.unwrap();
+    // The master's node outlives the restart, however long that takes.
+    let zookeeper = zk::Client::connector()
+        .with_session_timeout(Duration::from_secs(60))
+        .connect(&server.address())
+        .await
+        .unwrap();
     let mut master = Peer::start().await;
     create_group(&zookeeper).await;
     join(&zookeeper, &master).await;

@@ -43,7 +43,10 @@ async fn who_is_barred_acknowledges_nothing_until_let_in(flavour: Flavour) {
 
     let (_second, second) = follower_as(1, &master, 3, true).await;
     server.write_canary(3, soon()).await.unwrap();
-    assert_eq!(server.observe().await.unwrap().clients, 1);
+    wait_for(&server, "only the other one is connected", |seen| {
+        seen.clients == 1
+    })
+    .await;
 
     // The other way round, in one go.
     server.bar(&barred(&[1])).await.unwrap();
@@ -68,5 +71,5 @@ async fn the_acknowledgements_that_are_waited_for_change_at_run_time(flavour: Fl
     assert!(matches!(waits, Err(Error::TimedOut { .. })), "{waits:?}");
     server.prepare_source(0).await.unwrap();
     server.write_canary(4, soon()).await.unwrap();
-    assert_eq!(server.observe().await.unwrap().waiting_sessions, 0);
+    wait_for(&server, "nothing waits", |seen| seen.waiting_sessions == 0).await;
 }

@@ -30,6 +30,7 @@ mod memory;
 mod privileges;
 mod replication;
 mod restart;
+mod tables;
 
 const CLUSTER: Uuid = Uuid::from_u128(0xc077_0000_0000_4000_8000_0000_0000_0001);
 
@@ -42,7 +43,7 @@ fn soon() -> Instant {
 
 /// Long enough to be sure that something waits, on a machine that is not loaded too much.
 fn at_once() -> Instant {
-    Instant::now() + Duration::from_millis(700)
+    Instant::now() + Duration::from_secs(2)
 }
 
 /// A master that is open for clients and writing, without waiting for acknowledgements.

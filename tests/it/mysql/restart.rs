@@ -121,7 +121,11 @@ async fn a_replay_that_was_cut_off_goes_on(flavour: Flavour) {
         run(&mut locked, &[lock]).await;
         assert!(follower.apply_received(at_once()).await.is_err());
         assert!(follower.held().await.unwrap().contains(&acknowledged));
-        assert_eq!(rows(&mut other.local().await).await, applied);
+        // The applier goes on until the lock stops it.
+        eventually("all before the lock is applied", PATIENCE, async || {
+            (rows(&mut other.local().await).await == applied).then_some(())
+        })
+        .await;
     }
     other.kill();
     let follower = other.restart().await;
@@ -140,6 +144,10 @@ async fn a_killed_master_starts_closed_and_holds_its_unacknowledged_tail(flavour
     let acknowledged = server.executed().await.unwrap();
     server.prepare_source(1).await.unwrap();
     assert!(server.write_canary(2, at_once()).await.is_err());
+    wait_for(&server, "the commit waits", |seen| {
+        seen.waiting_sessions == 1
+    })
+    .await;
     mysqld.kill();
     let server = mysqld.restart().await;
     let seen = server.observe().await.unwrap();

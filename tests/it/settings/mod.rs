@@ -122,7 +122,10 @@ fn right_values_become_typed_ones() {
         .with("framework-failover-timeout", "7d")
         .with("election-timeout", "5s")
         .with("executor-environ", r#"[{"name": "TZ", "value": "UTC"}]"#)
-        .with("installer-args", r#"{"package": "http://a/b.tar.gz"}"#)
+        .with(
+            "installer-args",
+            r#"{"package": "http://a/b.tar.gz", "packages": {"11.8": {"mysqld": "/opt/m/bin/mariadbd", "server": "mariadb 11.8.6"}}}"#,
+        )
         .with("zk-reader", "reader:pass")
         .with("advertise", "cotton.example.com:80")
         .with("spread", "require");
@@ -141,6 +144,11 @@ fn right_values_become_typed_ones() {
         settings.installer,
         Installer::Package { sha256: None, .. }
     ));
+    let [package] = settings.packages.as_slice() else {
+        panic!("{:?}", settings.packages);
+    };
+    assert_eq!(package.name, "11.8");
+    assert_eq!(package.server.version.to_string(), "11.8.6");
     assert_eq!(settings.warnings, Vec::<String>::new());
 }
 

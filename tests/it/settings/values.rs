@@ -319,6 +319,21 @@ fn wrong_values_and_their_sentences() {
         ),
         (
             "installer-args",
+            r#"{"packages": {"next": {"mysqld": "/x"}}}"#,
+            "--installer-args: the package \"next\": server must say what is in it",
+        ),
+        (
+            "installer-args",
+            r#"{"packages": {"default": {}}}"#,
+            "--installer-args: the package \"default\": a name has 1 to 64 letters",
+        ),
+        (
+            "installer-args",
+            r#"{"packages": {"next": {"server": "mariadb 11.8.6"}}}"#,
+            "--installer-args: the package \"next\": give {\"mysqld\": PATH}",
+        ),
+        (
+            "installer-args",
             r#"{"path": "/x"}"#,
             "--installer-args: it has the unknown key \"path\"",
         ),
@@ -351,6 +366,11 @@ fn wrong_values_and_their_sentences() {
             "installer-args",
             short_digest.as_str(),
             "--installer-args: sha256 must have 64 hexadecimal digits",
+        ),
+        (
+            "archive-binlogs",
+            "yes",
+            "--archive-binlogs: \"yes\" is neither on nor off",
         ),
         (
             "backup-store-args",
@@ -426,6 +446,31 @@ fn wrong_values_and_their_sentences() {
             "volumes",
             "maybe",
             "--volumes: \"maybe\" is neither on nor off",
+        ),
+        (
+            "backup-schedule",
+            "daily",
+            "--backup-schedule: a schedule is \"none\", an interval from 1m to 31d such as \"every 6h\", or a cron pattern of five fields in UTC such as \"30 2 * * *\", not \"daily\"",
+        ),
+        (
+            "backup-keep",
+            "0",
+            "--backup-keep: it is \"all\", a number of backups from 1 to 10000, an age from 1m to 3660d, or both as in \"7,30d\", not \"0\"",
+        ),
+        (
+            "backup-keep-deleted",
+            "1s",
+            "--backup-keep-deleted: 1s is out of range: give a time from 1d to 3650d",
+        ),
+        (
+            "backups-at-once",
+            "0",
+            "--backups-at-once: \"0\" is not a whole number from 1 to 1000",
+        ),
+        (
+            "verify-backups",
+            "always",
+            "--verify-backups: \"always\" is neither true nor false",
         ),
         (
             "keep-deleted",

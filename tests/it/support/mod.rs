@@ -12,7 +12,12 @@ use std::process::{Child, Command};
 
 use nix::sys::signal::Signal;
 
-pub use shared::{eventually, free_port, in_project};
+pub use shared::{
+    eventually, free_port,
+    hdfs::Hdfs,
+    in_project,
+    s3::{self, S3},
+};
 
 /// Spawns `command`, which the kernel kills when the test binary ends.
 pub fn spawn(command: Command) -> std::io::Result<Child> {

@@ -14,12 +14,9 @@ use cotton::zookeeper::store::{StateStorage, Store, Version};
 use uuid::Uuid;
 
 use super::store::{name, record};
-use super::{DEADLINE, config, connect, onlooker, write};
+use super::{DEADLINE, SHORT, config, connect, connect_for_long, onlooker, write};
 use crate::support::proxy::Proxy;
 use crate::support::zookeeper::ZooKeeper;
-
-/// A session that dies with a short outage.
-const SHORT: Duration = Duration::from_millis(600);
 
 fn task(member: u32) -> TaskId {
     TaskId::new(&name("a"), Uuid::from_u128(7), MemberId(member), 1)
@@ -28,6 +25,7 @@ fn task(member: u32) -> TaskId {
 fn report(member: u32, promised: u64) -> Report {
     Report {
         backup: None,
+        archive: None,
         format: FORMAT,
         uuid: Uuid::from_u128(7),
         member: MemberId(member),
@@ -49,6 +47,7 @@ fn report(member: u32, promised: u64) -> Report {
         stream_port: None,
         lag_seconds: 0,
         handover: None,
+        held_back: false,
     }
 }
 
@@ -181,7 +180,7 @@ async fn a_goal_comes_changes_and_goes() {
 async fn a_goal_that_changed_around_a_restart_arrives() {
     let mut server = ZooKeeper::start();
     let mut scheduler = Scheduler::with_cluster(&server).await;
-    let mut watch = GoalWatch::start(connect(&server).await, &name("a"));
+    let mut watch = GoalWatch::start(connect_for_long(&server).await, &name("a"));
     goal_of(&mut watch, 0).await;
     for epoch in 1..4 {
         server.restart();
@@ -287,12 +286,12 @@ async fn a_report_that_was_removed_comes_back() {
 async fn reports_that_changed_around_a_restart_are_told() {
     let mut server = ZooKeeper::start();
     let _scheduler = Scheduler::with_cluster(&server).await;
-    let session = connect(&server).await;
+    let session = connect_for_long(&server).await;
     let writers = [writer(&session, 0), writer(&session, 1)];
     for (member, writer) in (0..).zip(&writers) {
         put(writer, &report(member, 1)).await;
     }
-    let mut watch = ReportWatch::start(connect(&server).await);
+    let mut watch = ReportWatch::start(connect_for_long(&server).await);
     assert_eq!(until_synced(&mut watch).await.len(), 2);
     for epoch in 2..5 {
         server.stop();

@@ -1,7 +1,5 @@
 //! Election among schedulers: one leads, another follows and takes over, and nobody waits for a process that has ended.
 
-use std::time::Duration;
-
 use cotton::process_identity::ProcessIdentity;
 use cotton::zookeeper::acl::Acls;
 use cotton::zookeeper::leader::{Candidacy, LEADER_FORMAT, Leader, Standing};
@@ -10,7 +8,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use zookeeper_client::CreateMode;
 
-use super::{DEADLINE, config, connect, onlooker, write};
+use super::{DEADLINE, SHORT, config, connect, onlooker, write};
 use crate::support::eventually;
 use crate::support::zookeeper::ZooKeeper;
 
@@ -73,7 +71,7 @@ async fn one_leads_and_when_it_ends_another_takes_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_lost_its_session_leads_on_in_the_next_if_nobody_else_does() {
     let mut server = ZooKeeper::start();
-    let session = Session::connect(config(&server, Duration::from_millis(600)));
+    let session = Session::connect(config(&server, SHORT));
     let first = stand(&session, &candidate("one:1"));
     let before = leads(&first).await;
     server.stop();
@@ -90,7 +88,7 @@ async fn a_leader_that_lost_its_session_leads_on_in_the_next_if_nobody_else_does
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_that_was_replaced_while_it_was_away_follows() {
     let mut server = ZooKeeper::start();
-    let session = Session::connect(config(&server, Duration::from_millis(600)));
+    let session = Session::connect(config(&server, SHORT));
     let first = stand(&session, &candidate("one:1"));
     leads(&first).await;
     let other = candidate("two:2");

@@ -37,6 +37,16 @@ async fn connect(server: &ZooKeeper) -> Session {
     session
 }
 
+/// The same, with a session that outlives a restart of the server on a loaded machine, too.
+async fn connect_for_long(server: &ZooKeeper) -> Session {
+    let session = Session::connect(config(server, Duration::from_secs(60)));
+    session.connected(DEADLINE).await.unwrap();
+    session
+}
+
+/// A timeout that ends soon once the server is away, and not by itself on a loaded machine.
+const SHORT: Duration = Duration::from_secs(3);
+
 /// The library's own client, to look at what the code under test has done and to interfere.
 async fn onlooker(server: &ZooKeeper) -> Client {
     Client::connect(&server.address()).await.unwrap()

@@ -92,7 +92,7 @@ async fn a_wait_says_what_it_saw() {
         .unwrap();
     store.commit(&running("a", None, &[0]), None).await.unwrap();
     let error = follow(&server)
-        .wait_for_master(Duration::from_secs(1))
+        .wait_for_master(Duration::from_secs(5))
         .await
         .unwrap_err()
         .to_string();

@@ -6,7 +6,7 @@ use cotton::zookeeper::acl::Acls;
 use cotton::zookeeper::operations::{Error, Op, Refusal};
 use cotton::zookeeper::session::{Session, SessionState};
 
-use super::{DEADLINE, config, connect, onlooker};
+use super::{DEADLINE, SHORT, config, connect, connect_for_long, onlooker};
 use crate::support::eventually;
 use crate::support::zookeeper::ZooKeeper;
 
@@ -28,7 +28,7 @@ async fn wait_for(session: &Session, wanted: SessionState) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_restart_keeps_the_session_and_its_nodes() {
     let mut server = ZooKeeper::start();
-    let session = connect(&server).await;
+    let session = connect_for_long(&server).await;
     let connection = session.connection().unwrap();
     connection.transact(&[ephemeral("/mine")]).await.unwrap();
 
@@ -43,7 +43,7 @@ async fn a_short_restart_keeps_the_session_and_its_nodes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_session_is_replaced_and_its_nodes_vanish() {
     let mut server = ZooKeeper::start();
-    let session = Session::connect(config(&server, Duration::from_millis(600)));
+    let session = Session::connect(config(&server, SHORT));
     let old = session.connected(DEADLINE).await.unwrap();
     old.transact(&[ephemeral("/mine")]).await.unwrap();
 

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::cluster::{
-    backup::{BackupOrder, BackupReport, BackupState, BackupStore, RestoreFrom},
+    backup::{
+        ArchiveOrder, ArchiveReport, BackupOrder, BackupReport, BackupState, BackupStore,
+        RestoreFrom,
+    },
     control::RestoreTask,
 };
 
@@ -19,6 +22,7 @@ fn store() -> BackupStore {
 
 fn ordered(mut goal: Goal, number: u64, task: &str) -> Goal {
     goal.backup = Some(BackupOrder {
+        follows: None,
         number,
         id: "c/1".parse().unwrap(),
         store: store(),
@@ -112,6 +116,7 @@ fn the_data_of_a_backup_takes_the_place_of_an_empty_directory() {
             store: store(),
             flavour: Flavour::Mariadb,
             version: ServerVersion::new(10, 11, 19),
+            replay: None,
         },
         user: "u".to_owned(),
     });
@@ -138,4 +143,45 @@ fn the_data_of_a_backup_takes_the_place_of_an_empty_directory() {
     story.done(Outcome::Installed(server()));
     let failed = story.outcome(Err("the backup is damaged".to_owned()));
     assert!(failed.contains("the backup is damaged"), "{failed}");
+}
+
+/// Goal: the open master archives, and nobody else. Method: an order, its end, another one, and another epoch.
+#[test]
+fn the_open_master_archives_its_binlogs() {
+    let archiving = |mut goal: Goal| {
+        goal.archive = Some(ArchiveOrder::new(store()));
+        goal
+    };
+    let mine = || opened(elected(1, ME, 1, ""));
+    let mut follower = Story::follower(1);
+    assert_eq!(follower.goal(archiving(following())), "");
+    let mut story = Story::master(1);
+    assert_eq!(story.goal(archiving(mine())), "archive 1 in epoch 1");
+    let report = ArchiveReport {
+        until: Some(Timestamp::from_millis(7)),
+        problem: None,
+        begun_in: None,
+    };
+    let number = 1;
+    let event = Event::Archived {
+        number,
+        report: report.clone(),
+    };
+    assert_eq!(story.event(event.clone()), "");
+    let told = |story: &Story| report::report(&story.state, story.now).archive;
+    // That it was begun is no other order.
+    let mut begun = archiving(mine());
+    begun.archive = begun.archive.map(|order| ArchiveOrder {
+        begun: true,
+        ..order
+    });
+    assert_eq!(story.goal(begun), "");
+    assert_eq!(told(&story), Some(report));
+    assert_eq!(story.goal(mine()), "give up archive 1");
+    assert_eq!(story.event(event), "");
+    assert_eq!(told(&story), None);
+    assert_eq!(story.goal(archiving(mine())), "archive 2 in epoch 1");
+    // Its server is killed as the master of an epoch that is over, and with it this ends.
+    let actions = story.goal(archiving(elected(2, OTHER, 1, "")));
+    assert!(!actions.contains("; archive"), "{actions}");
 }

@@ -109,7 +109,13 @@ fn what_fails_before_the_first_start_ends_the_task() {
 fn a_task_is_stopped_with_term_and_then_kill() {
     let mut story = Story::follower(1);
     let grace = Duration::from_secs(15);
-    assert_eq!(story.event(Event::Kill { grace }), "Killing; TERM 1");
+    assert_eq!(
+        story.event(Event::Kill {
+            grace,
+            may_hold: false,
+        }),
+        "Killing; TERM 1"
+    );
     assert_eq!(story.member_state(), MemberState::Stopping);
     assert_eq!(story.after(9), "");
     assert_eq!(story.after(1), "KILL 1");
@@ -121,6 +127,7 @@ fn the_grace_period_of_mesos_is_kept() {
     let mut story = Story::follower(1);
     story.event(Event::Kill {
         grace: Duration::from_secs(5),
+        may_hold: false,
     });
     assert_eq!(story.after(3), "");
     assert_eq!(story.after(1), "KILL 1");
@@ -131,6 +138,7 @@ fn a_master_whose_commits_may_wait_is_killed_at_once() {
     let mut story = Story::master(1);
     let kill = Event::Kill {
         grace: Duration::from_secs(15),
+        may_hold: false,
     };
     assert_eq!(story.event(kill), "Killing; KILL 1");
 }
@@ -141,6 +149,7 @@ fn a_task_that_is_killed_while_it_is_made_ready_ends() {
     story.quiet();
     let kill = Event::Kill {
         grace: Duration::from_secs(15),
+        may_hold: false,
     };
     assert_eq!(story.event(kill), "Killing; abandon; Killed; exit");
 }
@@ -154,6 +163,7 @@ fn a_deleted_cluster_stops_serving_and_waits_for_mesos() {
     assert_eq!(story.member_state(), MemberState::Stopping);
     let kill = Event::Kill {
         grace: Duration::from_secs(15),
+        may_hold: false,
     };
     assert_eq!(story.event(kill), "Killing; Killed; exit");
 }

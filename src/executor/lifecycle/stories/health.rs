@@ -410,6 +410,7 @@ fn a_server_that_is_being_stopped_is_fed() {
     let mut story = Story::guarded_master();
     let kill = Event::Kill {
         grace: Duration::from_secs(15),
+        may_hold: false,
     };
     assert_eq!(story.event(kill), "Killing; TERM 1");
     assert_eq!(story.after(1), "feed");
@@ -455,4 +456,32 @@ fn a_voter_that_receives_nothing_connects_anew() {
     for _ in 0..11 {
         assert_eq!(look(&mut story, "0-1-19"), "");
     }
+}
+
+/// Goal: a voter whose master has still to apply what it had received itself asks it again, also while it waits for the marker,
+/// which waits for the voter. Method: looks that see the refusal of a MariaDB server.
+#[test]
+fn a_voter_that_was_sooner_than_its_master_asks_again() {
+    let mut story = Story::running();
+    story.goal(elected(2, OTHER, 1, "0-2-5"));
+    assert_eq!(story.done(held("0-2-5", "0-2-3")), "apply 2");
+    assert!(story.done(Outcome::Finished).starts_with("follow"));
+    assert!(story.done(Outcome::Finished).starts_with("admit"));
+    let words = "Got fatal error 1236 from master when reading data from binary log: 'Error: connecting slave requested to start from GTID 0-2-5, which is not in the master's binlog'";
+    let look = |story: &mut Story| {
+        let mut refused = seen(false, None);
+        refused.executed = position("0-2-5");
+        if let Some(replication) = &mut refused.replication {
+            replication.receiver_error = Some(words.to_owned());
+        }
+        story.event(Event::Observed {
+            process: process(1),
+            seen: Ok(Box::new(refused)),
+        })
+    };
+    assert_eq!(look(&mut story), "");
+    story.after(1);
+    assert_eq!(look(&mut story), "abandon; hold 2");
+    assert_eq!(story.done(held("0-2-5", "0-2-5")), "apply 2");
+    assert!(story.done(Outcome::Finished).starts_with("follow"));
 }

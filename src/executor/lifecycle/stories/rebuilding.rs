@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::*;
-use crate::cluster::donor::{Donor, WantsDonor};
+use crate::cluster::{
+    backup::{BackupStore, RestoreFrom},
+    donor::{Donor, FromBackup, WantsDonor},
+};
 
 /// A goal in which this member's data votes no more: it was lost, and 1 is its new, empty data directory.
 fn lost(goal: Goal) -> Goal {
@@ -18,9 +21,19 @@ fn with_donor(mut goal: Goal, instead_of: u128) -> Goal {
         host: "third".into(),
         port: 3308,
         stream_port: None,
+        busy: false,
     };
     goal.donors.insert(ME, donor);
     goal
+}
+
+/// A donor is wanted, after so many failures, and a backup only after three.
+fn donor(failed: u32) -> Option<WantsDonor> {
+    Some(WantsDonor {
+        failed,
+        backup: failed >= 3,
+        unfit: None,
+    })
 }
 
 fn wanted(story: &Story) -> Option<WantsDonor> {
@@ -33,7 +46,7 @@ fn copying() -> (Story, Goal) {
     let goal = lost(elected(2, OTHER, 1, "0-2-5"));
     assert_eq!(story.goal(goal.clone()), "promise 2 on 1; hold 2");
     assert_eq!(story.done(held("", "")), "", "a donor is awaited");
-    assert_eq!(wanted(&story), Some(WantsDonor { failed: 0 }));
+    assert_eq!(wanted(&story), donor(0));
     let goal = with_donor(goal, 1);
     assert_eq!(story.goal(goal.clone()), "copy 2 from 2");
     (story, goal)
@@ -60,16 +73,32 @@ fn a_copy_takes_the_place_of_an_empty_directory() {
     );
 }
 
+/// Goal: who has to wait for a donor does not replay instead, however long that takes.
+#[test]
+fn a_busy_donor_is_waited_for() {
+    let mut story = Story::running();
+    let goal = lost(elected(2, OTHER, 1, "0-2-5"));
+    story.goal(goal.clone());
+    story.done(held("", ""));
+    let named = with_donor(goal.clone(), 1);
+    let mut busy = named.clone();
+    busy.donors.get_mut(&ME).unwrap().busy = true;
+    assert_eq!(story.goal(busy.clone()), "");
+    assert_eq!(story.after(3600), "");
+    // Its donor is gone: there is time to name another one.
+    assert_eq!(story.goal(goal.clone()), "");
+    assert_eq!(story.after(4), "");
+    assert_eq!(wanted(&story), donor(0));
+    assert_eq!(story.goal(busy), "");
+    assert_eq!(story.after(3600), "");
+    assert_eq!(wanted(&story), donor(0));
+    assert_eq!(story.goal(named), "copy 2 from 2");
+}
+
 #[test]
 fn a_copy_of_what_is_no_part_of_the_history_is_quarantined() {
     let (mut story, _) = copying();
-    story.done(Outcome::Copied(data(5)));
-    story.exited(1);
-    story.done(Outcome::Started(process(2)));
-    story.event(Event::Promised {
-        epoch: Epoch(2),
-        data: Some(data(5)),
-    });
+    on_the_copy(&mut story);
     assert_eq!(story.done(held("0-1-6", "0-1-6")), "halt 2 refuse=true");
     assert_eq!(story.done(Outcome::Finished), "KILL 2");
     assert_eq!(story.exited(2), "make data for 5");
@@ -111,22 +140,27 @@ fn a_member_that_was_replayed_once_copies_the_next_time() {
         data: Some(data(6)),
     });
     assert_eq!(story.done(held("", "")), "", "a donor is awaited");
-    assert_eq!(wanted(&story), Some(WantsDonor { failed: 0 }));
+    assert_eq!(wanted(&story), donor(0));
 }
 
 #[test]
-fn a_failed_copy_asks_for_another_donor_and_three_of_them_for_none() {
+fn a_failed_copy_asks_for_another_donor_and_three_of_them_for_a_backup() {
     let (mut story, _) = copying();
     assert_eq!(story.failed(), "");
-    assert_eq!(wanted(&story), Some(WantsDonor { failed: 1 }));
+    assert_eq!(wanted(&story), donor(1));
     assert_eq!(story.after(2), "copy 2 from 2");
     // The same when the server dies beneath it.
     assert_eq!(story.exited(1), "start on 1");
     story.done(Outcome::Started(process(2)));
     assert_eq!(story.done(held("", "")), "copy 2 from 2");
     assert_eq!(story.failed(), "");
-    assert_eq!(wanted(&story), None);
-    assert_eq!(story.after(16), "apply 2");
+    assert_eq!(wanted(&story), donor(3));
+    // There is none: the binlogs are replayed.
+    let mut goal = story.state.goal.clone().unwrap();
+    goal.donors.clear();
+    assert_eq!(story.goal(goal), "");
+    assert_eq!(story.after(17), "");
+    assert_eq!(story.after(1), "apply 2");
 }
 
 #[test]
@@ -147,7 +181,7 @@ fn a_copy_that_no_server_starts_on_is_replaced() {
         "",
         "the donor was named for other data"
     );
-    assert_eq!(wanted(&story), Some(WantsDonor { failed: 1 }));
+    assert_eq!(wanted(&story), donor(1));
     assert_eq!(story.goal(with_donor(goal, 6)), "copy 2 from 2");
 }
 
@@ -263,7 +297,7 @@ fn a_member_that_is_left_behind_begins_empty() {
         data: Some(data(6)),
     });
     assert_eq!(story.done(held("", "")), "");
-    assert_eq!(wanted(&story), Some(WantsDonor { failed: 0 }));
+    assert_eq!(wanted(&story), donor(0));
     assert_eq!(story.goal(with_donor(goal, 6)), "copy 2 from 2");
 }
 
@@ -338,4 +372,175 @@ fn a_voter_without_its_data_follows_a_master_that_does_not_open() {
         story.done(Outcome::Finished),
         "follow other:3307 2 acknowledge=true"
     );
+}
+
+fn with_backup(mut goal: Goal, instead_of: u128, id: &str) -> Goal {
+    goal.donors.clear();
+    let from = RestoreFrom {
+        id: id.parse().unwrap(),
+        store: BackupStore {
+            url: "file:///backups".to_owned(),
+            region: None,
+            endpoint: None,
+            credentials: None,
+            key: None,
+            rate_mib: 0,
+        },
+        flavour: Flavour::Mariadb,
+        version: "10.11.14".parse().unwrap(),
+        replay: None,
+    };
+    let instead_of = data(instead_of);
+    goal.from_backup.insert(ME, FromBackup { instead_of, from });
+    goal
+}
+
+/// An empty member for which no donor was named, and a backup was.
+fn taking_a_backup() -> (Story, Goal) {
+    let mut story = Story::running();
+    let goal = lost(elected(2, OTHER, 1, "0-2-5"));
+    story.goal(goal.clone());
+    assert_eq!(story.done(held("", "")), "");
+    assert_eq!(wanted(&story), donor(0));
+    assert_eq!(story.after(5), "");
+    assert!(
+        wanted(&story).unwrap().backup,
+        "nobody was named for a while"
+    );
+    let goal = with_backup(goal, 1, "c/1");
+    assert_eq!(story.goal(goal.clone()), "copy 2 of the backup c/1");
+    (story, goal)
+}
+
+/// Goal: data of a backup is used as a copy of another member is.
+#[test]
+fn a_backup_takes_the_place_of_an_empty_directory() {
+    let (mut story, _) = taking_a_backup();
+    assert_eq!(story.done(Outcome::Copied(data(5))), "KILL 1");
+    assert_eq!(story.exited(1), "first start on the copy 5 instead of 1");
+    assert_eq!(story.done(Outcome::Started(process(2))), "promise 2 on 5");
+    let promised = Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(5)),
+    };
+    assert_eq!(story.event(promised), "hold 2");
+    assert_eq!(wanted(&story), None);
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 2");
+    assert_eq!(
+        story.done(Outcome::Finished),
+        "follow other:3307 2 acknowledge=false"
+    );
+}
+
+/// An empty member's server runs on the copied data, be it of a backup, which is promised.
+fn on_the_copy(story: &mut Story) {
+    story.done(Outcome::Copied(data(5)));
+    story.exited(1);
+    story.done(Outcome::Started(process(2)));
+    story.event(Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(5)),
+    });
+}
+
+/// The data is set aside, and the member begins with the empty directory 6.
+fn begins_again(story: &mut Story) {
+    assert_eq!(story.exited(2), "make data for 5");
+    story.done(Outcome::DataMade(data(6)));
+    story.done(Outcome::Started(process(3)));
+    story.event(Event::Promised {
+        epoch: Epoch(2),
+        data: Some(data(6)),
+    });
+    assert_eq!(story.done(held("", "")), "");
+}
+
+fn unfit(story: &Story) -> Option<String> {
+    Some(wanted(story)?.unfit?.to_string())
+}
+
+/// Goal: a backup that is no part of the history is set aside, told, and not taken again.
+#[test]
+fn a_backup_of_what_is_no_part_of_the_history_is_not_taken_again() {
+    let (mut story, goal) = taking_a_backup();
+    on_the_copy(&mut story);
+    assert_eq!(story.done(held("0-1-6", "0-1-6")), "halt 2 refuse=true");
+    assert_eq!(story.done(Outcome::Finished), "KILL 2");
+    begins_again(&mut story);
+    assert_eq!(unfit(&story).as_deref(), Some("c/1"));
+    assert_eq!(story.goal(with_backup(goal.clone(), 6, "c/1")), "");
+    let older = with_backup(goal, 6, "c/0");
+    assert_eq!(story.goal(older), "copy 2 of the backup c/0");
+}
+
+/// Goal: the same of one to which the master's binlogs do not go back.
+#[test]
+fn a_backup_behind_the_masters_oldest_binlog_is_not_taken_again() {
+    let (mut story, _) = taking_a_backup();
+    on_the_copy(&mut story);
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 2");
+    story.done(Outcome::Finished);
+    story.done(Outcome::Finished);
+    let mut refused = seen(false, None);
+    refused.executed = position("0-2-3");
+    if let Some(replication) = &mut refused.replication {
+        replication.receiver_error = Some(PURGED.to_owned());
+    }
+    let answer = story.event(Event::Observed {
+        process: process(2),
+        seen: Ok(Box::new(refused)),
+    });
+    assert_eq!(answer, "abandon; hold 2");
+    assert_eq!(story.done(held("0-2-3", "0-2-3")), "KILL 2");
+    begins_again(&mut story);
+    assert_eq!(unfit(&story).as_deref(), Some("c/1"));
+}
+
+/// Goal: what becomes of the data later is not the backup's fault.
+#[test]
+fn a_backup_that_has_caught_up_was_a_good_one() {
+    let (mut story, goal) = taking_a_backup();
+    on_the_copy(&mut story);
+    story.done(held("0-2-3", "0-2-3"));
+    for _ in ["apply", "follow", "admit"] {
+        story.done(Outcome::Finished);
+    }
+    let mut next = opened(elected(3, OTHER, 1, "0-2-5"));
+    next.voters = goal.voters;
+    story.goal(next);
+    assert_eq!(story.done(held("0-2-6", "0-2-6")), "halt 3 refuse=true");
+    assert_eq!(story.done(Outcome::Finished), "KILL 2");
+    story.exited(2);
+    story.done(Outcome::DataMade(data(6)));
+    story.done(Outcome::Started(process(3)));
+    story.event(Event::Promised {
+        epoch: Epoch(3),
+        data: Some(data(6)),
+    });
+    story.done(held("", ""));
+    assert_eq!(wanted(&story), donor(0));
+}
+
+/// Goal: a store that is away is tried three times, and one that has no such backup once; then the binlogs are replayed.
+#[test]
+fn a_backup_that_cannot_be_had_ends_in_replaying() {
+    let (mut story, goal) = taking_a_backup();
+    for _ in 0..6 {
+        assert_eq!(story.failed(), "");
+        if wanted(&story).is_some() {
+            assert_eq!(story.after(16), "copy 2 of the backup c/1");
+        }
+    }
+    assert_eq!(wanted(&story), None);
+    assert_eq!(story.after(16), "apply 2");
+
+    let (mut story, _) = taking_a_backup();
+    let why = "the backup store has no backup c/1".to_owned();
+    assert_eq!(story.done(Outcome::Unfit { why: why.clone() }), "");
+    let report = report::report(&story.state, story.now);
+    assert_eq!(report.problem, Some(why));
+    assert_eq!(unfit(&story).as_deref(), Some("c/1"));
+    assert_eq!(story.after(11), "", "what is named is of no use");
+    assert_eq!(story.after(1), "apply 2");
+    drop(goal);
 }

@@ -1,0 +1,72 @@
+//! Looking through tables: those whose data is elsewhere are left out, and those that nobody here can read are known.
+
+use std::collections::BTreeMap;
+
+use cotton::cluster::flavour::Flavour;
+
+use super::*;
+
+both_flavours!(tables_with_data_are_looked_through_and_no_others);
+
+/// Clusters have these off, and what was made otherwise may be in what is restored.
+const ANY_ENGINE: &str = "SET SESSION enforce_storage_engine = NULL";
+
+/// Goal: whatever is wrong with the place to which a table refers is no damage. Method: on MariaDB, where a session may have any engine, a
+/// `MERGE` table one of whose parts was dropped, one of an engine that refers elsewhere, and one of an engine that the server does not have any more.
+async fn tables_with_data_are_looked_through_and_no_others(flavour: Flavour) {
+    let (mysqld, server) = open_master(flavour, 1).await;
+    let mut local = mysqld.local().await;
+    let statements = [
+        "CREATE DATABASE d",
+        "CREATE TABLE d.`it's ``odd` (n INT PRIMARY KEY) ENGINE = InnoDB",
+        "INSERT INTO d.`it's ``odd` VALUES (1), (2), (3)",
+        "CREATE VIEW d.seen AS SELECT n FROM d.`it's ``odd`",
+    ];
+    run(&mut local, &statements).await;
+    if flavour == Flavour::Mariadb {
+        let statements = [
+            ANY_ENGINE,
+            "CREATE TABLE d.part (n INT, KEY (n)) ENGINE = MyISAM",
+            "INSERT INTO d.part VALUES (1)",
+            "CREATE TABLE d.dropped (n INT, KEY (n)) ENGINE = MyISAM",
+            "CREATE TABLE d.merged (n INT, KEY (n)) ENGINE = MERGE UNION = (d.part, d.dropped)",
+            "DROP TABLE d.dropped",
+            "INSTALL SONAME 'ha_sphinx'",
+            "CREATE TABLE d.sought (id BIGINT UNSIGNED NOT NULL, weight INT NOT NULL, query VARCHAR(100) NOT NULL, INDEX (query)) \
+             ENGINE = SPHINX CONNECTION = 'sphinx://127.0.0.1:1/x'",
+            "UNINSTALL SONAME 'ha_sphinx'",
+            "INSTALL SONAME 'ha_blackhole'",
+            "CREATE TABLE d.foreign_engine (n INT) ENGINE = BLACKHOLE",
+            "FLUSH TABLES",
+            "UNINSTALL SONAME 'ha_blackhole'",
+        ];
+        run(&mut local, &statements).await;
+    }
+    let engines = server.engines().await.unwrap();
+    assert!(engines.contains("InnoDB"), "{engines:?}");
+    let tables = server.tables().await.unwrap();
+    let mut counted = BTreeMap::new();
+    let mut unreadable = Vec::new();
+    for table in tables {
+        let engine = table.engine.clone().unwrap();
+        if !engines.contains(&engine) {
+            unreadable.push((table.name, engine));
+            continue;
+        }
+        assert_eq!(server.check_table(&table).await.unwrap(), None, "{table:?}");
+        if table.database == "d" {
+            let rows = server.count_rows(&table).await.unwrap();
+            counted.insert(table.name, rows);
+        }
+    }
+    let mut expected = BTreeMap::from([("it's `odd".to_owned(), 3)]);
+    if flavour == Flavour::Mariadb {
+        expected.insert("part".to_owned(), 1);
+    }
+    assert_eq!(counted, expected);
+    let expected = match flavour {
+        Flavour::Mariadb => vec![("foreign_engine".to_owned(), "BLACKHOLE".to_owned())],
+        Flavour::Mysql => Vec::new(),
+    };
+    assert_eq!(unreadable, expected);
+}
