@@ -259,6 +259,8 @@ async fn initialise(
         option.push(value);
         option
     };
+    // A server that starts removes the temporary tables that it finds, those of another one as well.
+    let temporary = option("--tmpdir=", &sandbox.tmp());
     let (tool, mut arguments): (PathBuf, Vec<OsString>) = match installed.kind.flavour {
         Flavour::Mysql => (
             installed.mysqld.clone(),
@@ -266,6 +268,7 @@ async fn initialise(
                 "--no-defaults".into(),
                 "--initialize-insecure".into(),
                 option("--datadir=", target),
+                temporary,
                 "--secure-file-priv=NULL".into(),
                 "--innodb-flush-method=nosync".into(),
                 "--innodb-redo-log-capacity=32M".into(),
@@ -279,6 +282,7 @@ async fn initialise(
                     "--no-defaults".into(),
                     option("--basedir=", &basedir),
                     option("--datadir=", target),
+                    temporary,
                     "--auth-root-authentication-method=normal".into(),
                     "--skip-test-db".into(),
                     "--skip-name-resolve".into(),

@@ -13,8 +13,8 @@ use cotton::zookeeper::acl::Acls;
 use cotton::zookeeper::operations::{Connection, Error, Op, Refusal};
 use cotton::zookeeper::session::{Session, SessionConfig};
 use cotton::zookeeper::url::Credentials;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, User, chown};
+use nix::sys::signal::Signal;
+use nix::unistd::{User, chown};
 
 use crate::support::database::{run, texts};
 use crate::support::ensemble::Ensemble;
@@ -127,10 +127,9 @@ async fn one_of_three_servers_is_killed_and_sessions_expire(flavour: Flavour) {
     let slave = slaves(&view)[0].clone();
     let executor = system.mysqld(&slave).parent();
     for paused in [system.scheduler().await, executor] {
-        let pid = Pid::from_raw(paused.pid);
-        kill(pid, Signal::SIGSTOP).unwrap();
+        paused.signal(Signal::SIGSTOP);
         tokio::time::sleep(AWAY).await;
-        kill(pid, Signal::SIGCONT).unwrap();
+        paused.signal(Signal::SIGCONT);
         unchanged(&load).await;
         assert!(paused.runs());
     }

@@ -6,8 +6,7 @@ use std::process::{Output, Stdio};
 use cotton::cluster::data_loss::{LossyFailover, Offer};
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::view::{MemberRole, MemberView, MemberViewState};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::io::AsyncWriteExt as _;
 
 use crate::support::database::{run, texts, wait_for_texts};
@@ -73,7 +72,7 @@ async fn the_survivor_serves_and_the_loss_is_named() {
 
     // What the survivor lacks is acknowledged by the third, whose host dies.
     let asleep = fleet.mysqld(&survivor).parent();
-    kill(Pid::from_raw(asleep.pid), Signal::SIGSTOP).unwrap();
+    asleep.signal(Signal::SIGSTOP);
     // Until it has ended it could still receive something.
     let server = fleet.mysqld(&survivor);
     server.kill();
@@ -105,7 +104,7 @@ async fn the_survivor_serves_and_the_loss_is_named() {
                 .all(|member| member.state == MemberViewState::Lost)
         })
         .await;
-    kill(Pid::from_raw(asleep.pid), Signal::SIGCONT).unwrap();
+    asleep.signal(Signal::SIGCONT);
 
     let offer = offered(&fleet, &survivor).await;
     assert_eq!(

@@ -3,8 +3,7 @@
 use std::time::{Duration, Instant};
 
 use cotton::cluster::flavour::Flavour;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::eventually;
 use crate::support::process::Process;
@@ -20,12 +19,6 @@ pub struct Scheduler {
     pub process: Process,
     /// Where its REST API is.
     pub api: String,
-}
-
-impl Scheduler {
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.process.pid), signal).unwrap();
-    }
 }
 
 /// The schedulers of a system that run.
@@ -114,7 +107,7 @@ async fn another_scheduler_takes_over_from_one_that_hangs_or_is_killed() {
 
     // A leader that hangs is replaced, and follows when it goes on.
     let begun = Instant::now();
-    first.signal(Signal::SIGSTOP);
+    first.process.signal(Signal::SIGSTOP);
     let second = leader(&system, Some(&first.api)).await;
     eventually(
         "the new leader answers for the cluster",
@@ -126,7 +119,7 @@ async fn another_scheduler_takes_over_from_one_that_hangs_or_is_killed() {
         "taken over from a scheduler that hangs in {:?}",
         begun.elapsed()
     );
-    first.signal(Signal::SIGCONT);
+    first.process.signal(Signal::SIGCONT);
     eventually("the former leader follows", TAKEOVER, async || {
         let answers = status_of(&first.api, "one").await == Some(200);
         (answers && !is_leading(&first.api).await).then_some(())

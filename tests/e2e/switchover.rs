@@ -7,13 +7,11 @@ use cotton::cluster::failover_record::Cause;
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::view::{ClusterView, MemberView};
 use cotton::http::changes::SwitchoverAnswer;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use crate::support::database::{run, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
-use crate::support::process::Process;
 use crate::support::system::{Cluster, System, endpoint, master, slaves};
 use crate::support::{FAILOVER_DEADLINE, REPLICATION_DEADLINE, eventually};
 
@@ -52,10 +50,6 @@ async fn switch_over(system: &System, cluster: &Cluster, to: Option<u32>) -> Clu
             is_over,
         )
         .await
-}
-
-fn signal(process: &Process, signal: Signal) {
-    kill(Pid::from_raw(process.pid), signal).unwrap();
 }
 
 fn mysqlds(system: &System, view: &ClusterView) -> Vec<String> {
@@ -126,8 +120,8 @@ async fn a_target_that_stands_still_changes_nothing(flavour: Flavour) {
     let target = slaves(&before)[0];
     let mysqld = system.mysqld(target);
     let executor = mysqld.parent();
-    signal(&executor, Signal::SIGSTOP);
-    signal(&mysqld, Signal::SIGSTOP);
+    executor.signal(Signal::SIGSTOP);
+    mysqld.signal(Signal::SIGSTOP);
     load.measure_gap();
     let failed = load.failed();
     let view = switch_over(&system, &cluster, Some(target.id)).await;
@@ -143,8 +137,8 @@ async fn a_target_that_stands_still_changes_nothing(flavour: Flavour) {
     load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
     assert_eq!(load.failed(), failed, "a write was refused");
     assert!(load.longest_gap() < Duration::from_secs(3));
-    signal(&mysqld, Signal::SIGCONT);
-    signal(&executor, Signal::SIGCONT);
+    mysqld.signal(Signal::SIGCONT);
+    executor.signal(Signal::SIGCONT);
     let acknowledged = load.stop().await;
     let after = system.wait_running(&cluster, FAILOVER_DEADLINE).await;
     assert_eq!(master(&after).id, master(&before).id);

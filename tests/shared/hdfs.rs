@@ -11,8 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{free_port, in_project, process};
@@ -96,7 +95,7 @@ impl Hdfs {
 
     fn signal(&self, signal: Signal) {
         let child = self.name_node.as_ref().expect("the name node runs");
-        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        super::process::signal(child.id() as i32, signal);
     }
 
     fn path(&self, name: &str) -> PathBuf {

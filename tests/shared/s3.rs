@@ -12,8 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{free_port, in_project, process};
@@ -113,7 +112,7 @@ impl S3 {
 
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("it runs");
-        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        super::process::signal(child.id() as i32, signal);
     }
 
     fn root(&self) -> PathBuf {

@@ -192,7 +192,7 @@ pub struct Mend<'a> {
 
 impl Mend<'_> {
     fn freeze(&mut self, process: Process) {
-        kill(Pid::from_raw(process.pid), Signal::SIGSTOP).unwrap();
+        process.signal(Signal::SIGSTOP);
         self.frozen = Some(process);
     }
 

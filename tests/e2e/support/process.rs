@@ -46,6 +46,11 @@ impl Process {
         kill(Pid::from_raw(self.pid), Signal::SIGKILL).unwrap();
     }
 
+    /// Any signal; after SIGSTOP it stands still.
+    pub fn signal(&self, signal: Signal) {
+        super::shared::process::signal(self.pid, signal);
+    }
+
     /// SIGKILL, unless it ends by itself at this moment.
     pub fn kill_if_it_runs(&self) {
         if self.runs() {

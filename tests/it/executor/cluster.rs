@@ -13,13 +13,13 @@ use cotton::cluster::gtid::Position;
 use cotton::cluster::id::DataId;
 use cotton::cluster::voters::Durability;
 use cotton::mesos::v1::TaskState;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::agent::DEADLINE;
 use super::world::{Member, World};
+use crate::support::signal;
 
 /// A cluster of three whose first member is master, with one row.
 pub async fn born(flavour: Flavour) -> (World, Vec<Member>) {
@@ -164,7 +164,7 @@ async fn a_deposed_master_with_a_tail_is_quarantined(flavour: Flavour) {
     let (mut world, members) = born(flavour).await;
     let old = world.told(&members[0]).await;
     for member in &members[1..] {
-        kill(Pid::from_raw(member.mysqld().unwrap()), Signal::SIGSTOP).unwrap();
+        signal(member.mysqld().unwrap(), Signal::SIGSTOP);
     }
     let mut connection = members[0].connect().await.unwrap();
     let write = tokio::spawn(async move {
@@ -184,12 +184,12 @@ async fn a_deposed_master_with_a_tail_is_quarantined(flavour: Flavour) {
     // The replicas' ends of the connections are cut, and their executors start them again only when the next
     // epoch has begun: the tail never reaches them.
     for member in &members[1..] {
-        kill(Pid::from_raw(member.executor.id() as i32), Signal::SIGSTOP).unwrap();
-        kill(Pid::from_raw(member.mysqld().unwrap()), Signal::SIGKILL).unwrap();
+        signal(member.executor.id() as i32, Signal::SIGSTOP);
+        signal(member.mysqld().unwrap(), Signal::SIGKILL);
     }
     world.begin_election().await;
     for member in &members[1..] {
-        kill(Pid::from_raw(member.executor.id() as i32), Signal::SIGCONT).unwrap();
+        signal(member.executor.id() as i32, Signal::SIGCONT);
     }
     assert!(write.await.unwrap().is_err(), "killed, not demoted");
     // They were frozen one after the other, while the master committed by itself.
@@ -252,7 +252,7 @@ async fn a_deposed_master_with_a_tail_is_quarantined(flavour: Flavour) {
     world.goal.voters.members.insert(members[0].id, new.data);
     world.write_goal().await;
     // Alone with the master it must acknowledge now.
-    kill(Pid::from_raw(other.mysqld().unwrap()), Signal::SIGSTOP).unwrap();
+    signal(other.mysqld().unwrap(), Signal::SIGSTOP);
     new_master
         .execute("INSERT INTO d.t VALUES (2)")
         .await
@@ -394,11 +394,7 @@ async fn a_marker_that_nobody_acknowledged_costs_no_data(flavour: Flavour) {
     // The two others have the same of what the master commits by itself: either can be elected.
     let others = [&members[1], &members[2]];
     world.kill_followed(&members[0], &others).await;
-    kill(
-        Pid::from_raw(members[2].executor.id() as i32),
-        Signal::SIGSTOP,
-    )
-    .unwrap();
+    signal(members[2].executor.id() as i32, Signal::SIGSTOP);
     members[2].kill_mysqld();
     let epoch = world.begin_election().await;
     world.held(&members[1]).await;

@@ -11,15 +11,14 @@ use cotton::cluster::control::{MemberState, Trouble};
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::timings::Timings;
 use cotton::cluster::voters::Durability;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use super::agent::DEADLINE;
 use super::cluster::{born_in, born_of, has, more_complete};
 use super::world::{Member, World, is_gone, runs};
-use crate::support::eventually;
+use crate::support::{eventually, signal};
 
 /// Short enough to wait for. A healthy server on a loaded machine still answers in time.
 const TIMINGS: Timings = Timings {
@@ -36,10 +35,6 @@ async fn world(flavour: Flavour) -> World {
     let mut world = World::new(flavour).await;
     world.timings = TIMINGS;
     world
-}
-
-fn signal(pid: i32, signal: Signal) {
-    kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 fn executor(member: &Member) -> i32 {

@@ -10,15 +10,14 @@ use cotton::cluster::control::Report;
 use cotton::cluster::donor::Donor;
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::gtid::Position;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::agent::DEADLINE;
 use super::cluster::{born, born_in, has};
 use super::world::{Member, World};
-use crate::support::eventually;
+use crate::support::{eventually, signal};
 
 /// Writes on, a row at a time, until it is told to end; says which rows were acknowledged.
 struct Load {
@@ -251,8 +250,8 @@ async fn a_copy_that_is_cut_off_is_made_anew(flavour: Flavour) {
 async fn a_member_behind_the_oldest_binlog_copies(flavour: Flavour) {
     let (mut world, members) = grown(flavour).await;
     let old = world.ready(&members[2]).await;
-    let executor = Pid::from_raw(members[2].executor.id() as i32);
-    kill(executor, Signal::SIGSTOP).unwrap();
+    let executor = members[2].executor.id() as i32;
+    signal(executor, Signal::SIGSTOP);
     members[2].kill_mysqld();
     members[0]
         .execute("INSERT INTO d.t VALUES (2)")
@@ -264,7 +263,7 @@ async fn a_member_behind_the_oldest_binlog_copies(flavour: Flavour) {
         .execute("INSERT INTO d.t VALUES (3)")
         .await
         .unwrap();
-    kill(executor, Signal::SIGCONT).unwrap();
+    signal(executor, Signal::SIGCONT);
 
     let empty = wants_donor(&world, &members[2], 0).await;
     assert_ne!(empty.data, old.data);

@@ -25,8 +25,7 @@ use cotton::zookeeper::acl::Acls;
 use cotton::zookeeper::operations::Op;
 use cotton::zookeeper::paths;
 use cotton::zookeeper::session::{Session, SessionConfig};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use sqlx::{ConnectOptions as _, Row as _};
 use tempfile::TempDir;
@@ -36,7 +35,7 @@ use uuid::Uuid;
 use super::agent::{Agent, DEADLINE};
 use crate::support::free_port;
 use crate::support::zookeeper::ZooKeeper;
-use crate::support::{eventually, mysqld, spawn};
+use crate::support::{eventually, mysqld, signal, spawn};
 
 const USER: &str = "owner";
 const PASSWORD: &str = "a password";
@@ -373,7 +372,7 @@ impl World {
     /// master commit something every second, which one of the others may get and the next one not; it stays so until
     /// [`Member::go_on`].
     pub async fn kill_followed(&self, master: &Member, others: &[&Member]) {
-        kill(Pid::from_raw(master.executor.id() as i32), Signal::SIGSTOP).unwrap();
+        signal(master.executor.id() as i32, Signal::SIGSTOP);
         let begun = Instant::now();
         let mut before = None;
         loop {
@@ -459,12 +458,12 @@ impl Member {
 
     /// Sends SIGKILL to the server.
     pub fn kill_mysqld(&self) {
-        kill(Pid::from_raw(self.mysqld().unwrap()), Signal::SIGKILL).unwrap();
+        signal(self.mysqld().unwrap(), Signal::SIGKILL);
     }
 
     /// Lets an executor that was stopped go on.
     pub fn go_on(&self) {
-        kill(Pid::from_raw(self.executor.id() as i32), Signal::SIGCONT).unwrap();
+        signal(self.executor.id() as i32, Signal::SIGCONT);
     }
 
     /// What the server has executed.

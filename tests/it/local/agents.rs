@@ -14,7 +14,7 @@ use super::executor;
 use super::machine::{Machine, Scheduler, task, task_with_command};
 use super::replay::Player;
 use super::web::DEADLINE;
-use crate::support::eventually;
+use crate::support::{eventually, signal};
 use crate::transcript;
 
 /// A machine with one agent and a task that runs on it.
@@ -124,7 +124,7 @@ async fn an_executor_that_does_not_come_back_is_ended() {
     let (mut machine, scheduler, running) =
         with_running_task("plain", &["--executor-reregistration-timeout", "1s"]).await;
     machine.agents[0].kill();
-    kill(pid(&running), Signal::SIGSTOP).unwrap();
+    signal(pid(&running).as_raw(), Signal::SIGSTOP);
     machine.restart_agent(0);
     let failed = scheduler.update("t", "TASK_FAILED").await;
     assert_eq!(

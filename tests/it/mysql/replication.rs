@@ -4,6 +4,7 @@ use cotton::cluster::{control::Address, flavour::Flavour, gtid::Position, id::Ep
 use cotton::mysql::Error;
 
 use super::*;
+use crate::support::signal;
 
 both_flavours!(
     a_server_starts_closed_and_empty,
@@ -88,7 +89,7 @@ async fn a_marker_is_written_while_closed_and_waits_for_its_acknowledgement(flav
 
 /// Goal: a canary tells a live acknowledger from a connected one. Method: stop the follower's process.
 async fn a_follower_receives_and_acknowledges(flavour: Flavour) {
-    use nix::sys::signal::{Signal, kill};
+    use nix::sys::signal::Signal;
     let (mysqld, server) = open_master(flavour, 1).await;
     let (other, follower) = follower(&mysqld, 2, true).await;
     server.prepare_source(1).await.unwrap();
@@ -107,12 +108,12 @@ async fn a_follower_receives_and_acknowledges(flavour: Flavour) {
         .unwrap();
     assert_eq!(follower.read_canary().await.unwrap(), Some(42));
 
-    kill(other.pid(), Signal::SIGSTOP).unwrap();
+    signal(other.pid().as_raw(), Signal::SIGSTOP);
     let result = server.write_canary(43, at_once()).await;
     assert!(matches!(result, Err(Error::TimedOut { .. })), "{result:?}");
     let seen = wait_for(&server, "a commit waits", |seen| seen.waiting_sessions == 1).await;
     assert_eq!(seen.clients, 1, "it looks connected");
-    kill(other.pid(), Signal::SIGCONT).unwrap();
+    signal(other.pid().as_raw(), Signal::SIGCONT);
     server.write_canary(44, soon()).await.unwrap();
 
     // Without semi-sync the same follower acknowledges nothing.
@@ -403,7 +404,7 @@ struct CutOff {
 
 /// A master that stands still, and a replica whose receiver was stopped in the middle of a transaction.
 async fn cut_off(flavour: Flavour) -> (Node, Node, CutOff) {
-    use nix::sys::signal::{Signal, kill};
+    use nix::sys::signal::Signal;
     let (mysqld, server) = open_master(flavour, 1).await;
     let (other, follower) = follower(&mysqld, 2, true).await;
     let mut local = mysqld.local().await;
@@ -423,7 +424,7 @@ async fn cut_off(flavour: Flavour) -> (Node, Node, CutOff) {
                 assert!(std::time::Instant::now() < deadline, "nothing is received");
                 std::thread::sleep(Duration::from_micros(200));
             }
-            kill(master, Signal::SIGSTOP).unwrap();
+            signal(master.as_raw(), Signal::SIGSTOP);
         });
         let writer = tokio::spawn(async move {
             run(&mut local, &["BEGIN"]).await;
@@ -439,7 +440,7 @@ async fn cut_off(flavour: Flavour) -> (Node, Node, CutOff) {
             return (node(mysqld, server), node(other, follower), cut);
         }
         // On a loaded machine all of it may have arrived before the master stood still: once more.
-        kill(master, Signal::SIGCONT).unwrap();
+        signal(master.as_raw(), Signal::SIGCONT);
         local = writer.await.unwrap();
         run(&mut local, &["TRUNCATE TABLE large.t"]).await;
         follower.apply_received(soon()).await.unwrap();
@@ -451,7 +452,7 @@ async fn cut_off(flavour: Flavour) -> (Node, Node, CutOff) {
 impl CutOff {
     /// The master goes on, and the replica gets all of it.
     async fn comes_again(self, master: &Node, follower: &Node) {
-        nix::sys::signal::kill(self.master, nix::sys::signal::Signal::SIGCONT).unwrap();
+        signal(self.master.as_raw(), nix::sys::signal::Signal::SIGCONT);
         self.writer.await.unwrap();
         let written = master.server.executed().await.unwrap();
         let replica = &follower.server;

@@ -16,6 +16,7 @@ pub use shared::{
     eventually, free_port,
     hdfs::Hdfs,
     in_project,
+    process::signal,
     s3::{self, S3},
 };
 

@@ -180,6 +180,8 @@ fn pristine(installed: &Installed) -> PathBuf {
             };
             command
                 .arg(format!("--datadir={}", data.display()))
+                // One that starts removes the temporary tables of others in the same place.
+                .arg(format!("--tmpdir={}", directory.display()))
                 .arg("--user=root");
             let output = command.output().unwrap();
             assert!(

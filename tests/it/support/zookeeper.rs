@@ -11,8 +11,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use super::{free_port, spawn};
@@ -134,7 +133,7 @@ impl ZooKeeper {
 
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the server runs");
-        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        super::shared::process::signal(child.id() as i32, signal);
     }
 
     /// Starts the process; true as soon as it serves, false if it ended before.
