@@ -212,6 +212,7 @@ fn plan_cluster(
 /// The policy of a living cluster on one screen. Each step changes the record or leaves it.
 fn decide(next: &mut ClusterRecord, view: View<'_>, keeping: &Keeping, look: &mut Look) {
     let before = next.epoch;
+    let is_elected = next.elected().is_some();
     look.awaited = failover::advance(next, view);
     if next.epoch != before {
         look.notes.push(explain::beginning(next));
@@ -222,7 +223,7 @@ fn decide(next: &mut ClusterRecord, view: View<'_>, keeping: &Keeping, look: &mu
     rolling::note_version(next, view);
     rolling::advance(next, view, look);
     restart::advance(next, view, look);
-    voting::advance(next, view, look);
+    voting::advance(next, view, is_elected, look);
     publish::advance(next, view);
     rebuild::advance(next, view.observed, &mut look.notes);
     backups::advance(next, view, look);

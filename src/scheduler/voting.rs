@@ -30,11 +30,11 @@ use crate::{
     time::Timestamp,
 };
 
-/// Changes the voters as far as that is safe and useful now.
-pub fn advance(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
+/// Changes the voters as far as that is safe and useful now. `is_elected` tells whether the stored record has a master.
+pub fn advance(next: &mut ClusterRecord, view: View<'_>, is_elected: bool, look: &mut Look) {
     look.unfit = fitness::unfit(next, view);
-    if next.elected().is_none() {
-        // No change during an election: its quorum is counted by the stored voters.
+    if !is_elected || next.elected().is_none() {
+        // No change during an election: its quorum is counted by the stored voters, and so its outcome is stored first.
         return;
     }
     if next.handover().is_some() {

@@ -1,4 +1,4 @@
-//! An operator who restarts members and wants other settings of them.
+//! An operator who restarts members, and wants other settings of them or another durability.
 
 use super::{
     scheduler::cluster_name,
@@ -8,12 +8,13 @@ use crate::{
     cluster::{
         change::{Change, ChangeRequest},
         id::MemberId,
+        voters::Durability,
     },
     scheduler::event::{Ask, Event, RequestToken, Wish},
     secret::Secret,
 };
 
-/// Other settings, size or package.
+/// Other settings, size, package or durability.
 pub fn changed(request: ChangeRequest) -> Wish {
     Wish::Change(Change::check(request).unwrap())
 }
@@ -51,6 +52,36 @@ impl World {
             false => Wish::Restart { member, force },
         };
         self.ask(wish);
+    }
+
+    /// The other durability is asked for now and then.
+    pub fn durability_changes_begin(&mut self) {
+        let Some(every) = self.setup.durability_every else {
+            return;
+        };
+        let pause = self.chance.between(1, every * 2);
+        self.after(pause, |world| {
+            if world.faults_go_on {
+                world.ask_for_other_durability();
+                world.durability_changes_begin();
+            }
+        });
+    }
+
+    /// Asks for `async` where `majority` was asked for, and the other way round.
+    pub fn ask_for_other_durability(&mut self) {
+        let record = self.zookeeper.record.as_ref();
+        let Some(asked_for) = record.map(|(record, _)| record.spec.durability) else {
+            return;
+        };
+        let other = match asked_for {
+            Durability::Majority => Durability::Async,
+            Durability::Async => Durability::Majority,
+        };
+        self.ask(changed(ChangeRequest {
+            durability: Some(other.to_string()),
+            ..ChangeRequest::default()
+        }));
     }
 
     /// Somebody asks the scheduler for something, if there is one.

@@ -30,7 +30,30 @@ pub const LOOK_EVERY: u64 = SECOND;
 
 impl World {
     fn promises_durability(&self) -> bool {
-        self.setup.durability == Durability::Majority && !self.history.deleted
+        self.history.promised && !self.history.deleted
+    }
+
+    /// A durability that is changed ends the promise when `async` rules, and begins it when a master is open under the rule
+    /// of `majority`: for what is acknowledged from then on, and for what that master has of the earlier writes.
+    fn follow_durability(&mut self, record: &ClusterRecord) {
+        let opened = record.elected().filter(|elected| elected.opened);
+        match record.rule() {
+            Durability::Async => self.history.promised = false,
+            // By such a clock the end of earlier masters is measured, which go on to acknowledge by themselves otherwise.
+            Durability::Majority if self.history.promised || self.clocks_jumped => {}
+            Durability::Majority => {
+                let mut data = self.data.iter();
+                let is_elected = |data: &&Data| opened.is_some_and(|it| it.data == data.id);
+                let Some(master) = data.find(is_elected) else {
+                    return;
+                };
+                self.history.promised = true;
+                self.history
+                    .acknowledged
+                    .retain(|id| master.has.contains(*id));
+                self.history.read.retain(|id| master.has.contains(*id));
+            }
+        }
     }
 
     /// Whether nothing fails that a server may notice. An `async` master that misses a voter fences while it is out of
@@ -43,6 +66,7 @@ impl World {
             && (self.setup.deleted_at.is_none() || self.setup.undeleted_after.is_none())
             && self.setup.maintenance_every.is_none()
             && self.setup.changes_every.is_none()
+            && self.setup.durability_every.is_none()
     }
 
     /// Where discovery says that the master is.
@@ -83,7 +107,7 @@ impl World {
         }
         let data = self.processes[process].data;
         self.history.opened.push((epoch, data));
-        if self.setup.durability == Durability::Async {
+        if !self.history.promised {
             self.only_one_serves(process);
         } else {
             let missing = self.missing_on(data);
@@ -93,9 +117,12 @@ impl World {
         }
     }
 
-    /// Where no acknowledgement is waited for, a master opens when every earlier one has ended: else clients write to both.
+    /// Where no acknowledgement is waited for, a master opens when every earlier one has ended: else clients write to both. One
+    /// of a time when acknowledgements were waited for gets none.
     fn only_one_serves(&mut self, master: usize) {
-        let serves = |process: &Process| process.alive && process.admitted && !process.read_only;
+        let serves = |process: &Process| {
+            process.alive && process.admitted && !process.read_only && process.k == 0
+        };
         let mut others = (0..self.processes.len()).filter(|process| *process != master);
         let other = others.find(|process| serves(&self.processes[*process]));
         // A successor measures the lease of its predecessor by the scheduler's clock.
@@ -214,6 +241,7 @@ impl World {
             );
             self.write_down(text);
         }
+        self.follow_durability(record);
         let known = self.history.elected.map(|(epoch, _)| epoch);
         if let Some(elected) = record.elected()
             && known != Some(record.epoch)
@@ -346,7 +374,7 @@ impl World {
             let is_voter = voters.members.contains_key(&executor.member);
             left.extend(data.rev().find(|data| is_voter && votes(data)));
         }
-        if record.spec.durability == Durability::Async {
+        if record.rule() == Durability::Async {
             return left.is_empty().then_some("no voter has kept its data");
         }
         if left.len() < voters.quorum() {
@@ -409,6 +437,9 @@ impl World {
         };
         if record.published.master != Some(elected.member) {
             return Some("the master is not in discovery".to_owned());
+        }
+        if record.rule() != record.spec.durability {
+            return Some("another durability is not in force".to_owned());
         }
         let missing = record.members.keys().find(|member| {
             let serves = **member == elected.member || record.published.slaves.contains(member);

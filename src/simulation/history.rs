@@ -46,6 +46,8 @@ pub struct History {
     pub opened: Vec<(Epoch, usize)>,
     /// The last epoch that has a master, with the data directory that was elected.
     pub elected: Option<(Epoch, usize)>,
+    /// Whether what is acknowledged outlives failovers.
+    pub promised: bool,
     /// Whether the cluster's end is stored.
     pub deleted: bool,
     /// The tasks whose end a scheduler has asked for.

@@ -52,6 +52,14 @@ const ALL: &[(Bend, Where)] = &[
     ),
     (Bend::Rule(Rule::CanaryUnderTerms), In(Family::VoterLeaves)),
     (
+        Bend::Rule(Rule::MasterConfirmsTerms),
+        In(Family::DurabilityChanged),
+    ),
+    (
+        Bend::Rule(Rule::CanaryUnderTerms),
+        In(Family::DurabilityChanged),
+    ),
+    (
         Bend::Rule(Rule::SuccessorWaitsForLease),
         In(Family::AsyncIsolated),
     ),

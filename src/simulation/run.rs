@@ -52,6 +52,7 @@ pub fn play_in(seed: u64, setup: Setup, bend: Bend, traced: bool) -> Ending {
     world.membership_changes_begin();
     world.maintenance_begins();
     world.changes_begin();
+    world.durability_changes_begin();
     world.look_at_discovery();
     if let Some(at) = world.setup.deleted_at {
         world.after(at, World::deletion_is_asked_for);

@@ -76,6 +76,8 @@ pub struct Setup {
     pub maintenance_every: Option<u64>,
     /// The mean time between two restarts or changes of settings that an operator asks for, if one does.
     pub changes_every: Option<u64>,
+    /// The mean time between two changes of the durability that an operator asks for, if one does.
+    pub durability_every: Option<u64>,
 }
 
 impl Setup {
@@ -142,6 +144,7 @@ impl Setup {
             membership_every: None,
             maintenance_every: None,
             changes_every: None,
+            durability_every: None,
         };
         // Drawn last, so that the other histories stay what they were. A replacement needs an agent of its own.
         if chance.percent(20) {
@@ -157,6 +160,10 @@ impl Setup {
         if chance.percent(15) {
             setup.changes_every = Some(chance.between(3 * SECOND, 20 * SECOND));
             setup.agents = setup.agents.max(nodes as usize + 1);
+        }
+        let durable = &mut Chance::new(seed ^ 0xd04a);
+        if nodes > 1 && durable.percent(12) {
+            setup.durability_every = Some(durable.between(4 * SECOND, 30 * SECOND));
         }
         setup
     }

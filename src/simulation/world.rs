@@ -20,7 +20,7 @@ use super::{
     setup::Setup,
     zookeeper::ZooKeeper,
 };
-use crate::time::Timestamp;
+use crate::{cluster::voters::Durability, time::Timestamp};
 
 /// Microseconds since the beginning of the history.
 pub type Moment = u64;
@@ -138,7 +138,10 @@ impl World {
             data: Vec::new(),
             processes: Vec::new(),
             listening: BTreeMap::new(),
-            history: History::default(),
+            history: History {
+                promised: setup.durability == Durability::Majority,
+                ..History::default()
+            },
             clients: Clients::new(setup.clients),
             discovery_wrong_since: None,
             replaced: BTreeMap::new(),

@@ -90,6 +90,30 @@ fn majority_becomes_async() {
     change(5, Durability::Majority, Durability::Async, 5, 0);
 }
 
+/// Goal: an election goes by the voters under which it began, and these change when its outcome is stored. Method: the master
+/// ends in the moment in which the request is stored, so that the election comes first.
+#[test]
+fn a_master_that_ends_with_the_request_has_a_successor_by_the_former_rule() {
+    let mut world = World::running(3, Durability::Majority);
+    world.vanish(1);
+    world.instance(0).process = None;
+    world.converge();
+    assert!(world.record().elected().is_none(), "one of two is there");
+    let (record, _) = world.records.get_mut(&name()).unwrap();
+    record.spec.durability = Durability::Async;
+    world.replace_scheduler();
+    world.settle();
+    world.instance(1).silent = false;
+    world.converge();
+    world.pass(Duration::from_secs(60));
+    world.converge();
+    let record = world.record();
+    let master = record.published.master;
+    assert!(master.is_some_and(|master| master != MemberId(0)));
+    assert_eq!(record.voters.k_floor, 0);
+    assert_eq!(world.explanation().standing.changing, None);
+}
+
 /// From when majority is asked for no election loses a write, and until it is in force everybody is told.
 #[test]
 fn majority_that_is_not_in_force_yet_says_so_and_elects_with_all_voters() {

@@ -63,6 +63,8 @@ pub enum Family {
     Restarted,
     /// The same while members get another configuration.
     Changed,
+    /// The same while the durability is changed.
+    DurabilityChanged,
     /// The same while another member comes in the place of one.
     Replaced,
     /// The same while members come and go.
@@ -93,6 +95,7 @@ impl Family {
         Self::SwitchoverReplaced,
         Self::Restarted,
         Self::Changed,
+        Self::DurabilityChanged,
         Self::Replaced,
         Self::Scaled,
         Self::Drained,
@@ -109,6 +112,7 @@ impl Family {
         setup.membership_every = None;
         setup.maintenance_every = None;
         setup.changes_every = None;
+        setup.durability_every = None;
         setup.nodes = 3;
         setup.clients += 2;
         setup.pause = setup.pause / 20 + MILLISECOND;
@@ -136,7 +140,7 @@ impl Family {
                 setup.durability = Durability::Async;
                 setup.election_timeout = SECOND;
             }
-            Self::Switchover => {
+            Self::Switchover | Self::DurabilityChanged => {
                 setup.durability = drawn;
                 setup.election_timeout = setup.election_timeout.min(2 * SECOND);
             }
@@ -198,6 +202,7 @@ impl World {
             Family::SwitchoverReplaced => self.switchover_replaced(cast),
             Family::Restarted => self.restarted(cast),
             Family::Changed => self.changes(cast),
+            Family::DurabilityChanged => self.durability_changed(cast),
             Family::Replaced => self.replaced(cast),
             Family::Scaled => self.scaled(cast),
             Family::Drained => self.drained(cast),

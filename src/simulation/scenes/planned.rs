@@ -52,6 +52,16 @@ impl World {
         self.chance.between(20 * SECOND, 40 * SECOND)
     }
 
+    /// The other durability is asked for, and often the first one again before or after that has come about.
+    pub(super) fn durability_changed(&mut self, cast: Cast) -> u64 {
+        self.ask_for_other_durability();
+        self.fails_on_the_way(&cast);
+        if self.chance.percent(60) {
+            self.within(0, 10 * SECOND, Self::ask_for_other_durability);
+        }
+        self.chance.between(5 * SECOND, 20 * SECOND)
+    }
+
     /// Another member comes in the place of one.
     pub(super) fn replaced(&mut self, cast: Cast) -> u64 {
         let member = self.any_member(&cast);

@@ -1,6 +1,7 @@
 //! Looking through tables: those whose data is elsewhere are left out, and those that nobody here can read are known.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use cotton::cluster::flavour::Flavour;
 
@@ -13,6 +14,7 @@ const ANY_ENGINE: &str = "SET SESSION enforce_storage_engine = NULL";
 
 /// Goal: whatever is wrong with the place to which a table refers is no damage. Method: on MariaDB, where a session may have any engine, a
 /// `MERGE` table one of whose parts was dropped, one of an engine that refers elsewhere, and one of an engine that the server does not have any more.
+/// Debian has the two engines in the package that starts a server as a service; where that is not installed, the tables are left out.
 async fn tables_with_data_are_looked_through_and_no_others(flavour: Flavour) {
     let (mysqld, server) = open_master(flavour, 1).await;
     let mut local = mysqld.local().await;
@@ -31,6 +33,12 @@ async fn tables_with_data_are_looked_through_and_no_others(flavour: Flavour) {
             "CREATE TABLE d.dropped (n INT, KEY (n)) ENGINE = MyISAM",
             "CREATE TABLE d.merged (n INT, KEY (n)) ENGINE = MERGE UNION = (d.part, d.dropped)",
             "DROP TABLE d.dropped",
+        ];
+        run(&mut local, &statements).await;
+    }
+    let other_engines = flavour == Flavour::Mariadb && has_other_engines(&mut local).await;
+    if other_engines {
+        let statements = [
             "INSTALL SONAME 'ha_sphinx'",
             "CREATE TABLE d.sought (id BIGINT UNSIGNED NOT NULL, weight INT NOT NULL, query VARCHAR(100) NOT NULL, INDEX (query)) \
              ENGINE = SPHINX CONNECTION = 'sphinx://127.0.0.1:1/x'",
@@ -64,9 +72,16 @@ async fn tables_with_data_are_looked_through_and_no_others(flavour: Flavour) {
         expected.insert("part".to_owned(), 1);
     }
     assert_eq!(counted, expected);
-    let expected = match flavour {
-        Flavour::Mariadb => vec![("foreign_engine".to_owned(), "BLACKHOLE".to_owned())],
-        Flavour::Mysql => Vec::new(),
+    let expected = match other_engines {
+        true => vec![("foreign_engine".to_owned(), "BLACKHOLE".to_owned())],
+        false => Vec::new(),
     };
     assert_eq!(unreadable, expected);
+}
+
+async fn has_other_engines(connection: &mut MySqlConnection) -> bool {
+    let folder = sqlx::query_scalar::<_, String>("SELECT @@plugin_dir");
+    let folder = folder.fetch_one(connection).await.unwrap();
+    let is_there = |name: &&str| Path::new(&folder).join(name).exists();
+    ["ha_sphinx.so", "ha_blackhole.so"].iter().all(is_there)
 }
