@@ -48,6 +48,11 @@ impl World {
         let Some(member) = record.member_of(task).filter(|_| !record.deleting) else {
             return;
         };
+        // What has ended is not harmed by who was deposed and repeats what it had decided.
+        let known = self.mesos.tasks.get(task);
+        if known.is_some_and(|task| task.state.is_terminal()) {
+            return;
+        }
         let elected = record.elected().is_some_and(|it| it.member == member);
         let left = record.is_leaving(member) && !record.is_voter(member) && !elected;
         if !left && !may_be_restarted(&record, member, task) {

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Bend,
+    scheduler::REPLACE_AFTER,
     setup::Setup,
     world::{SECOND, World},
 };
@@ -19,6 +20,9 @@ const RECOVERY: u64 = 240 * SECOND;
 /// The same for what a deleted cluster has left on slots: it is looked for every ten minutes, and what was never heard of for
 /// a quarter of an hour.
 const DESTRUCTION: u64 = 2400 * SECOND;
+
+/// The same for the end of a cluster: a task whose agent does not come back is waited for that long.
+const DELETION: u64 = RECOVERY + REPLACE_AFTER;
 
 /// How a history ended.
 #[derive(Debug)]
@@ -92,6 +96,7 @@ fn recover(world: &mut World, calm_since: u64) -> Option<&'static str> {
         };
         let within = match world.is_kept() {
             true => DESTRUCTION,
+            false if world.history.deleted => DELETION,
             false => RECOVERY,
         };
         if world.now > calm_since + within

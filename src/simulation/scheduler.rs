@@ -34,6 +34,9 @@ use crate::{
     secret::Secret,
 };
 
+/// `--replace-after`, in microseconds.
+pub const REPLACE_AFTER: u64 = 900 * SECOND;
+
 /// How long to wait before the store is asked again.
 const STORE_RETRY: u64 = 250 * MILLISECOND;
 
@@ -82,7 +85,7 @@ impl World {
             volumes: self.setup.volumes,
             keep_deleted: std::time::Duration::from_micros(self.setup.keep_deleted),
             voter_patience: std::time::Duration::from_micros(self.setup.voter_patience),
-            replace_after: std::time::Duration::from_secs(900),
+            replace_after: std::time::Duration::from_micros(REPLACE_AFTER),
             voter_lag: std::time::Duration::from_secs(60),
             packages: vec![Package {
                 name: "next".to_owned(),

@@ -146,10 +146,11 @@ impl Setup {
             changes_every: None,
             durability_every: None,
         };
-        // Drawn last, so that the other histories stay what they were. A replacement needs an agent of its own.
+        // Drawn last, so that the other histories stay what they were. A replacement needs an agent of its own, and of two voters
+        // none leaves before both of those have come that are to take their places.
         if chance.percent(20) {
             setup.membership_every = Some(chance.between(5 * SECOND, 30 * SECOND));
-            setup.agents = setup.agents.max(nodes as usize + 2);
+            setup.agents = setup.agents.max(nodes as usize + 3);
         }
         let planned = &mut Chance::new(seed ^ 0xd2a1);
         if planned.percent(15) {
