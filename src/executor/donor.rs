@@ -140,6 +140,11 @@ impl Donor {
             return;
         };
         let peer = connection.peer_addr().ok();
+        // What is left of a frame does not wait for the receiver's word on the rest of it (Nagle's algorithm, tcp(7)).
+        if let Err(error) = connection.set_nodelay(true) {
+            warn!(?peer, %error, "a connection cannot be set up");
+            return;
+        }
         let mut sender = match Sender::accept(connection, &self.key).await {
             Ok(sender) => sender,
             Err(error) => {
@@ -243,15 +248,16 @@ impl Pace {
         }
     }
 
-    /// When the next piece may be sent after one of this length, which was sent at `now`.
-    fn after(&mut self, length: usize, now: Instant) -> Instant {
+    /// When the next piece may be sent after one of this length, which was sent at `now`; at once, if nothing is returned. A timer
+    /// that has run out already takes a millisecond all the same, in which a disk brings many pieces.
+    fn after(&mut self, length: usize, now: Instant) -> Option<Instant> {
         if self.rate == 0 {
-            return now;
+            return None;
         }
         let takes = Duration::from_secs_f64(length as f64 / self.rate as f64);
         let next = self.next.map_or(now, |next| next.max(now)) + takes;
         self.next = Some(next);
-        next
+        Some(next)
     }
 }
 
@@ -271,7 +277,9 @@ async fn pump(
                 bytes += length as u64;
                 brought = Instant::now();
                 sender.send(&Frame::Data(piece[..length].to_vec())).await?;
-                sleep_until(pace.after(length, Instant::now())).await;
+                if let Some(next) = pace.after(length, Instant::now()) {
+                    sleep_until(next).await;
+                }
             }
             Ok(Err(error)) => return Err(DonorError::Read(error)),
             Err(_) if brought.elapsed() >= STALL => return Err(DonorError::Stalled),
@@ -297,13 +305,13 @@ mod tests {
         let mut pace = Pace::new(2);
         let mut now = begun;
         for _ in 0..64 {
-            now = pace.after(PIECE, now);
+            now = pace.after(PIECE, now).expect("there is a rate");
         }
         // 4 MiB at 2 MiB per second.
         let took = now - begun;
         assert!((took.as_secs_f64() - 2.0).abs() < 0.01, "{took:?}");
         let later = now + Duration::from_secs(100);
-        assert!(pace.after(PIECE, later) > later);
-        assert_eq!(Pace::new(0).after(PIECE, later), later);
+        assert!(pace.after(PIECE, later) > Some(later));
+        assert_eq!(Pace::new(0).after(PIECE, later), None);
     }
 }

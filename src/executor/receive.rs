@@ -185,6 +185,7 @@ async fn connect(context: &Context, donor: &Donor) -> Result<Receiver<TcpStream>
         .await
         .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
         .map_err(failed)?;
+    connection.set_nodelay(true).map_err(failed)?;
     let key = StreamKey::new(&context.admin.password, context.task.uuid);
     Ok(Receiver::connect(connection, &key).await?)
 }

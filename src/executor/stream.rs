@@ -155,9 +155,10 @@ impl Direction {
         let sealed = self.cipher.encrypt(&nonce, plain);
         let sealed = sealed.map_err(|_| StreamError::Malformed)?;
         let length = u32::try_from(sealed.len()).map_err(|_| StreamError::Malformed)?;
+        // At once: a length that is sent alone is answered late, and the box would wait for that.
+        let frame = [length.to_be_bytes().as_slice(), &sealed].concat();
         let write = async {
-            to.write_all(&length.to_be_bytes()).await?;
-            to.write_all(&sealed).await?;
+            to.write_all(&frame).await?;
             to.flush().await
         };
         in_time(FRAME_DEADLINE, write).await
