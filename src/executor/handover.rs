@@ -44,37 +44,71 @@ pub enum HandoverError {
 /// One that applies as fast as the master writes needs milliseconds.
 const NEAR: Duration = Duration::from_millis(50);
 
-/// The same for a target that does not get that near in half of its time, on a busy host say.
-const NEAR_ENOUGH: Duration = Duration::from_millis(500);
+/// The same for a target that has not got that near in four fifths of its time.
+const NEAR_ENOUGH: Duration = Duration::from_millis(200);
 
-/// Waits until the target is so near that it executes within `NEAR`, or after half of the time within `NEAR_ENOUGH`, all
-/// that the server has executed.
+/// How long each group of commits is held back in each fifth of the time that a target has to get near: clients that write faster
+/// than it applies are slowed down before they are stopped.
+const COMMIT_DELAYS: [Duration; 5] = [
+    Duration::ZERO,
+    Duration::from_millis(5),
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(50),
+];
+
+/// Waits until the target executes within `NEAR`, or at last within `NEAR_ENOUGH`, all that the server has executed.
+///
+/// Commits may be held back when this ends, until [`reopen`] or [`yield_place`].
 pub async fn approach(
     server: &Server,
     target: &Address,
     admin: &Credentials,
     within: Duration,
 ) -> Result<(), HandoverError> {
-    let deadline = Instant::now() + within;
-    let relents = Instant::now() + within / 2;
-    let flavour = server.flavour();
-    let waited = async {
-        let mut onlooker = Onlooker::connect(target, flavour, admin, deadline).await?;
-        loop {
-            // Each time what was written while the target was at the last: less and less, if it is fast enough.
-            let position = server.executed().await?;
-            let begun = Instant::now();
-            onlooker.wait_executed(&position, deadline).await?;
-            let near = if begun < relents { NEAR } else { NEAR_ENOUGH };
-            if begun.elapsed() <= near {
-                return Ok(());
-            }
-        }
-    };
-    waited.await.map_err(|source| HandoverError::Target {
+    let begun = Instant::now();
+    let deadline = begun + within;
+    let failed = |source| HandoverError::Target {
         waited: within,
         source,
-    })
+    };
+    let connect = || Onlooker::connect(target, server.flavour(), admin, deadline);
+    let mut onlooker = connect().await.map_err(failed)?;
+    let mut fifth = 0;
+    loop {
+        let near = match fifth {
+            4.. => NEAR_ENOUGH,
+            _ => NEAR,
+        };
+        // Each time what there is by now: less and less is missing, if the target is fast enough.
+        let position = server.executed().await?;
+        let source = match onlooker
+            .wait_executed(&position, Instant::now() + near)
+            .await
+        {
+            Ok(()) => return Ok(()),
+            Err(source) if Instant::now() < deadline => source,
+            Err(source) => return Err(failed(source)),
+        };
+        match source {
+            mysql::Error::NotThere { .. } => {
+                let now = fifth_of(begun.elapsed(), within);
+                if now > fifth {
+                    fifth = now;
+                    server.delay_commits(COMMIT_DELAYS[fifth]).await?;
+                }
+            }
+            // It may answer yet. Clients need not wait for a server that does not.
+            mysql::Error::TimedOut { .. } => onlooker = connect().await.map_err(failed)?,
+            source => return Err(failed(source)),
+        }
+    }
+}
+
+/// In which fifth of its time something is that has taken so long: 0 to 4.
+fn fifth_of(elapsed: Duration, within: Duration) -> usize {
+    let fifths = elapsed.as_millis() * 5 / within.as_millis().max(1);
+    fifths.min(4) as usize
 }
 
 /// Closes the server for writes and waits until the target has all that it has.
@@ -117,9 +151,10 @@ pub async fn close(
     Ok(Outcome::Closed { position, took })
 }
 
-/// Lets clients write again, and looks whether they can.
+/// Lets clients write again, as fast as they can, and looks whether they can.
 pub async fn reopen(server: &Server) -> Result<(), HandoverError> {
     server.open_for_writes().await?;
+    server.end_commit_delay().await?;
     match server.is_read_only().await? {
         true => Err(HandoverError::StillClosed),
         false => Ok(()),
@@ -138,6 +173,7 @@ pub async fn yield_place(
     server.stands_still_at(&position).await?;
     let executed = server.executed().await?;
     let position = server.held().await?;
+    server.end_commit_delay().await?;
     Ok(Outcome::Held { position, executed })
 }
 

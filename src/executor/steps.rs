@@ -324,6 +324,7 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         Step::Prepare { terms, .. } => {
             // Forgetting it takes longer, and waits until clients are served.
             server.leave_source().await?;
+            server.shorten_binlog().await?;
             set_terms(server, context, &terms).await?;
         }
         Step::Mark { epoch } => mark(server, context, epoch).await?,

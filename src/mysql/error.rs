@@ -110,6 +110,9 @@ pub enum Error {
         /// The epoch whose marker was to be written.
         wanted: Epoch,
     },
+    /// MariaDB has closed its binlog, or has not begun another file of it.
+    #[error("the server writes no binlog any more; is its disk full?")]
+    NoBinlog,
     /// A server that is to be closed for writes is open.
     #[error("the server is not closed for writes")]
     Writable,

@@ -64,6 +64,8 @@ pub struct Server {
     held_in_files: Mutex<Option<GtidList>>,
     /// The connection of the last check, for the next one.
     checks: Mutex<Option<Own>>,
+    /// How the variables were set that hold commits back, while they are set otherwise.
+    commit_delay_before: Mutex<Option<Vec<(&'static str, u64)>>>,
 }
 
 impl std::fmt::Debug for Server {
@@ -113,6 +115,7 @@ impl Server {
             version,
             held_in_files: Mutex::default(),
             checks: Mutex::default(),
+            commit_delay_before: Mutex::default(),
         })
     }
 

@@ -5,7 +5,7 @@
 //!       -> settle (no commit of our own is begun, and those that are under way end)
 //!       -> Close (read-only; the target gets the rest) -> Closed
 //!             |                                             |
-//!             | it fails            the time is up, or it is not asked for any more
+//!             | either fails        the time is up, or it is not asked for any more
 //!             v                                             v
 //!          Reopen <----------------------------------------- +---- a higher epoch is promised ----> Yield -> Held
 //! ```
@@ -85,7 +85,8 @@ impl Handing {
     pub(super) fn approached(&mut self, result: Result<(), String>, now: Timestamp) {
         self.stage = match result {
             Ok(()) => Stage::Settling { since: now },
-            Err(why) => Stage::Kept { why },
+            // Its commits may be held back.
+            Err(why) => Stage::Reopening { why },
         };
     }
 
@@ -217,7 +218,11 @@ pub(super) fn hand_over(state: &State, goal: &Goal, now: Timestamp, plan: &mut P
             plan.wait("it is closed for writes and waits for the next epoch");
         }
         Stage::Reopening { why } => {
-            plan.begin(state, reopen(why), "it may be closed for writes");
+            plan.begin(
+                state,
+                reopen(why),
+                "it may be closed for writes, or its commits be held back",
+            );
         }
         Stage::None | Stage::Approaching | Stage::Closing { .. } | Stage::Kept { .. } => {
             stay(state, goal, asked, plan);

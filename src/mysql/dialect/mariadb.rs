@@ -53,6 +53,13 @@ pub static DIALECT: Dialect = Dialect {
     follow,
     prepare_source,
     marker,
+    commit_delay: |microseconds| {
+        vec![
+            ("binlog_commit_wait_usec", microseconds),
+            // The number of commits that end the wait; 0: there is none.
+            ("binlog_commit_wait_count", 1_000_000),
+        ]
+    },
     wait: |position, seconds| format!("SELECT MASTER_GTID_WAIT('{position}', {seconds})"),
 };
 

@@ -49,6 +49,7 @@ pub static DIALECT: Dialect = Dialect {
     follow,
     prepare_source,
     marker,
+    commit_delay: |microseconds| vec![("binlog_group_commit_sync_delay", microseconds)],
     wait: |position, seconds| format!("SELECT WAIT_FOR_EXECUTED_GTID_SET('{position}', {seconds})"),
 };
 

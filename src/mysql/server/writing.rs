@@ -1,6 +1,9 @@
 //! What only a master does: wait for acknowledgements, write markers and canaries, open and close.
 
-use std::time::Duration;
+use std::{
+    sync::{MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -19,6 +22,8 @@ use crate::{
 /// How long the server may take to say whether it is closed. It waits for a second for each of two locks; a statement that it
 /// does not answer at all is the hang check's to judge.
 const CLOSING_DEADLINE: Duration = Duration::from_secs(5);
+
+const DELAY_COMMITS: &str = "set how long commits wait for others";
 
 impl Server {
     /// Makes commits wait for `k` acknowledgements, for as long as the server can (MySQL: 49.7 days), from the next commit
@@ -190,6 +195,47 @@ impl Server {
             .await?;
         for statement in self.dialect.close {
             own.execute_until(deadline, *statement).await?;
+        }
+        Ok(())
+    }
+
+    /// Has each group of commits wait for so long before it is synced: fewer come, in larger groups, which replicas apply with less
+    /// work. No guarantee changes. Up to a second (MySQL 8.4 Reference Manual, `binlog_group_commit_sync_delay`; MariaDB,
+    /// `binlog_commit_wait_usec`).
+    ///
+    /// # Errors
+    /// When a statement fails; [`Server::end_commit_delay`] is right in any case.
+    pub async fn delay_commits(&self, delay: Duration) -> Result<(), Error> {
+        let wanted = (self.dialect.commit_delay)(delay.as_micros() as u64);
+        let mut before = Vec::new();
+        for (variable, _) in &wanted {
+            let statement = format!("SELECT @@GLOBAL.{variable} AS value");
+            let row = self.connections.row(DELAY_COMMITS, statement).await?;
+            before.push((*variable, row.number(DELAY_COMMITS, "value")?));
+        }
+        self.commit_delay_before().get_or_insert(before);
+        self.set_numbers(wanted).await
+    }
+
+    /// Has commits wait as they did before [`Server::delay_commits`].
+    pub async fn end_commit_delay(&self) -> Result<(), Error> {
+        let before = self.commit_delay_before().clone();
+        // One after the other, the last one first.
+        let before = before.unwrap_or_default().into_iter().rev().collect();
+        self.set_numbers(before).await?;
+        *self.commit_delay_before() = None;
+        Ok(())
+    }
+
+    fn commit_delay_before(&self) -> MutexGuard<'_, Option<Vec<(&'static str, u64)>>> {
+        let before = &self.commit_delay_before;
+        before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn set_numbers(&self, numbers: Vec<(&'static str, u64)>) -> Result<(), Error> {
+        for (variable, number) in numbers {
+            let statement = format!("SET GLOBAL {variable} = {number}");
+            self.connections.execute(DELAY_COMMITS, statement).await?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cotton::cluster::service_instance::ServiceInstance;
 use cotton::zookeeper::serverset::ServerSet;
 use sqlx::Connection as _;
-use sqlx::mysql::MySqlConnection;
+use sqlx::mysql::{MySqlConnection, MySqlDatabaseError};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -150,6 +150,14 @@ async fn another_master(discovery: &ServerSet, than: &ServiceInstance) {
     }
 }
 
+/// Whether a server says only that nobody may write there: the connection is as good as another one.
+fn is_read_only(error: &sqlx::Error) -> bool {
+    const OPTION_PREVENTS_STATEMENT: u16 = 1290;
+    let error = error.as_database_error();
+    let error = error.and_then(|error| error.try_downcast_ref::<MySqlDatabaseError>());
+    error.is_some_and(|error| error.number() == OPTION_PREVENTS_STATEMENT)
+}
+
 struct Client {
     number: usize,
     /// After each write.
@@ -188,15 +196,18 @@ impl Client {
             let insert = sqlx::query("INSERT INTO load_db.writes (value) VALUES (?)").bind(&value);
             let insert = timeout(WRITE_TIMEOUT, insert.execute(&mut connection));
             let written = tokio::select! {
-                written = insert => matches!(written, Ok(Ok(_))),
-                () = another_master(&self.discovery, master) => false,
+                written = insert => written.ok(),
+                () = another_master(&self.discovery, master) => None,
             };
-            if !written {
+            let Some(Ok(_)) = written else {
                 self.acknowledged.lock().unwrap().failed += 1;
                 // A slave refuses at once; this must not become a busy loop.
                 sleep(PAUSE).await;
-                return;
-            }
+                match written {
+                    Some(Err(error)) if is_read_only(&error) => continue,
+                    _ => return,
+                }
+            };
             self.acknowledged.lock().unwrap().add(value);
             sleep(self.pause).await;
         }

@@ -31,6 +31,7 @@ mod privileges;
 mod replication;
 mod restart;
 mod tables;
+mod writing;
 
 const CLUSTER: Uuid = Uuid::from_u128(0xc077_0000_0000_4000_8000_0000_0000_0001);
 
