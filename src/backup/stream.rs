@@ -1,16 +1,17 @@
 //! From a server's data to the bytes in the store, and back.
 //!
 //! ```text
-//! what makes the data -> zstd -> (encrypted) -> SHA-256 -> pieces of 256 KiB  ->  the store
-//!          a thread of its own                             a queue of four        the executor's loop
+//! what makes the data -> zstd -> (encrypted) -> pieces of 256 KiB -> SHA-256  ->  the store
+//!            a thread of its own                      a thread of its own         the executor's loop
 //! ```
 //!
 //! Compressing and encrypting is the work of a processor for milliseconds at a time, which the executor's only thread, which watches the
-//! server, must not do; so a thread does it. The queue is bounded: a slow store holds the thread up, the thread what makes the data. The way
-//! back is the same with the arrows turned round.
+//! server, must not do; so threads do it, the digest beside the compression. The queues between them are bounded: a slow store holds the threads
+//! up, and they what makes the data. On the way back one thread does all of it, as decompressing costs less.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, BufReader, Read, Write},
+    sync::mpsc as threads,
     thread,
     time::Duration,
 };
@@ -27,6 +28,9 @@ const PIECE: usize = 256 << 10;
 
 /// How many pieces may wait.
 const QUEUE: usize = 4;
+
+/// How many may wait for their digest.
+const DIGEST_QUEUE: usize = 2;
 
 /// The level of compression: zstd's own default, which an ordinary disk does not outrun.
 const LEVEL: i32 = 3;
@@ -93,15 +97,38 @@ where
 {
     let (sender, pieces) = mpsc::channel(QUEUE);
     let (done, result) = oneshot::channel();
+    let (shelved, taken) = threads::sync_channel(DIGEST_QUEUE);
+    let digesting = thread::Builder::new()
+        .name("digest".to_owned())
+        .spawn(move || digest(taken, sender))
+        .map_err(StreamError::Thread)?;
     let work = move || {
+        let packed = pack_all(seal, produce, shelved);
+        let digested = digesting.join().unwrap_or_else(|_| Err(given_up()));
+        let totals = packed.and_then(|data_bytes| {
+            let (stored_bytes, sha256) = digested?;
+            Ok(Totals {
+                data_bytes,
+                stored_bytes,
+                sha256,
+            })
+        });
         // Whoever waits for it may be gone.
-        let _ = done.send(pack_all(seal, produce, sender));
+        let _ = done.send(totals);
     };
     thread::Builder::new()
         .name("pack".to_owned())
         .spawn(work)
         .map_err(StreamError::Thread)?;
     Ok(Packing { pieces, result })
+}
+
+/// Copies all of it, in pieces that are worth a call of the system each.
+///
+/// # Errors
+/// When one cannot be read, or the other not be written.
+pub fn copy(from: impl Read, to: &mut (impl Write + ?Sized)) -> io::Result<u64> {
+    io::copy(&mut BufReader::with_capacity(PIECE, from), to)
 }
 
 impl Packing {
@@ -132,17 +159,16 @@ fn panicked() -> StreamError {
     StreamError::Thread(io::Error::other("it has panicked"))
 }
 
-fn pack_all<F>(seal: Seal, produce: F, sender: mpsc::Sender<Piece>) -> io::Result<Totals>
+/// Returns the size of the data.
+fn pack_all<F>(seal: Seal, produce: F, shelved: threads::SyncSender<Piece>) -> io::Result<u64>
 where
     F: FnOnce(&mut dyn Write) -> io::Result<()>,
 {
     let shelf = Shelf {
         sealer: seal.map(|(key, id)| Sealer::new(&key, &id, cipher::nonce())),
         waiting: Vec::with_capacity(2 * PIECE),
-        digest: Sha256::new(),
-        stored: 0,
         read: 0,
-        sender,
+        shelved,
     };
     let mut encoder = zstd::Encoder::new(shelf, LEVEL)?;
     encoder.include_checksum(true)?;
@@ -157,11 +183,26 @@ where
         sealer.finish(&mut shelf.waiting).map_err(unusable)?;
     }
     shelf.hand_over(0)?;
-    Ok(Totals {
-        data_bytes,
-        stored_bytes: shelf.stored,
-        sha256: hex::encode(shelf.digest.finalize()),
-    })
+    Ok(data_bytes)
+}
+
+/// Passes on what comes, and returns its size and its SHA-256.
+fn digest(
+    taken: threads::Receiver<Piece>,
+    sender: mpsc::Sender<Piece>,
+) -> io::Result<(u64, String)> {
+    let mut digest = Sha256::new();
+    let mut stored = 0;
+    for piece in taken {
+        digest.update(&piece.bytes);
+        stored += piece.bytes.len() as u64;
+        sender.blocking_send(piece).map_err(|_| given_up())?;
+    }
+    Ok((stored, hex::encode(digest.finalize())))
+}
+
+fn given_up() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the backup was given up")
 }
 
 fn unusable(error: CipherError) -> io::Error {
@@ -192,10 +233,8 @@ impl Write for Input {
 struct Shelf {
     sealer: Option<Sealer>,
     waiting: Vec<u8>,
-    digest: Sha256,
-    stored: u64,
     read: u64,
-    sender: mpsc::Sender<Piece>,
+    shelved: threads::SyncSender<Piece>,
 }
 
 impl Shelf {
@@ -205,15 +244,11 @@ impl Shelf {
             return Ok(());
         }
         let bytes = std::mem::replace(&mut self.waiting, Vec::with_capacity(2 * PIECE));
-        self.digest.update(&bytes);
-        self.stored += bytes.len() as u64;
         let piece = Piece {
             bytes: bytes.into(),
             read: self.read,
         };
-        self.sender
-            .blocking_send(piece)
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the backup was given up"))
+        self.shelved.send(piece).map_err(|_| given_up())
     }
 }
 
@@ -303,7 +338,7 @@ where
         digest: Sha256::new(),
         read: 0,
     };
-    let mut decoder = zstd::Decoder::with_buffer(io::BufReader::with_capacity(PIECE, stored))?;
+    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(PIECE, stored))?;
     decoder.window_log_max(LARGEST_WINDOW)?;
     let mut output = Output { decoder, bytes: 0 };
     consume(&mut output)?;
@@ -319,7 +354,7 @@ where
 
 /// Counts what was decompressed.
 struct Output {
-    decoder: zstd::Decoder<'static, io::BufReader<Stored>>,
+    decoder: zstd::Decoder<'static, BufReader<Stored>>,
     bytes: u64,
 }
 

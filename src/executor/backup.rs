@@ -204,8 +204,8 @@ async fn mariadb(
     let seal = store.begin(&order.id).await?;
     let at_the_least = server.executed().await?;
     let log = context.sandbox.backup_log();
-    let (mut process, mut output) = start_tool(context, tool, server, &log).await?;
-    let packing = stream::pack(seal, move |to| io::copy(&mut output, to).map(|_| ()))?;
+    let (mut process, output) = start_tool(context, tool, server, &log).await?;
+    let packing = stream::pack(seal, move |to| stream::copy(output, to).map(|_| ()))?;
     let mut pace = Steady::new(order.store.rate_mib, tell);
     let name = manifest::DATA_FILE;
     let (object, data_bytes) = store.put(&order.id, name, packing, &mut pace).await?;
@@ -247,16 +247,10 @@ async fn start_tool(
     // What an earlier run has printed is of no interest any more.
     let _ = fs::remove_file(log);
     let data = server.data_directory().await?;
-    let (reader, writer) = io::pipe().map_err(ToolError::files(log))?;
+    let (reader, writer) = tools::pipe().map_err(ToolError::files(log))?;
     let program = Program {
         path: tool,
-        arguments: vec![
-            steps::option("--defaults-file=", &cnf),
-            "--backup".into(),
-            "--stream=mbstream".into(),
-            steps::option("--datadir=", &data),
-            steps::option("--target-dir=", &sandbox.tmp()),
-        ],
+        arguments: tools::backup_arguments(&cnf, &data, &sandbox.tmp()),
         working_directory: data,
         log: log.to_owned(),
     };

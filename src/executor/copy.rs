@@ -12,13 +12,20 @@ use std::{
         unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, symlink},
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
+    time::Duration,
 };
 
 /// How many files are synced at a time. A data directory has hundreds of small ones, and a disk takes the syncs of
 /// several threads together: eight take a quarter of the time of one (ext4).
 const SYNC_THREADS: usize = 8;
+
+/// How often the kernel is told to write what has come.
+const WRITE_EVERY: Duration = Duration::from_millis(100);
 
 /// Copies everything below `from` into the folder `to`, which is made and must not exist.
 ///
@@ -66,6 +73,43 @@ pub fn sync_folder(folder: &Path, wanted: &dyn Fn(&str, &Metadata) -> bool) -> i
         })
     })?;
     File::open(folder)?.sync_all()
+}
+
+/// Has the kernel write what comes into a folder to the disk as it comes, until this is dropped. By itself it collects gigabytes before it
+/// begins, and whoever syncs something of his own on the same disk then, such as a server its commits, waits behind all of them.
+pub struct EarlyWriting {
+    /// Nothing is ever sent: that it is gone ends the thread.
+    _stop: mpsc::Sender<()>,
+}
+
+impl EarlyWriting {
+    /// Begins. Without a thread to do it, the kernel does what it does by itself.
+    pub fn begin(folder: &Path) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let folder = folder.to_owned();
+        let work = move || {
+            while stopped.recv_timeout(WRITE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                // Syncing tells what cannot be written.
+                let _ = begin_to_write(&folder);
+            }
+        };
+        let _ = thread::Builder::new()
+            .name("writing".to_owned())
+            .spawn(work);
+        Self { _stop: stop }
+    }
+}
+
+/// Has the kernel begin to write what it holds of the files below a folder (`sync_file_range(2)`).
+fn begin_to_write(folder: &Path) -> io::Result<()> {
+    let mut found = Vec::new();
+    find_below(folder, &|_, _| true, &mut found)?;
+    for path in found {
+        let Ok(file) = File::open(path) else { continue };
+        // SAFETY: the descriptor is that of an open file; no memory is passed.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+    Ok(())
 }
 
 fn find_below(

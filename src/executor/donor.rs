@@ -160,7 +160,7 @@ impl Donor {
                 let why = chain(&error);
                 warn!(?peer, why, "data was not handed out");
                 // If it cannot be told, the receiver sees the connection end.
-                let _ = sender.send(&Frame::Failed(why)).await;
+                let _ = sender.send(Frame::Failed(&why)).await;
             }
         }
     }
@@ -195,7 +195,7 @@ impl Donor {
             binlog_state: server.binlog_state().await?,
         };
         let trailer = serde_json::to_vec(&trailer).unwrap_or_default();
-        sender.send(&Frame::End(trailer)).await?;
+        sender.send(Frame::End(&trailer)).await?;
         Ok(bytes)
     }
 
@@ -210,17 +210,11 @@ impl Donor {
         steps::write(&sandbox.copy_cnf(), &login.ok_or(DonorError::Account)?)?;
         // What an earlier run has printed is of no interest any more.
         let _ = fs::remove_file(sandbox.copy_log());
-        let (reader, writer) = io::pipe().map_err(DonorError::Read)?;
+        let (reader, writer) = tools::pipe().map_err(DonorError::Read)?;
         let output = pipe::Receiver::from_owned_fd(reader.into()).map_err(DonorError::Read)?;
         let program = Program {
             path: self.tool.clone(),
-            arguments: vec![
-                steps::option("--defaults-file=", &sandbox.copy_cnf()),
-                "--backup".into(),
-                "--stream=mbstream".into(),
-                steps::option("--datadir=", data),
-                steps::option("--target-dir=", &sandbox.tmp()),
-            ],
+            arguments: tools::backup_arguments(&sandbox.copy_cnf(), data, &sandbox.tmp()),
             working_directory: data.to_owned(),
             log: sandbox.copy_log(),
         };
@@ -232,7 +226,7 @@ impl Donor {
     }
 }
 
-/// How fast is sent. A piece at the lowest rate, 1 MiB per second, takes a sixteenth of a second, so that a receiver never waits
+/// How fast is sent. A piece at the lowest rate, 1 MiB per second, takes a quarter of a second, so that a receiver never waits
 /// long for the next one. Time in which the tool brings nothing is not made up for.
 struct Pace {
     /// Bytes per second; 0 for no limit.
@@ -276,14 +270,14 @@ async fn pump(
             Ok(Ok(length)) => {
                 bytes += length as u64;
                 brought = Instant::now();
-                sender.send(&Frame::Data(piece[..length].to_vec())).await?;
+                sender.send(Frame::Data(&piece[..length])).await?;
                 if let Some(next) = pace.after(length, Instant::now()) {
                     sleep_until(next).await;
                 }
             }
             Ok(Err(error)) => return Err(DonorError::Read(error)),
             Err(_) if brought.elapsed() >= STALL => return Err(DonorError::Stalled),
-            Err(_) => sender.send(&Frame::Alive).await?,
+            Err(_) => sender.send(Frame::Alive).await?,
         }
     }
 }
@@ -304,7 +298,7 @@ mod tests {
         let begun = Instant::now();
         let mut pace = Pace::new(2);
         let mut now = begun;
-        for _ in 0..64 {
+        for _ in 0..16 {
             now = pace.after(PIECE, now).expect("there is a rate");
         }
         // 4 MiB at 2 MiB per second.

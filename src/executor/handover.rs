@@ -42,7 +42,7 @@ pub enum HandoverError {
 
 /// How long the target may need for what the server has executed by then, when the server is closed: clients wait for as long.
 /// One that applies as fast as the master writes needs milliseconds.
-const NEAR: Duration = Duration::from_millis(50);
+const NEAR: Duration = Duration::from_millis(25);
 
 /// The same for a target that has not got that near in four fifths of its time.
 const NEAR_ENOUGH: Duration = Duration::from_millis(200);

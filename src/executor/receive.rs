@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use super::{
+    copy::EarlyWriting,
     donor::{self, Trailer},
     install::Installed,
     mysqld::{Process, Program},
@@ -37,7 +38,7 @@ use crate::cluster::{
 /// How long connecting to the donor's executor may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long the disk may take over one piece of 64 KiB.
+/// How long the disk may take over one piece of 256 KiB.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long a donor may send signs of life and no data: a little longer than it waits itself.
@@ -134,7 +135,9 @@ pub async fn receive(
     // What an earlier run has printed is of no interest any more.
     let _ = fs::remove_file(&log);
     let arguments = vec!["-x".into(), "-C".into(), target.into()];
+    let writing = EarlyWriting::begin(target);
     let trailer = unpack_stream(context, &program(unpack, arguments), &mut stream).await?;
+    drop(writing);
     prepare(context, installed, target, &log).await?;
     note_begin(target, &trailer.binlog_state, |position| position)
 }
@@ -197,7 +200,7 @@ async fn unpack_stream(
     stream: &mut Receiver<TcpStream>,
 ) -> Result<Trailer, ReceiveError> {
     let pipe = || {
-        let (reader, writer) = io::pipe()?;
+        let (reader, writer) = tools::pipe()?;
         Ok((reader, pipe::Sender::from_owned_fd(writer.into())?))
     };
     let (reader, mut input) = pipe().map_err(ToolError::files(&program.log))?;
@@ -211,7 +214,7 @@ async fn unpack_stream(
         match stream.receive().await? {
             Frame::Data(piece) => {
                 brought = Instant::now();
-                let written = timeout(WRITE_DEADLINE, input.write_all(&piece)).await;
+                let written = timeout(WRITE_DEADLINE, input.write_all(piece)).await;
                 if !matches!(written, Ok(Ok(()))) {
                     // Why is in what the tool printed: a full disk, say.
                     donor::end(&mut process).await;
@@ -221,8 +224,8 @@ async fn unpack_stream(
             }
             Frame::Alive if brought.elapsed() < STALL => {}
             Frame::Alive => return Err(ReceiveError::Stalled),
-            Frame::Failed(why) => return Err(ReceiveError::Donor(why)),
-            Frame::End(trailer) => break trailer,
+            Frame::Failed(why) => return Err(ReceiveError::Donor(why.to_owned())),
+            Frame::End(trailer) => break trailer.to_vec(),
         }
     };
     drop(input);

@@ -323,7 +323,7 @@ impl Scratch<'_> {
                 "--max-allowed-packet=1G".into(),
             ],
         );
-        let pipe = || io::pipe().map_err(ToolError::files(log));
+        let pipe = || tools::pipe().map_err(ToolError::files(log));
         let (reader, input) = pipe()?;
         let (statements, writer) = pipe()?;
         let spawner = &self.context.spawner;

@@ -24,6 +24,7 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::{
+    copy::EarlyWriting,
     datadir::{self, DataDirError, Part},
     install::Installed,
     mysqld::Program,
@@ -307,6 +308,7 @@ async fn unpack(
         .mode(0o700)
         .create(target)
         .map_err(ToolError::files(target))?;
+    let _writing = EarlyWriting::begin(target);
     match manifest.form {
         Form::Tar => {
             let folder = target.to_owned();
@@ -328,7 +330,7 @@ async fn unpack(
                 working_directory: context.sandbox.tmp(),
                 log: log.clone(),
             };
-            let (reader, mut input) = io::pipe().map_err(ToolError::files(&log))?;
+            let (reader, mut input) = tools::pipe().map_err(ToolError::files(&log))?;
             let spawned = context
                 .spawner
                 .spawn_between(&program, Stdio::from(reader), None)
@@ -336,7 +338,7 @@ async fn unpack(
             let mut process = spawned.map_err(ToolError::from)?;
             // The pipe is closed when everything was written, so that the tool ends.
             let unpacking =
-                stream::unpack(seal, move |from| io::copy(from, &mut input).map(|_| ()))?;
+                stream::unpack(seal, move |from| stream::copy(from, &mut input).map(|_| ()))?;
             store.get(id, object, unpacking).await?;
             receive::unpacked(&mut process, &log).await?;
             receive::prepare(context, installed, target, &log).await?;

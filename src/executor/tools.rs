@@ -1,11 +1,15 @@
 //! Finding the programs that come with a server, and what they need to log in.
 
 use std::{
-    fs, io,
+    ffi::OsString,
+    fs,
+    io::{self, PipeReader, PipeWriter},
     path::{Path, PathBuf},
 };
 
-use super::{datadir, mysqld::SpawnError};
+use nix::fcntl::{FcntlArg, fcntl};
+
+use super::{datadir, mysqld::SpawnError, steps};
 use crate::mysql::Credentials;
 
 /// A program that comes with a server has come to nothing.
@@ -55,6 +59,20 @@ impl ToolError {
     }
 }
 
+/// The bytes that a pipe to or from a tool holds, so that neither end waits for the other after each piece.
+const PIPE: i32 = 1 << 20;
+
+/// A pipe through which a server's data goes, a long one where the system grants that (`F_SETPIPE_SZ`, fcntl(2)).
+///
+/// # Errors
+/// When there are too many open files.
+pub fn pipe() -> io::Result<(PipeReader, PipeWriter)> {
+    let (reader, writer) = io::pipe()?;
+    // The system's own length, 64 KiB, does as well, only slower.
+    let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(PIPE));
+    Ok((reader, writer))
+}
+
 /// Finds a program under one of its names: beside the server, where packages have it, else on the search path.
 pub fn find(mysqld: &Path, names: &[&str]) -> Option<PathBuf> {
     let real = fs::canonicalize(mysqld).unwrap_or_else(|_| mysqld.to_owned());
@@ -77,6 +95,20 @@ pub fn login(group: &str, account: &Credentials, socket: &Path) -> Option<String
     Some(format!(
         "[{group}]\nuser = {user}\npassword = {password}\nsocket = {socket}\n"
     ))
+}
+
+/// How `mariadb-backup` is asked to stream a running server's data: with the options file `cnf`, from the directory `data`.
+pub fn backup_arguments(cnf: &Path, data: &Path, tmp: &Path) -> Vec<OsString> {
+    vec![
+        steps::option("--defaults-file=", cnf),
+        "--backup".into(),
+        "--stream=mbstream".into(),
+        steps::option("--datadir=", data),
+        steps::option("--target-dir=", tmp),
+        // At the end it lets nobody commit until it has the redo log up to there, for which it looks this often, in milliseconds. By
+        // default clients would wait for a second.
+        "--log-copy-interval=20".into(),
+    ]
 }
 
 /// A value as option files have it (MySQL manual, "Using Option Files"): in quotes, with escapes.

@@ -24,6 +24,10 @@ use super::process::{self, Process};
 use super::rest::{Answer, curl};
 use super::{CREATE_DEADLINE, DELETE_DEADLINE, eventually};
 
+/// Between two looks at a cluster, at the least and at the most.
+const SOON: Duration = Duration::from_millis(50);
+const LATER: Duration = Duration::from_millis(200);
+
 /// How long `cotton local` may take to print its line.
 const START_DEADLINE: Duration = Duration::from_secs(180);
 
@@ -321,7 +325,9 @@ impl System {
                 }
                 last = Some(view);
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // Each look is a process of its own, for which whatever is waited for would have the time: the longer it takes, the fewer.
+            let pause = (start.elapsed() / 20).clamp(SOON, LATER);
+            tokio::time::sleep(pause).await;
         }
         let last = last.map(|view| serde_json::to_string_pretty(&view).unwrap());
         panic!(

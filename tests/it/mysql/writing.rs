@@ -72,5 +72,9 @@ async fn a_long_binlog_is_ended_and_a_short_one_is_not(flavour: Flavour) {
     let (second, length) = server.binlog_end().await.unwrap();
     assert_ne!(second, first);
     assert!(length < 1 << 20, "{length}");
-    assert_eq!(server.executed().await.unwrap(), executed, "it writes nothing");
+    assert_eq!(
+        server.executed().await.unwrap(),
+        executed,
+        "it writes nothing"
+    );
 }
