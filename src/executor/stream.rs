@@ -73,7 +73,7 @@ pub enum StreamError {
     Silent(Duration),
     /// The other side has another key, or somebody has changed what was sent.
     #[error(
-        "what the other executor sends does not open with this cluster's key; the administration account's password (--admin-keypath) must be the same on all agents"
+        "what the other executor sends does not open with this cluster's key; the administration account's password (--admin-keypath) must be the same on all agents, and both executors of versions that seal alike: cotton admin restart brings a member up to date"
     )]
     Unsealed,
     /// A frame that no executor sends.

@@ -54,7 +54,12 @@ fn copying() -> (Story, Goal) {
 
 #[test]
 fn a_copy_takes_the_place_of_an_empty_directory() {
-    let (mut story, _) = copying();
+    let (story, _) = copying();
+    begins_on_the_copy(story, "0-2-5");
+}
+
+/// The copy is complete: a server runs on it and follows. It is compared as any other, and does not vote yet.
+fn begins_on_the_copy(mut story: Story, position: &str) {
     assert_eq!(story.done(Outcome::Copied(data(5))), "KILL 1");
     assert_eq!(story.exited(1), "first start on the copy 5 instead of 1");
     assert_eq!(report::report(&story.state, story.now).data, None);
@@ -65,8 +70,7 @@ fn a_copy_takes_the_place_of_an_empty_directory() {
     };
     assert_eq!(story.event(promised), "hold 2");
     assert_eq!(wanted(&story), None);
-    // It is compared as any other, and does not vote yet.
-    assert_eq!(story.done(held("0-2-5", "0-2-5")), "apply 2");
+    assert_eq!(story.done(held(position, position)), "apply 2");
     assert_eq!(
         story.done(Outcome::Finished),
         "follow other:3307 2 acknowledge=false"
@@ -415,21 +419,8 @@ fn taking_a_backup() -> (Story, Goal) {
 /// Goal: data of a backup is used as a copy of another member is.
 #[test]
 fn a_backup_takes_the_place_of_an_empty_directory() {
-    let (mut story, _) = taking_a_backup();
-    assert_eq!(story.done(Outcome::Copied(data(5))), "KILL 1");
-    assert_eq!(story.exited(1), "first start on the copy 5 instead of 1");
-    assert_eq!(story.done(Outcome::Started(process(2))), "promise 2 on 5");
-    let promised = Event::Promised {
-        epoch: Epoch(2),
-        data: Some(data(5)),
-    };
-    assert_eq!(story.event(promised), "hold 2");
-    assert_eq!(wanted(&story), None);
-    assert_eq!(story.done(held("0-2-3", "0-2-3")), "apply 2");
-    assert_eq!(
-        story.done(Outcome::Finished),
-        "follow other:3307 2 acknowledge=false"
-    );
+    let (story, _) = taking_a_backup();
+    begins_on_the_copy(story, "0-2-3");
 }
 
 /// An empty member's server runs on the copied data, be it of a backup, which is promised.
