@@ -250,7 +250,8 @@ pub enum Step {
         /// Whether to acknowledge what is received.
         acknowledge: bool,
     },
-    /// As master, wait until another member has executed what the server has by now, while clients write on.
+    /// As master, wait until another member has executed what the server has by now, while clients write on; more slowly, if they write
+    /// faster than it applies, until [`Step::Reopen`] or [`Step::Yield`].
     Approach {
         /// In this epoch.
         epoch: Epoch,
@@ -271,7 +272,7 @@ pub enum Step {
         /// How long all of it may take, and what comes after it, until the master is to open again.
         closed_for: Duration,
     },
-    /// As master that was closed, let clients write again.
+    /// As master that was closed, or whose commits are held back, let clients write as before.
     Reopen {
         /// In this epoch.
         epoch: Epoch,
@@ -374,7 +375,8 @@ impl Step {
 
     /// Whether the step does little but wait, so that it can be given up at any moment without leaving
     /// a statement behind that still changes something: what `Admit` changes, who may read, is right
-    /// in the next epoch too.
+    /// in the next epoch too, and what `Approach` changes ends with the server, as it is given up only in another epoch,
+    /// in which a master that is not closed is killed.
     pub fn is_a_wait(&self) -> bool {
         matches!(
             self,

@@ -17,14 +17,16 @@ use std::{
         mpsc::{self, RecvTimeoutError},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
+
+use crate::time::Timestamp;
 
 /// How many files are synced at a time. A data directory has hundreds of small ones, and a disk takes the syncs of
 /// several threads together: eight take a quarter of the time of one (ext4).
 const SYNC_THREADS: usize = 8;
 
-/// How often the kernel is told to write what has come.
+/// How often the kernel is told to write what has come, at the most.
 const WRITE_EVERY: Duration = Duration::from_millis(100);
 
 /// Copies everything below `from` into the folder `to`, which is made and must not exist.
@@ -88,9 +90,15 @@ impl EarlyWriting {
         let (stop, stopped) = mpsc::channel();
         let folder = folder.to_owned();
         let work = move || {
-            while stopped.recv_timeout(WRITE_EVERY) == Err(RecvTimeoutError::Timeout) {
+            let (mut since, mut pause) = (SystemTime::UNIX_EPOCH, WRITE_EVERY);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                let (now, begun) = (Timestamp::now().as_millis(), Instant::now());
                 // Syncing tells what cannot be written.
-                let _ = begin_to_write(&folder);
+                let _ = begin_to_write(&folder, since);
+                // File systems keep times in ticks of up to two seconds, rounded down.
+                since = SystemTime::UNIX_EPOCH + Duration::from_millis(now.saturating_sub(2_000));
+                // Looking through a hundred thousand files is work.
+                pause = WRITE_EVERY.max(begun.elapsed() * 10);
             }
         };
         let _ = thread::Builder::new()
@@ -100,10 +108,11 @@ impl EarlyWriting {
     }
 }
 
-/// Has the kernel begin to write what it holds of the files below a folder (`sync_file_range(2)`).
-fn begin_to_write(folder: &Path) -> io::Result<()> {
+/// Has the kernel begin to write what it holds of the files below a folder that were changed since then (`sync_file_range(2)`).
+fn begin_to_write(folder: &Path, since: SystemTime) -> io::Result<()> {
     let mut found = Vec::new();
-    find_below(folder, &|_, _| true, &mut found)?;
+    let is_changed = |_: &str, metadata: &Metadata| metadata.modified().is_ok_and(|at| at >= since);
+    find_below(folder, &is_changed, &mut found)?;
     for path in found {
         let Ok(file) = File::open(path) else { continue };
         // SAFETY: the descriptor is that of an open file; no memory is passed.

@@ -74,8 +74,9 @@ pub async fn approach(
     };
     let connect = || Onlooker::connect(target, server.flavour(), admin, deadline);
     let mut onlooker = connect().await.map_err(failed)?;
-    let mut fifth = 0;
+    let mut delayed = 0;
     loop {
+        let fifth = fifth_of(begun.elapsed(), within);
         let near = match fifth {
             4.. => NEAR_ENOUGH,
             _ => NEAR,
@@ -91,15 +92,17 @@ pub async fn approach(
             Err(source) => return Err(failed(source)),
         };
         match source {
-            mysql::Error::NotThere { .. } => {
-                let now = fifth_of(begun.elapsed(), within);
-                if now > fifth {
-                    fifth = now;
-                    server.delay_commits(COMMIT_DELAYS[fifth]).await?;
-                }
+            mysql::Error::NotThere { .. } if fifth > delayed => {
+                delayed = fifth;
+                server.delay_commits(COMMIT_DELAYS[fifth]).await?;
             }
+            mysql::Error::NotThere { .. } => {}
             // It may answer yet. Clients need not wait for a server that does not.
-            mysql::Error::TimedOut { .. } => onlooker = connect().await.map_err(failed)?,
+            mysql::Error::TimedOut { .. } => {
+                server.end_commit_delay().await?;
+                delayed = 0;
+                onlooker = connect().await.map_err(failed)?;
+            }
             source => return Err(failed(source)),
         }
     }

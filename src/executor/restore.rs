@@ -308,7 +308,7 @@ async fn unpack(
         .mode(0o700)
         .create(target)
         .map_err(ToolError::files(target))?;
-    let _writing = EarlyWriting::begin(target);
+    let writing = EarlyWriting::begin(target);
     match manifest.form {
         Form::Tar => {
             let folder = target.to_owned();
@@ -341,6 +341,7 @@ async fn unpack(
                 stream::unpack(seal, move |from| stream::copy(from, &mut input).map(|_| ()))?;
             store.get(id, object, unpacking).await?;
             receive::unpacked(&mut process, &log).await?;
+            drop(writing);
             receive::prepare(context, installed, target, &log).await?;
             let state = manifest.binlog_state.as_deref().unwrap_or_default();
             receive::note_begin(target, state, begin)?;

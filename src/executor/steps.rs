@@ -324,7 +324,10 @@ async fn on_server(step: Step, context: &Context, server: &Server) -> Result<Out
         Step::Prepare { terms, .. } => {
             // Forgetting it takes longer, and waits until clients are served.
             server.leave_source().await?;
-            server.shorten_binlog().await?;
+            // Without anybody who acknowledges nobody has to be sent anything before it opens, and a full disk must not keep it from that.
+            if terms.acknowledgements > 0 {
+                server.shorten_binlog().await?;
+            }
             set_terms(server, context, &terms).await?;
         }
         Step::Mark { epoch } => mark(server, context, epoch).await?,

@@ -58,7 +58,7 @@ pub struct Dialect {
     pub prepare_source: fn(k: u32) -> Vec<String>,
     /// Writes an epoch's marker. All of it is run on one connection.
     pub marker: fn(cluster: Uuid, epoch: Epoch) -> Vec<String>,
-    /// What holds commits back, variables with numbers, in the order in which they take effect.
+    /// What holds commits back: variables with numbers, all of which must be above 0; first the time, and in the order in which they are set.
     pub commit_delay: fn(microseconds: u64) -> Vec<(&'static str, u64)>,
     /// Waits until a position is executed, for so many seconds at most.
     pub wait: fn(&Position, seconds: f64) -> String,

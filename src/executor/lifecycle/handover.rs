@@ -57,7 +57,7 @@ pub(super) enum Stage {
     Closing { until: Timestamp },
     /// It is read-only, and the target has all that it has.
     Closed { until: Timestamp, closed: Closed },
-    /// It is being opened, or has to be.
+    /// It is being opened, or has to be, or its commits may be held back.
     Reopening { why: String },
     /// It is open and stays so.
     Kept { why: String },

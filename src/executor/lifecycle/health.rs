@@ -20,9 +20,6 @@ use crate::{
     time::Timestamp,
 };
 
-/// The same while an epoch's marker waits for its acknowledgement: nobody can write before it has come.
-const LOOK_AT_MARKER: Duration = Duration::from_millis(50);
-
 /// In how many looks in a row commits must be seen waiting for acknowledgements before that is told. A
 /// busy, healthy master is seen with some of them most of the time, each for a millisecond; a report
 /// that came and went with them would be written every second.
@@ -40,7 +37,7 @@ const PATIENCE: u32 = 3;
 const LOOK_OFTEN: Duration = Duration::from_millis(200);
 
 /// In how many looks in a row commits must wait for acknowledgements, and none be completed, before one more is
-/// committed to release them. These looks are [`LOOK_OFTEN`] or [`LOOK_AT_MARKER`] apart; a round trip takes milliseconds.
+/// committed to release them. These looks are [`LOOK_OFTEN`] apart; a round trip takes milliseconds.
 const PROVE_AFTER: u32 = 3;
 
 /// How often that is tried.
@@ -415,10 +412,10 @@ pub(super) fn look(state: &State, process: ProcessId, now: Timestamp, plan: &mut
     if state.look.begun.is_some() {
         return;
     }
-    let every = match state.role {
-        Role::Prepared(_) => LOOK_AT_MARKER,
-        _ if in_its_place => state.task.timings.check_interval,
-        _ => LOOK_OFTEN,
+    let every = if in_its_place {
+        state.task.timings.check_interval
+    } else {
+        LOOK_OFTEN
     };
     match state.look.last.map(|last| last.plus(every)) {
         Some(due) if now < due => plan.wake(due),

@@ -1,4 +1,4 @@
-//! What archiving a server's binlogs asks of it.
+//! A server's own binlog: how far it is, what it lacks, and when it goes on in another file.
 
 use super::Server;
 use crate::{
@@ -48,7 +48,9 @@ impl Server {
             .await?;
         match self.binlog_end().await {
             Ok((after, _)) if after != before => Ok(()),
-            _ => Err(Error::NoBinlog),
+            // It answers without a row.
+            Ok(_) | Err(Error::Answer { .. }) => Err(Error::NoBinlog),
+            Err(error) => Err(error),
         }
     }
 

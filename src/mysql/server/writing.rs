@@ -199,21 +199,26 @@ impl Server {
         Ok(())
     }
 
-    /// Has each group of commits wait for so long before it is synced: fewer come, in larger groups, which replicas apply with less
-    /// work. No guarantee changes. Up to a second (MySQL 8.4 Reference Manual, `binlog_group_commit_sync_delay`; MariaDB,
-    /// `binlog_commit_wait_usec`).
+    /// Has each group of commits wait for so long before it is synced, or for longer where that is configured: fewer come, in larger groups,
+    /// which replicas apply with less work. No guarantee changes. Up to a second (MySQL 8.4 Reference Manual,
+    /// `binlog_group_commit_sync_delay`; MariaDB, `binlog_commit_wait_usec`).
     ///
     /// # Errors
     /// When a statement fails; [`Server::end_commit_delay`] is right in any case.
     pub async fn delay_commits(&self, delay: Duration) -> Result<(), Error> {
         let wanted = (self.dialect.commit_delay)(delay.as_micros() as u64);
-        let mut before = Vec::new();
-        for (variable, _) in &wanted {
-            let statement = format!("SELECT @@GLOBAL.{variable} AS value");
-            let row = self.connections.row(DELAY_COMMITS, statement).await?;
-            before.push((*variable, row.number(DELAY_COMMITS, "value")?));
+        let known = self.commit_delay_before().clone();
+        let before = match known {
+            Some(before) => before,
+            None => self.numbers(&wanted).await?,
+        };
+        // MariaDB has a delay by default, which is in force only with the other number.
+        let is_in_force = before.iter().all(|(_, number)| *number > 0);
+        let is_longer = before.first() >= wanted.first();
+        if is_in_force && is_longer {
+            return Ok(());
         }
-        self.commit_delay_before().get_or_insert(before);
+        *self.commit_delay_before() = Some(before);
         self.set_numbers(wanted).await
     }
 
@@ -230,6 +235,17 @@ impl Server {
     fn commit_delay_before(&self) -> MutexGuard<'_, Option<Vec<(&'static str, u64)>>> {
         let before = &self.commit_delay_before;
         before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What those variables are now.
+    async fn numbers(&self, of: &[(&'static str, u64)]) -> Result<Vec<(&'static str, u64)>, Error> {
+        let mut numbers = Vec::new();
+        for (variable, _) in of {
+            let statement = format!("SELECT @@GLOBAL.{variable} AS value");
+            let row = self.connections.row(DELAY_COMMITS, statement).await?;
+            numbers.push((*variable, row.number(DELAY_COMMITS, "value")?));
+        }
+        Ok(numbers)
     }
 
     async fn set_numbers(&self, numbers: Vec<(&'static str, u64)>) -> Result<(), Error> {

@@ -325,7 +325,7 @@ impl System {
                 }
                 last = Some(view);
             }
-            // Each look is a process of its own, for which whatever is waited for would have the time: the longer it takes, the fewer.
+            // Each look starts a process, which takes time from what is waited for: so the longer it takes, the rarer.
             let pause = (start.elapsed() / 20).clamp(SOON, LATER);
             tokio::time::sleep(pause).await;
         }
