@@ -16,7 +16,7 @@ const RENAMED: ServerVersion = ServerVersion::new(8, 2, 0);
 const LONG_BINLOG: u64 = 1 << 20;
 
 /// Both flavours' statement. It is not replicated.
-const BEGIN_BINLOG: &str = "FLUSH NO_WRITE_TO_BINLOG BINARY LOGS";
+pub(super) const BEGIN_BINLOG: &str = "FLUSH NO_WRITE_TO_BINLOG BINARY LOGS";
 
 impl Server {
     /// The binlog file that is written, and how far it is: the end of a transaction.

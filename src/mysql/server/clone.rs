@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{Server, Source};
+use super::{Server, Source, binlog::BEGIN_BINLOG};
 use crate::mysql::{
     connections::{Connections, Own},
     error::Error,
@@ -142,7 +142,7 @@ impl Server {
     pub async fn begin_at(&self, position: &str, binlog_state: &str) -> Result<(), Error> {
         for statement in [
             format!("SET GLOBAL gtid_binlog_state = {}", sql::text(binlog_state)),
-            "FLUSH NO_WRITE_TO_BINLOG BINARY LOGS".to_owned(),
+            BEGIN_BINLOG.to_owned(),
             "PURGE BINARY LOGS TO 'binlog.000002'".to_owned(),
             format!("SET GLOBAL gtid_slave_pos = {}", sql::text(position)),
         ] {

@@ -187,8 +187,8 @@ impl Client {
         }
     }
 
-    /// Writes until a write fails, but for one that is refused because nobody may write for the moment. One without an acknowledgement may be there or not; its value is
-    /// never used again.
+    /// Writes until a write fails, but for one that is refused because nobody may write for the moment. One without an
+    /// acknowledgement may be there or not; its value is never used again.
     async fn write_on(&mut self, mut connection: MySqlConnection, master: &ServiceInstance) {
         while !self.stop.load(Ordering::Relaxed) {
             self.written += 1;

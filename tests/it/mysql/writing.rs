@@ -25,7 +25,8 @@ async fn commit(local: &mut MySqlConnection) -> Duration {
     shortest
 }
 
-/// Goal: the delay is felt, a second one replaces the first, and what was configured comes back. Method: a setting that no default is.
+/// Goal: the delay is felt, a second one replaces the first, what was configured comes back, and what is longer stays. Method: settings that no
+/// default is.
 async fn commits_are_held_back_and_not_for_ever(flavour: Flavour) {
     let (setting, read) = match flavour {
         Flavour::Mysql => (
@@ -52,6 +53,21 @@ async fn commits_are_held_back_and_not_for_ever(flavour: Flavour) {
         server.end_commit_delay().await.unwrap();
         assert_eq!(ask(&mut local, read).await, before);
     }
+    let longer = match flavour {
+        Flavour::Mysql => "SET GLOBAL binlog_group_commit_sync_delay = 30000",
+        Flavour::Mariadb => {
+            "SET GLOBAL binlog_commit_wait_usec = 30000, GLOBAL binlog_commit_wait_count = 5"
+        }
+    };
+    run(&mut local, &[longer]).await;
+    let configured = ask(&mut local, read).await;
+    server.delay_commits(DELAY / 10).await.unwrap();
+    assert_eq!(ask(&mut local, read).await, configured);
+    server.delay_commits(DELAY).await.unwrap();
+    assert_ne!(ask(&mut local, read).await, configured);
+    server.end_commit_delay().await.unwrap();
+    assert_eq!(ask(&mut local, read).await, configured);
+
     let local = tokio::sync::Mutex::new(local);
     eventually("commits are not held back", PATIENCE, || async {
         (commit(&mut *local.lock().await).await < DELAY).then_some(())
