@@ -335,14 +335,15 @@ pub fn only_one_directory(member: &Member) {
     assert_eq!(left.len(), 1, "nothing is left of other copies: {left:?}");
 }
 
-/// Waits until a copy is being made.
+/// Waits until a copy is being made, and the donor's server is read from: until something has come of it, its executor waits for one that is killed, and copies the
+/// next one.
 async fn being_copied(member: &Member) {
     let folder = member.sandbox.path().join("state/data");
     eventually("a copy is being made", DEADLINE, async || {
         let mut entries = std::fs::read_dir(&folder).ok()?.flatten();
-        entries
-            .any(|entry| entry.path().extension().is_some_and(|e| e == "unfinished"))
-            .then_some(())
+        let copy =
+            entries.find(|entry| entry.path().extension().is_some_and(|e| e == "unfinished"))?;
+        std::fs::read_dir(copy.path()).ok()?.next().map(drop)
     })
     .await;
 }
