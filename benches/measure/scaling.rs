@@ -67,11 +67,14 @@ pub async fn measure(flavour: Flavour) {
 
     let mut load = Load::paced(&cluster.url, &cluster.account, CLIENTS, PAUSE);
     load.wait_for_more(CLIENTS, FAILOVER_DEADLINE).await;
-    let (mut before, mut during, mut gaps) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut before, mut during) = (Vec::new(), Vec::new());
+    let (mut gaps_before, mut gaps) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
+        load.measure_gap();
         let (begun, counted) = (Instant::now(), load.count());
         tokio::time::sleep(BEFORE).await;
         before.push(rate(&load, counted, begun));
+        gaps_before.push(load.longest_gap());
         load.measure_gap();
         let (begun, counted) = (Instant::now(), load.count());
         let took = scale(&system, &cluster, 2).await;
@@ -87,6 +90,8 @@ pub async fn measure(flavour: Flavour) {
     line("writes per second before", &format!("{before:.0}"), "");
     let remark = format!("{:.2} of those before; aim: 0.9", during / before);
     line("while a member is added", &format!("{during:.0}"), &remark);
+    let gaps_before: Figures = gaps_before.into_iter().collect();
+    line("no write before for", &gaps_before.percentiles(), "");
     let gaps: Figures = gaps.into_iter().collect();
     line("no write meanwhile for", &gaps.percentiles(), "");
 }

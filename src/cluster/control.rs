@@ -65,6 +65,10 @@ pub struct TaskData {
     /// How fast another member's data may be copied, in MiB per second; 0 for no limit.
     #[serde(default)]
     pub copy_rate_mib: u32,
+    /// How many of the commits that a master makes, in percent, may be missing while another member's data is copied; from 1 to 100, which is
+    /// for a copy that goes as fast as it can.
+    #[serde(default = "copy_cost_percent")]
+    pub copy_cost_percent: u8,
     /// What the member begins with in the place of an empty data directory, while the cluster has had no master.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreTask>,
@@ -74,6 +78,11 @@ pub struct TaskData {
     /// The backup that the task verifies. Then it is no member's, and what concerns members means nothing; see [`VERIFY_FORMAT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyTask>,
+}
+
+/// Earlier schedulers do not say it.
+fn copy_cost_percent() -> u8 {
+    10
 }
 
 /// A backup that a member begins with.

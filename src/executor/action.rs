@@ -210,6 +210,8 @@ pub enum Step {
         source: CopySource,
         /// The master's host and port, whose binlogs could be replayed.
         master: (String, u16),
+        /// Whether it slows down where the master's clients would commit much less.
+        gives_way: bool,
     },
     /// Apply all that was received.
     Apply {

@@ -19,7 +19,7 @@ use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream, unix::pipe},
     sync::{Semaphore, TryAcquireError},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tracing::{info, warn};
 
@@ -27,6 +27,7 @@ use super::{
     chain, datadir,
     install::Installed,
     mysqld::{Process, Program, SpawnError},
+    pace::Pace,
     steps::{self, Context, StepError},
     stream::{ALIVE_EVERY, Frame, PIECE, Sender, StreamError, StreamKey},
     tools,
@@ -181,7 +182,7 @@ impl Donor {
         .await?;
         let data = server.data_directory().await?;
         let (mut process, mut output) = self.start_tool(&data).await?;
-        let pace = Pace::new(self.context.task.copy_rate_mib);
+        let pace = Pace::of_mib(self.context.task.copy_rate_mib);
         let bytes = pump(&mut output, sender, pace).await?;
         let ended = timeout(END_DEADLINE, process.ended()).await;
         let status = ended.map_err(|_| DonorError::Stalled)?;
@@ -226,35 +227,6 @@ impl Donor {
     }
 }
 
-/// How fast is sent. A piece at the lowest rate, 1 MiB per second, takes a quarter of a second, so that a receiver never waits
-/// long for the next one. Time in which the tool brings nothing is not made up for.
-struct Pace {
-    /// Bytes per second; 0 for no limit.
-    rate: u64,
-    next: Option<Instant>,
-}
-
-impl Pace {
-    fn new(rate_mib: u32) -> Self {
-        Self {
-            rate: u64::from(rate_mib) << 20,
-            next: None,
-        }
-    }
-
-    /// When the next piece may be sent after one of this length, which was sent at `now`; at once, if nothing is returned. A timer
-    /// that has run out already takes a millisecond all the same, in which a disk brings many pieces.
-    fn after(&mut self, length: usize, now: Instant) -> Option<Instant> {
-        if self.rate == 0 {
-            return None;
-        }
-        let takes = Duration::from_secs_f64(length as f64 / self.rate as f64);
-        let next = self.next.map_or(now, |next| next.max(now)) + takes;
-        self.next = Some(next);
-        Some(next)
-    }
-}
-
 /// Sends all that comes, and signs of life while nothing does.
 async fn pump(
     output: &mut pipe::Receiver,
@@ -271,9 +243,7 @@ async fn pump(
                 bytes += length as u64;
                 brought = Instant::now();
                 sender.send(Frame::Data(&piece[..length])).await?;
-                if let Some(next) = pace.after(length, Instant::now()) {
-                    sleep_until(next).await;
-                }
+                pace.keep(length).await;
             }
             Ok(Err(error)) => return Err(DonorError::Read(error)),
             Err(_) if brought.elapsed() >= STALL => return Err(DonorError::Stalled),
@@ -286,26 +256,4 @@ async fn pump(
 pub(super) async fn end(process: &mut Process) {
     process.group().signal(Signal::SIGKILL);
     process.ended().await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Goal: the rate is kept over many pieces, and no time is made up for.
-    #[test]
-    fn pieces_go_at_the_rate_that_is_asked_for() {
-        let begun = Instant::now();
-        let mut pace = Pace::new(2);
-        let mut now = begun;
-        for _ in 0..16 {
-            now = pace.after(PIECE, now).expect("there is a rate");
-        }
-        // 4 MiB at 2 MiB per second.
-        let took = now - begun;
-        assert!((took.as_secs_f64() - 2.0).abs() < 0.01, "{took:?}");
-        let later = now + Duration::from_secs(100);
-        assert!(pace.after(PIECE, later) > Some(later));
-        assert_eq!(Pace::new(0).after(PIECE, later), None);
-    }
 }

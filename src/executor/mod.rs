@@ -7,9 +7,10 @@
 //! It subscribes to its agent before anything else, so that Mesos sees it in milliseconds; everything that
 //! it needs is made when the task arrives.
 //!
-//! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what).
+//! * Pure: [`event`] (what arrives), [`action`] (what can be asked), [`lifecycle`] (what follows from what), [`tempo`] (how
+//!   fast a copy goes beside clients).
 //! * The shell: [`driver`] (the only loop), [`execute`] (what an action does), [`steps`] (what a step does),
-//!   [`install`], [`datadir`], [`scratch`], [`quarantine`], [`unpromised`], [`rebuild`], [`receive`], [`donor`], [`stream`], [`tools`],
+//!   [`install`], [`datadir`], [`scratch`], [`quarantine`], [`unpromised`], [`rebuild`], [`receive`], [`donor`], [`stream`], [`pace`], [`tools`],
 //!   [`mysqld`], [`mod@watchdog`], [`promise`], [`sandbox`], [`mod@agent_cache`], [`copy`].
 //!
 //! A task that verifies a backup is no member and has nothing of this but a few steps: [`verify`].
@@ -32,6 +33,7 @@ pub mod install;
 pub mod lifecycle;
 pub mod mysqld;
 pub mod opened;
+pub mod pace;
 pub mod promise;
 pub mod quarantine;
 pub mod rebuild;
@@ -43,6 +45,7 @@ pub mod scratch;
 pub mod starting;
 pub mod steps;
 pub mod stream;
+pub mod tempo;
 pub mod tools;
 pub mod unpromised;
 pub mod upgrade;

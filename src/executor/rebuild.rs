@@ -5,12 +5,16 @@
 //! copy, so all of it is elsewhere.
 
 use std::{
+    convert::Infallible,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use tokio::{task, time::Instant};
+use tokio::{
+    task,
+    time::{Instant, timeout},
+};
 use tracing::{info, warn};
 use uuid::Uuid;
 
@@ -20,10 +24,12 @@ use super::{
     datadir::{self, DataDirError, Part},
     event::Outcome,
     install::Installed,
+    pace::{Clients, Gate},
     receive::{self, ReceiveError},
     restore::{self, RestoreError},
     sandbox::Sandbox,
     steps::Context,
+    tempo::{Manner, Speed},
     unpromised,
 };
 use crate::{
@@ -46,6 +52,9 @@ const ASK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a copy may stand still before it is given up.
 const STALL: Duration = Duration::from_secs(120);
+
+/// How often a server that copies says how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(250);
 
 /// A copy has come to nothing.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +118,10 @@ pub async fn copy(
     server: &Server,
     source: &CopySource,
     master: (String, u16),
+    gives_way: bool,
 ) -> Result<Outcome, RebuildError> {
-    if replay_is_cheap(context, server.flavour(), master).await {
+    let master = account_at(context, master.0, master.1);
+    if replay_is_cheap(server.flavour(), &master).await {
         return Ok(Outcome::ReplayIsCheaper);
     }
     let sandbox = &context.sandbox;
@@ -120,7 +131,20 @@ pub async fn copy(
     let begun = Instant::now();
     let copied = match source {
         CopySource::Donor(donor) => {
-            from_donor(context, installed, server, donor, &unfinished).await
+            let of_master = (&donor.host, donor.port) == (&master.host, master.port);
+            let manner = manner(context, server.flavour(), of_master);
+            let clients = Clients {
+                master: &master,
+                manner,
+            };
+            let copy = Copy {
+                context,
+                installed,
+                server,
+                donor,
+                clients: Some(clients).filter(|_| gives_way && manner.cost_percent < 100),
+            };
+            copy.make(&unfinished).await
         }
         CopySource::Backup(from) => from_backup(context, installed, from, &unfinished).await,
     };
@@ -151,33 +175,123 @@ pub async fn copy(
     Ok(Outcome::Copied(data))
 }
 
-async fn from_donor(
-    context: &Context,
-    installed: &Installed,
-    server: &Server,
-    donor: &Donor,
-    target: &Path,
-) -> Result<(), RebuildError> {
-    match server.flavour() {
-        Flavour::Mysql => {
-            let source = account_at(context, donor.host.clone(), donor.port);
-            let copied = server
-                .clone_from(&source, target, context.task.copy_rate_mib, STALL)
-                .await;
-            copied.map_err(|source| RebuildError::Copy {
-                donor: donor.member,
-                host: donor.host.clone(),
-                port: donor.port,
-                source: Box::new(source),
-            })
-        }
-        Flavour::Mariadb => receive::receive(context, installed, donor, target)
-            .await
-            .map_err(|source| RebuildError::Receive {
-                donor: donor.member,
-                source,
+/// A copy of a donor's data that is being made.
+struct Copy<'a> {
+    context: &'a Context,
+    installed: &'a Installed,
+    /// The member's own, which holds nothing.
+    server: &'a Server,
+    donor: &'a Donor,
+    /// Whom it gives way to.
+    clients: Option<Clients<'a>>,
+}
+
+impl Copy<'_> {
+    async fn make(&self, target: &Path) -> Result<(), RebuildError> {
+        let donor = self.donor;
+        match self.server.flavour() {
+            Flavour::Mysql => self.clone_donor(target).await.map_err(|source| {
+                let (host, port) = (donor.host.clone(), donor.port);
+                RebuildError::Copy {
+                    donor: donor.member,
+                    host,
+                    port,
+                    source: Box::new(source),
+                }
             }),
+            Flavour::Mariadb => {
+                self.receive(target)
+                    .await
+                    .map_err(|source| RebuildError::Receive {
+                        donor: donor.member,
+                        source,
+                    })
+            }
+        }
     }
+
+    /// MariaDB: what the donor's executor sends is taken as fast as clients bear it.
+    async fn receive(&self, target: &Path) -> Result<(), ReceiveError> {
+        let gate = self.gate();
+        let receiving = async {
+            gate.opens().await;
+            receive::receive(self.context, self.installed, self.donor, target, &gate).await
+        };
+        match &self.clients {
+            Some(clients) => tokio::select! {
+                received = receiving => received,
+                never = gate.mind(clients) => match never {},
+            },
+            None => receiving.await,
+        }
+    }
+
+    /// MySQL: its own server is told how fast to go on.
+    async fn clone_donor(&self, target: &Path) -> Result<(), mysql::Error> {
+        let (server, limit) = (self.server, self.context.task.copy_rate_mib);
+        let donor = account_at(self.context, self.donor.host.clone(), self.donor.port);
+        server.limit_clone(limit).await?;
+        let gate = self.gate();
+        let cloning = async {
+            gate.opens().await;
+            server.clone_from(&donor, target, STALL).await
+        };
+        let Some(clients) = &self.clients else {
+            return cloning.await;
+        };
+        tokio::select! {
+            cloned = cloning => cloned,
+            never = gate.mind(clients) => match never {},
+            never = pass_on(&gate, server, limit) => match never {},
+        }
+    }
+
+    /// Nothing comes before it is known how much the master's clients commit.
+    fn gate(&self) -> Gate {
+        Gate::new(match self.clients {
+            Some(_) => Speed::Paused,
+            None => Speed::Unhindered,
+        })
+    }
+}
+
+/// MySQL's server looks at its limit once a second, and sleeps for up to another one; what is in pipes and connections of
+/// MariaDB's is soon gone, but its tool keeps a master that it copies from committing for as long as something is.
+fn manner(context: &Context, flavour: Flavour, of_master: bool) -> Manner {
+    let (lag, count_for) = match flavour {
+        Flavour::Mysql => (Duration::from_millis(1_500), Duration::from_millis(1_500)),
+        Flavour::Mariadb => (Duration::from_millis(300), Duration::from_millis(500)),
+    };
+    Manner {
+        cost_percent: context.task.copy_cost_percent,
+        lag,
+        count_for,
+        holds_up: of_master && flavour == Flavour::Mariadb,
+    }
+}
+
+/// Tells a server that copies how fast it may, and the gate how far it is.
+async fn pass_on(gate: &Gate, server: &Server, limit: u32) -> Infallible {
+    let mut speeds = gate.speeds();
+    loop {
+        let speed = *speeds.borrow_and_update();
+        // A server that does not answer goes on at the speed that it has, and is told again.
+        let _ = server.limit_clone(mib_per_second(speed, limit)).await;
+        let _ = timeout(TELL_EVERY, speeds.changed()).await;
+        if let Ok(bytes) = server.received_bytes().await {
+            gate.has_copied(bytes);
+        }
+    }
+}
+
+/// What MySQL is told: 0 is no limit, and there is none below 1.
+fn mib_per_second(speed: Speed, limit: u32) -> u32 {
+    let rate = match speed {
+        Speed::Unhindered => return limit,
+        Speed::Paused => 1,
+        Speed::AtMost(rate) => u32::try_from(rate >> 20).unwrap_or(u32::MAX).max(1),
+    };
+    if limit == 0 { rate } else { rate.min(limit) }
 }
 
 async fn from_backup(
@@ -204,9 +318,8 @@ fn account_at(context: &Context, host: String, port: u16) -> Source {
     }
 }
 
-async fn replay_is_cheap(context: &Context, flavour: Flavour, master: (String, u16)) -> bool {
-    let master = account_at(context, master.0, master.1);
-    match binlogs::size_of_all(flavour, &master, Instant::now() + ASK_DEADLINE).await {
+async fn replay_is_cheap(flavour: Flavour, master: &Source) -> bool {
+    match binlogs::size_of_all(flavour, master, Instant::now() + ASK_DEADLINE).await {
         Ok(size) => size.is_some_and(|size| size <= CHEAP_REPLAY),
         Err(error) => {
             // A copy is right in any case.
@@ -257,4 +370,25 @@ pub async fn settle(
     }
     datadir::sync(sandbox.data(data), Part::All).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mysql_is_told_whole_mebibytes_and_never_more_than_the_operator_allows() {
+        const MIB: u64 = 1 << 20;
+        for (speed, limit, told) in [
+            (Speed::Unhindered, 0, 0),
+            (Speed::Unhindered, 40, 40),
+            (Speed::AtMost(16 * MIB + 5), 0, 16),
+            (Speed::AtMost(16 * MIB), 4, 4),
+            (Speed::AtMost(5), 0, 1),
+            (Speed::AtMost(u64::MAX), 0, u32::MAX),
+            (Speed::Paused, 0, 1),
+        ] {
+            assert_eq!(mib_per_second(speed, limit), told, "{speed:?} {limit}");
+        }
+    }
 }

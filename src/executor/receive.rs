@@ -26,6 +26,7 @@ use super::{
     donor::{self, Trailer},
     install::Installed,
     mysqld::{Process, Program},
+    pace::Gate,
     steps::{self, Context},
     stream::{Frame, Receiver, StreamError, StreamKey},
     tools::{self, ToolError},
@@ -108,7 +109,7 @@ pub enum ReceiveError {
     Position(#[from] ParseGtidError),
 }
 
-/// Receives a donor's data into `target`, which must not exist, and prepares it for its first start.
+/// Receives a donor's data into `target`, which must not exist, as fast as `gate` lets it through, and prepares it for its first start.
 ///
 /// # Errors
 /// [`ReceiveError`]; what is in `target` then is of no use.
@@ -117,6 +118,7 @@ pub async fn receive(
     installed: &Installed,
     donor: &Donor,
     target: &Path,
+    gate: &Gate,
 ) -> Result<(), ReceiveError> {
     let unpack = tools::find(&installed.mysqld, &["mbstream"]);
     let unpack = unpack.ok_or(ReceiveError::NoTool("mbstream"))?;
@@ -136,7 +138,8 @@ pub async fn receive(
     let _ = fs::remove_file(&log);
     let arguments = vec!["-x".into(), "-C".into(), target.into()];
     let writing = EarlyWriting::begin(target);
-    let trailer = unpack_stream(context, &program(unpack, arguments), &mut stream).await?;
+    let trailer = unpack_stream(context, &program(unpack, arguments), &mut stream, gate).await?;
+    gate.is_complete();
     drop(writing);
     prepare(context, installed, target, &log).await?;
     note_begin(target, &trailer.binlog_state, |position| position)
@@ -198,6 +201,7 @@ async fn unpack_stream(
     context: &Context,
     program: &Program,
     stream: &mut Receiver<TcpStream>,
+    gate: &Gate,
 ) -> Result<Trailer, ReceiveError> {
     let pipe = || {
         let (reader, writer) = tools::pipe()?;
@@ -209,6 +213,7 @@ async fn unpack_stream(
         .spawn_between(program, Stdio::from(reader), None)
         .await
         .map_err(ToolError::from)?;
+    let mut entrance = gate.entrance();
     let mut brought = Instant::now();
     let trailer = loop {
         match stream.receive().await? {
@@ -221,6 +226,8 @@ async fn unpack_stream(
                     let how = "does not take the data".to_owned();
                     return Err(ToolError::failed("mbstream", how, &program.log).into());
                 }
+                let length = piece.len();
+                entrance.pass(length).await;
             }
             Frame::Alive if brought.elapsed() < STALL => {}
             Frame::Alive => return Err(ReceiveError::Stalled),

@@ -185,9 +185,14 @@ pub async fn perform(
         Step::Install | Step::MakeData { .. } | Step::Restore | Step::Start { .. } => {
             raise(step, &context, installed).await
         }
-        Step::Copy { source, master, .. } => match (installed, server) {
+        Step::Copy {
+            source,
+            master,
+            gives_way,
+            ..
+        } => match (installed, server) {
             (Some(installed), Some(server)) => {
-                rebuild::copy(&context, &installed, &server, &source, master)
+                rebuild::copy(&context, &installed, &server, &source, master, gives_way)
                     .await
                     .map(|outcome| (outcome, Brought::Nothing))
                     .map_err(StepError::from)

@@ -9,6 +9,7 @@
 pub mod accounts;
 pub mod authentication;
 pub mod binlogs;
+mod commits;
 mod connections;
 mod dialect;
 mod error;
@@ -19,6 +20,7 @@ pub mod remote;
 mod server;
 mod sql;
 
+pub use commits::Commits;
 pub use error::Error;
 pub use observation::{Observation, Replication};
 pub use server::{Credentials, Server, Source};

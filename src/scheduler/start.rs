@@ -501,5 +501,6 @@ fn task_template(settings: &Settings, executor: Option<&ExecutorBinary>) -> Task
         installer: settings.installer.clone(),
         timings: settings.timings,
         copy_rate_mib: settings.copy_rate_mib,
+        copy_cost_percent: settings.copy_cost_percent,
     }
 }

@@ -55,6 +55,8 @@ pub struct TaskTemplate {
     pub timings: Timings,
     /// See [`TaskData::copy_rate_mib`].
     pub copy_rate_mib: u32,
+    /// See [`TaskData::copy_cost_percent`].
+    pub copy_cost_percent: u8,
 }
 
 /// An offer in the scheduler's words, or `None` if it holds nothing for `role`: then all of it was
@@ -327,6 +329,7 @@ fn task_info(
         installer: package.unwrap_or_else(|| template.installer.clone()),
         timings: template.timings,
         copy_rate_mib: template.copy_rate_mib,
+        copy_cost_percent: template.copy_cost_percent,
         restore: member.and_then(|_| restore(record)),
         my_cnf: configuration.my_cnf,
         verify,

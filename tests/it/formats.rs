@@ -189,6 +189,7 @@ fn formats() -> Vec<Format> {
         installer,
         timings,
         copy_rate_mib,
+        copy_cost_percent,
         my_cnf,
         verify,
     });

@@ -49,6 +49,7 @@ const PURE: &[&str] = &[
     "src/executor/lifecycle/plan.rs",
     "src/executor/lifecycle/rebuild.rs",
     "src/executor/lifecycle/report.rs",
+    "src/executor/tempo.rs",
     "src/scheduler/action.rs",
     "src/scheduler/agenda.rs",
     "src/scheduler/awaiting.rs",

@@ -229,7 +229,14 @@ pub(super) const FLAGS: &[Flag] = &[
         "copy_rate",
         "MIB",
         Some("0"),
-        "How many MiB per second a member may copy from another one, when it has to get all of a cluster's data; 0 for no limit",
+        "How many MiB per second a member may copy from another one at the most, when it has to get all of a cluster's data; 0 for no limit",
+    ),
+    flag(
+        "copy-cost",
+        "copy_cost",
+        "PERCENT",
+        Some("10"),
+        "How many of the transactions that clients commit, in percent, may be missing while a member copies another one's data: it copies more slowly where there would be more, but not below 16 MiB per second. 100: it copies as fast as it can, or as --copy-rate says",
     ),
     flag(
         "failover-limit",

@@ -84,6 +84,8 @@ pub struct Settings {
     pub voter_lag: Duration,
     /// How fast another member's data may be copied, in MiB per second; 0 for no limit.
     pub copy_rate_mib: u32,
+    /// How many of their commits clients may lose to a copy, in percent; 100 for all that it takes.
+    pub copy_cost_percent: u8,
     /// How many failovers within the window make a cluster wait before the next one.
     pub failover_limit: u32,
     /// See there.
@@ -238,6 +240,7 @@ impl Door {
         let replace_after = self.required("replace-after", parse::replace_after);
         let voter_lag = self.required("voter-lag", parse::voter_lag);
         let copy_rate_mib = self.required("copy-rate", parse::copy_rate);
+        let copy_cost_percent = self.required("copy-cost", parse::copy_cost);
         let failover_limit = self.required("failover-limit", parse::failover_limit);
         let failover_window = self.required("failover-window", parse::failover_window);
         let installers = self.required("installer-args", installers::installers);
@@ -282,6 +285,7 @@ impl Door {
             replace_after: replace_after?,
             voter_lag: voter_lag?,
             copy_rate_mib: copy_rate_mib?,
+            copy_cost_percent: copy_cost_percent?,
             failover_limit: failover_limit?,
             failover_window: failover_window?,
             packages: installers

@@ -199,6 +199,11 @@ pub(super) fn copy_rate(text: &str) -> Result<u32, String> {
     })
 }
 
+pub(super) fn copy_cost(text: &str) -> Result<u8, String> {
+    let number = text.parse().ok().filter(|n| (1..=100).contains(n));
+    number.ok_or_else(|| format!("{text:?} is not a whole number of percent, from 1 to 100"))
+}
+
 pub(super) fn failover_limit(text: &str) -> Result<u32, String> {
     let number = text.parse().ok().filter(|n| (1..=100).contains(n));
     number.ok_or_else(|| format!("{text:?} is not a whole number from 1 to 100"))

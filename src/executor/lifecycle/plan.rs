@@ -455,6 +455,7 @@ fn step(state: &State, now: Timestamp, plan: &mut Plan) {
                     epoch: goal.epoch,
                     source,
                     master: (master.host.clone(), master.port),
+                    gives_way: state.copies_give_way(),
                 };
                 plan.begin(state, copy, reason);
             }

@@ -232,6 +232,11 @@ impl State {
         self.rebuild.copied.is_some()
     }
 
+    /// Whether a copy may take its time. One that has failed was perhaps too slow for its donor's redo log, which goes round.
+    pub(super) fn copies_give_way(&self) -> bool {
+        self.rebuild.failed == 0
+    }
+
     /// What was read shows whether the member holds anything.
     pub(super) fn note_held(&mut self, now: Timestamp) {
         if replay_is_refused(self) {

@@ -93,6 +93,7 @@ fn task() -> TaskData {
         my_cnf: None,
         timings: Timings::default(),
         copy_rate_mib: 0,
+        copy_cost_percent: 10,
         restore: None,
         verify: None,
     }
@@ -443,8 +444,20 @@ fn text(action: &Action) -> Option<String> {
                     instead_of.0.as_u128()
                 ),
             },
-            Step::Copy { epoch, source, .. } => match source {
-                CopySource::Donor(donor) => format!("copy {epoch} from {}", donor.member),
+            Step::Copy {
+                epoch,
+                source,
+                gives_way,
+                ..
+            } => match source {
+                CopySource::Donor(donor) => {
+                    let manner = if *gives_way {
+                        ""
+                    } else {
+                        ", as fast as it can"
+                    };
+                    format!("copy {epoch} from {}{manner}", donor.member)
+                }
                 CopySource::Backup(from) => format!("copy {epoch} of the backup {}", from.id),
             },
             Step::Hold { epoch } => format!("hold {epoch}"),

@@ -7,18 +7,18 @@
 //! gives itself a UUID when it starts.
 
 use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::{Instant, sleep};
 
 use super::{Server, Source, binlog::BEGIN_BINLOG};
-use crate::mysql::{
-    connections::{Connections, Own},
-    error::Error,
-    sql,
-};
+use crate::mysql::{connections::Own, error::Error, sql};
+
+const COPY: &str = "copy a donor's data";
 
 /// How often it is looked whether a copy moves on.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -26,14 +26,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How long the server may take to give up a copy that was killed; it removes what it has written.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(60);
 
-/// A sum of everything that grows while a copy is made, whatever its stage. The redo of a busy donor makes
-/// the last stages move as well.
-const PROGRESS: &str = "SELECT COALESCE(SUM(DATA + NETWORK), 0) + COUNT(END_TIME) AS done \
-                        FROM performance_schema.clone_progress";
-
 impl Server {
     /// Copies all data of a donor into `target`, which must not exist. It takes as long as it takes, but gives up when
-    /// nothing has moved for `stall`. `rate_mib` bounds what comes over the network, in MiB per second; 0 does not.
+    /// nothing has moved for `stall`. See also [`Server::limit_clone`].
     ///
     /// If the caller gives it up half-way, the server goes on: kill it then.
     ///
@@ -44,10 +39,8 @@ impl Server {
         &self,
         donor: &Source,
         target: &Path,
-        rate_mib: u32,
         stall: Duration,
     ) -> Result<(), Error> {
-        const OPERATION: &str = "copy a donor's data";
         let Source {
             host,
             port,
@@ -56,12 +49,9 @@ impl Server {
         } = donor;
         let valid = sql::text(&format!("{host}:{port}"));
         let allow = format!("SET GLOBAL clone_valid_donor_list = {valid}");
-        self.connections.execute(OPERATION, allow).await?;
-        // In MiB per second, 0 for no limit; the server that receives heeds it.
-        let limit = format!("SET GLOBAL clone_max_network_bandwidth = {rate_mib}");
-        self.connections.execute(OPERATION, limit).await?;
-        let mut own = self.connections.own(OPERATION).await?;
-        let id = connection_id(&mut own, OPERATION).await?;
+        self.connections.execute(COPY, allow).await?;
+        let mut own = self.connections.own(COPY).await?;
+        let id = connection_id(&mut own, COPY).await?;
         // The server keeps the password out of its logs.
         let statement = format!(
             "CLONE INSTANCE FROM {}@{}:{port} IDENTIFIED BY {} DATA DIRECTORY = {} REQUIRE SSL",
@@ -74,11 +64,11 @@ impl Server {
         tokio::pin!(copying);
         tokio::select! {
             copied = &mut copying => return copied,
-            () = stalled(&self.connections, stall) => {}
+            () = stalled(target, LOOK_EVERY, stall) => {}
         }
         // This server has no clients whose queries this could hit.
         self.connections
-            .execute(OPERATION, format!("KILL QUERY {id}"))
+            .execute(COPY, format!("KILL QUERY {id}"))
             .await?;
         let ended = tokio::time::timeout(GIVE_UP_WITHIN, copying).await;
         match ended {
@@ -88,6 +78,23 @@ impl Server {
                 waited: stall,
             }),
         }
+    }
+
+    /// Bounds what a copy of a donor takes over the network, in MiB per second; 0 does not. It holds for one that is being made as well.
+    pub async fn limit_clone(&self, rate_mib: u32) -> Result<(), Error> {
+        // The server that receives heeds it.
+        let limit = format!("SET GLOBAL clone_max_network_bandwidth = {rate_mib}");
+        self.connections.execute(COPY, limit).await
+    }
+
+    /// How many bytes have come over the network since the server was started: of a server that copies, hardly anything but its donor's data.
+    pub async fn received_bytes(&self) -> Result<u64, Error> {
+        // The clone plugin's own progress is told by the performance schema alone, which a small server does without.
+        let row = self
+            .connections
+            .row(COPY, "SHOW GLOBAL STATUS LIKE 'Bytes_received'")
+            .await?;
+        row.number(COPY, "Value")
     }
 
     /// Copies the server's own data into `target`, which must not exist; its parent must. It gives up when nothing has moved for
@@ -106,7 +113,7 @@ impl Server {
         tokio::select! {
             copied = copying => copied,
             // With its connection the statement is given up as well.
-            () = stalled(&self.connections, stall) => Err(Error::TimedOut {
+            () = stalled(target, LOOK_EVERY, stall) => Err(Error::TimedOut {
                 operation: "move on with copying its own data",
                 waited: stall,
             }),
@@ -162,19 +169,52 @@ impl Server {
     }
 }
 
-/// Returns when nothing has moved for so long.
-async fn stalled(connections: &Connections, stall: Duration) {
+/// Returns when nothing has been written below a folder for so long.
+async fn stalled(folder: &Path, look_every: Duration, stall: Duration) {
     let mut last = None;
     let mut moved = Instant::now();
     while moved.elapsed() < stall {
-        sleep(LOOK_EVERY).await;
-        // A server that does not answer is no sign of progress.
-        let row = connections.row("see how a copy goes on", PROGRESS).await;
-        let done = row.ok().and_then(|row| row.get("done").map(str::to_owned));
-        if done.is_some() && done != last {
-            last = done;
+        sleep(look_every).await;
+        let folder = folder.to_owned();
+        let seen = tokio::task::spawn_blocking(move || Written::below(&folder)).await;
+        let seen = seen.ok().and_then(Result::ok);
+        if seen.is_some() && seen != last {
+            last = seen;
             moved = Instant::now();
         }
+    }
+}
+
+/// What changes of a folder whose files are written, whether they grow or had their full size from the beginning.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Written {
+    files: u64,
+    blocks: u64,
+    newest: Option<SystemTime>,
+}
+
+impl Written {
+    fn below(folder: &Path) -> io::Result<Self> {
+        let mut seen = Self::default();
+        seen.add(folder)?;
+        Ok(seen)
+    }
+
+    fn add(&mut self, folder: &Path) -> io::Result<()> {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            // The server removes files of its own meanwhile.
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                self.add(&entry.path())?;
+            }
+            self.files += 1;
+            self.blocks += metadata.blocks();
+            self.newest = self.newest.max(metadata.modified().ok());
+        }
+        Ok(())
     }
 }
 
@@ -188,4 +228,39 @@ async fn connection_id(own: &mut Own, operation: &'static str) -> Result<u64, Er
         column: "id",
     })?;
     row.number(operation, "id")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::os::unix::fs::FileExt;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Goal: a copy into files that had their full size from the beginning is seen to go on, and to stop.
+    #[tokio::test]
+    async fn what_is_written_is_no_stall() {
+        const LOOK: Duration = Duration::from_millis(20);
+        const STALL: Duration = Duration::from_millis(800);
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("d")).unwrap();
+        let file = fs::File::create(folder.path().join("d/t.ibd")).unwrap();
+        file.write_all_at(&[0; 1 << 16], 0).unwrap();
+        let writing = tokio::spawn(async move {
+            loop {
+                file.write_all_at(b"x", 7).unwrap();
+                sleep(LOOK / 4).await;
+            }
+        });
+        let watched = stalled(folder.path(), LOOK, STALL);
+        tokio::pin!(watched);
+        assert!(
+            timeout(STALL * 3, &mut watched).await.is_err(),
+            "it is written"
+        );
+        writing.abort();
+        watched.await;
+    }
 }

@@ -39,6 +39,7 @@ fn template() -> TaskTemplate {
         installer: Installer::Search,
         timings: Timings::default(),
         copy_rate_mib: 0,
+        copy_cost_percent: 10,
     }
 }
 

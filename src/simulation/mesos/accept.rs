@@ -286,6 +286,7 @@ fn task_data(record: &ClusterRecord, launch: &Launch) -> Option<TaskData> {
         installer: Installer::Search,
         timings: Timings::default(),
         copy_rate_mib: 0,
+        copy_cost_percent: 10,
         restore: None,
         my_cnf: None,
         verify: None,

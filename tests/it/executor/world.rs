@@ -198,6 +198,7 @@ impl World {
             my_cnf: None,
             timings: self.timings,
             copy_rate_mib: self.copy_rate_mib,
+            copy_cost_percent: 10,
         };
         let agent = Agent::start(v1::TaskInfo {
             name: "mysqld".into(),

@@ -26,6 +26,8 @@ macro_rules! both_flavours {
 
 mod barring;
 mod clients;
+mod cloning;
+mod commits;
 mod memory;
 mod privileges;
 mod replication;

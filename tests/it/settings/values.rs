@@ -283,6 +283,16 @@ fn wrong_values_and_their_sentences() {
             "--copy-rate: \"10mb\" is not a whole number of MiB per second, or 0 for no limit",
         ),
         (
+            "copy-cost",
+            "0",
+            "--copy-cost: \"0\" is not a whole number of percent, from 1 to 100",
+        ),
+        (
+            "copy-cost",
+            "101",
+            "--copy-cost: \"101\" is not a whole number of percent, from 1 to 100",
+        ),
+        (
             "replace-after",
             "1s",
             "--replace-after: 1s is out of range: give a time from 10s to 30d",
