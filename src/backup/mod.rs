@@ -9,6 +9,7 @@ pub mod archive;
 pub mod binlog;
 pub mod cipher;
 pub mod hadoop;
+pub mod hdfs;
 pub mod manifest;
 pub mod removal;
 pub mod retention;

@@ -167,6 +167,20 @@ pub struct Listed {
     pub verified: Option<Box<Verified>>,
 }
 
+/// The same with a time limit for everything, and for reading, where that is tried again as well.
+pub(super) fn with_limits(operator: Operator) -> (Operator, Operator) {
+    let limit = TimeoutLayer::new()
+        .with_timeout(ASK_LIMIT)
+        .with_io_timeout(PIECE_LIMIT);
+    let again = RetryLayer::new()
+        .with_max_times(RETRIES)
+        .with_max_delay(RETRY_DELAY)
+        .with_jitter();
+    let limited = operator.layer(limit);
+    let reading = limited.clone().layer(again);
+    (limited, reading)
+}
+
 impl Store {
     /// Opens a store; nothing is asked of it yet. The files that its settings name are read.
     ///
@@ -197,15 +211,7 @@ impl Store {
             ("s3", bucket) if !bucket.is_empty() => services::s3(settings, bucket, &root),
             _ => Err(wrong()),
         }?;
-        let limit = TimeoutLayer::new()
-            .with_timeout(ASK_LIMIT)
-            .with_io_timeout(PIECE_LIMIT);
-        let again = RetryLayer::new()
-            .with_max_times(RETRIES)
-            .with_max_delay(RETRY_DELAY)
-            .with_jitter();
-        let limited = operator.layer(limit);
-        let reading = limited.clone().layer(again);
+        let (limited, reading) = with_limits(operator);
         let is_s3 = scheme == "s3";
         let key = settings.key.as_ref();
         let key = key.map(|path| SchedulerKey::read(Path::new(path)));

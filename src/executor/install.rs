@@ -6,7 +6,7 @@
 //!
 //! The flavour and version are what the installed binary says of itself.
 
-mod fetch;
+pub mod fetch;
 mod unpack;
 
 use std::{

@@ -38,6 +38,8 @@ pub enum Event {
     MesosLost,
     /// Resources are offered.
     Offers(Vec<Offer>),
+    /// Resources are offered of which nothing is for this framework's role; the offers.
+    Foreign(Vec<String>),
     /// An offer is withdrawn.
     Rescinded(String),
     /// An agent is wanted back for a while.

@@ -1,5 +1,7 @@
 //! What the scheduler knows of Mesos itself.
 
+use std::collections::BTreeSet;
+
 use super::reconcile::Reconciliation;
 use crate::time::Timestamp;
 
@@ -18,6 +20,8 @@ pub struct MesosState {
     pub reconciliation: Reconciliation,
     /// Whether offers are suppressed.
     pub suppressed: bool,
+    /// Offers of which nothing is for this framework.
+    pub foreign: BTreeSet<String>,
 }
 
 /// How far the storing of the framework id is.

@@ -43,6 +43,9 @@ const REFUSE_UNHURRIED_SECONDS: f64 = 5.0;
 /// well; [`Action::Revive`] lifts both.
 const REFUSE_UNWANTED_SECONDS: f64 = 600.0;
 
+/// For how long Mesos is not to repeat an offer of which nothing is for this framework: a week. What is in it does not change without becoming another one.
+const REFUSE_FOREIGN_SECONDS: f64 = 7.0 * 86_400.0;
+
 /// Plans what must be done now for `due`, the clusters that something has happened to.
 pub fn plan(state: &State, due: &[ClusterName], now: Timestamp) -> Plan {
     let mut plan = Plan::default();
@@ -118,6 +121,12 @@ fn plan_framework(state: &State, now: Timestamp, plan: &mut Plan) {
             .extend(state.mesos.reconciliation.questions(now));
         let need = |agent: &str| state.needs_agent(agent, now);
         plan.actions.extend(state.maintenance.answers(need));
+        if !state.mesos.foreign.is_empty() {
+            plan.actions.push(Action::Decline {
+                offers: state.mesos.foreign.iter().cloned().collect(),
+                refuse_seconds: REFUSE_FOREIGN_SECONDS,
+            });
+        }
         let offers = state.offers_of_past();
         if !offers.is_empty() {
             let refuse_seconds = 0.0;

@@ -353,7 +353,8 @@ async fn feed_mesos(
                 let event = |offer| Input::Event(Event::Inverse(offer));
                 offers.map(event).collect()
             }
-            event => mesos_input(event, &role, &metrics).into_iter().collect(),
+            SchedulerEvent::Offers(offers) => offered(&offers, &role, &metrics),
+            event => mesos_input(event).into_iter().collect(),
         };
         for input in told {
             if inputs.send(input).await.is_err() {
@@ -363,8 +364,25 @@ async fn feed_mesos(
     }
 }
 
+/// What there is for this framework among offers, and which of them have nothing.
+fn offered(offers: &[v1::Offer], role: &str, metrics: &Metrics) -> Vec<Input> {
+    metrics.resource_offers.inc_by(offers.len() as u64);
+    let (mut usable, mut foreign) = (Vec::new(), Vec::new());
+    for offer in offers {
+        match wire::offer(offer, role) {
+            Some(offer) => usable.push(offer),
+            None => foreign.push(offer.id.value.clone()),
+        }
+    }
+    metrics
+        .offers_incompatible_role
+        .inc_by(foreign.len() as u64);
+    let events = [Event::Offers(usable), Event::Foreign(foreign)];
+    events.into_iter().map(Input::Event).collect()
+}
+
 /// What a message of Mesos means for the loop, if anything.
-fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<Input> {
+fn mesos_input(event: SchedulerEvent) -> Option<Input> {
     let event = match event {
         SchedulerEvent::Subscribed {
             framework_id,
@@ -376,17 +394,6 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
         SchedulerEvent::Disconnected { reason } => {
             warn!(reason, "not connected to Mesos");
             Event::MesosLost
-        }
-        SchedulerEvent::Offers(offers) => {
-            metrics.resource_offers.inc_by(offers.len() as u64);
-            let usable: Vec<_> = offers
-                .iter()
-                .filter_map(|offer| wire::offer(offer, role))
-                .collect();
-            metrics
-                .offers_incompatible_role
-                .inc_by((offers.len() - usable.len()) as u64);
-            Event::Offers(usable)
         }
         SchedulerEvent::Rescind(offer) => Event::Rescinded(offer),
         SchedulerEvent::RescindInverse(offer) => Event::InverseWithdrawn(offer),
@@ -414,6 +421,7 @@ fn mesos_input(event: SchedulerEvent, role: &str, metrics: &Metrics) -> Option<I
         // Executors report through ZooKeeper.
         SchedulerEvent::Message { .. }
         // Taken apart by the caller.
+        | SchedulerEvent::Offers(_)
         | SchedulerEvent::InverseOffers(_) => return None,
     };
     Some(Input::Event(event))

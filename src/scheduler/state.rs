@@ -198,6 +198,7 @@ impl State {
             connected_since: Timestamp::FAR_FUTURE,
             reconciliation: Reconciliation::new(policy.chance),
             suppressed: false,
+            foreign: BTreeSet::new(),
         };
         let clusters: BTreeMap<_, _> = stored
             .into_iter()
@@ -247,6 +248,7 @@ impl State {
                 self.maintenance.lost();
                 // The offers of a lost connection are void.
                 self.offers.clear();
+                self.mesos.foreign.clear();
             }
             Event::FrameworkStored => self.mesos.stored = FrameworkStored::Yes,
             Event::Offers(offers) => {
@@ -257,8 +259,10 @@ impl State {
                     .extend(offers.into_iter().map(|offer| (offer.id.clone(), offer)));
                 self.touch_unplaced();
             }
+            Event::Foreign(offers) => self.mesos.foreign.extend(offers),
             Event::Rescinded(offer) => {
                 self.offers.remove(&offer);
+                self.mesos.foreign.remove(&offer);
             }
             Event::Inverse(offer) => {
                 self.touch_agent(&offer.agent_id);
@@ -344,6 +348,7 @@ impl State {
         // A master starts out sending offers to whoever subscribes.
         self.mesos.suppressed = false;
         self.offers.clear();
+        self.mesos.foreign.clear();
         self.launched.clear();
         self.maintenance.lost();
     }
@@ -422,6 +427,7 @@ impl State {
                 Action::Decline { offers, .. } => {
                     for offer in offers {
                         self.offers.remove(offer);
+                        self.mesos.foreign.remove(offer);
                     }
                     self.launched.retain(|_, offer| !offers.contains(offer));
                     self.keeping.declined(offers);

@@ -1,5 +1,7 @@
 //! The durability of a cluster is changed while clients write.
 
+use std::time::Duration;
+
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::view::MemberRole;
 use cotton::cluster::voters::Durability;
@@ -15,6 +17,9 @@ crate::for_both_flavours!(a_master_is_killed_after_async_became_majority);
 
 /// How many writes have to be acknowledged between two steps.
 const SOME_WRITES: usize = 100;
+
+/// How long each client waits after a write: nothing holds the clients of an async cluster up, and who is to acknowledge has to catch up with them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Goal: no acknowledged write is lost, neither while the durability changes nor when the master is killed after it has
 /// become majority; and no master is replaced for it.
@@ -39,7 +44,7 @@ async fn a_master_is_killed_after_async_became_majority(flavour: Flavour) {
     let account = &cluster.account;
     let statements = ["CREATE DATABASE load_db", load::TABLE];
     run(&endpoint(master(&before)), account, &statements).await;
-    let mut load = Load::start(&cluster.url, account, 3);
+    let mut load = Load::paced(&cluster.url, account, 3, PAUSE);
     load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
 
     let url = format!("{}/clusters/changed", system.api);

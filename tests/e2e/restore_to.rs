@@ -179,6 +179,7 @@ async fn a_cluster_is_made_as_another_one_was(flavour: Flavour) {
     step(flavour, &after, account, 3).await;
     let up_to_gtid = load.so_far();
     let gtid = step(flavour, &after, account, 4).await;
+    let by_then = load.so_far();
     step(flavour, &after, account, 5).await;
     load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
     let all = load.stop().await;
@@ -197,8 +198,10 @@ async fn a_cluster_is_made_as_another_one_was(flavour: Flavour) {
     let answer = create_to(&system, "at-gtid", "2", "orders", &gtid).await;
     let at_gtid = created("at-gtid", &answer);
     let beyond = holds(&system, &at_gtid, &steps(4), &up_to_gtid).await;
-    // What was acknowledged between the look at the load and the step, and what nobody heard of at the failover.
-    assert!(beyond.len() < all.len() - up_to_gtid.len());
+    // Each client may have been in the middle of a write at the step, and at the failover.
+    let later: Vec<_> = beyond.difference(&by_then).collect();
+    assert!(later.len() <= 8, "{later:?}");
+    assert!(all.len() > by_then.len() + 8);
     system.delete_and_wait(&at_gtid).await;
 
     let time = Timestamp::from_millis(time * 1000).to_string();

@@ -1,22 +1,15 @@
 //! The services that a store can be: a folder, HDFS, S3.
 
-use std::{collections::HashMap, path::Path};
+use std::path::Path;
 
 use opendal::{
     HttpTransporter, OperationContext, Operator,
-    services::{Fs, HdfsNative, S3},
+    services::{Fs, S3},
 };
 use opendal_http_transport_reqwest::ReqwestTransport;
 
 use super::StoreError;
-use crate::{backup::hadoop, cluster::backup::BackupStore, keyfile::Account};
-
-/// How often each name node is tried, with pauses that grow from one second to 15: what takes 45 s, in which a standby takes over. The client's own
-/// choice is 15 times, which is three minutes.
-const HDFS_ROUNDS: usize = 6;
-
-/// The setting for it (`hdfs-default.xml` of Hadoop; hdfs-native sleeps after each round).
-const HDFS_ATTEMPTS: &str = "dfs.client.failover.max.attempts";
+use crate::{backup::hdfs, cluster::backup::BackupStore, keyfile::Account};
 
 /// A folder, which has to be there.
 pub(super) fn folder(root: &str) -> Result<Operator, StoreError> {
@@ -28,18 +21,7 @@ pub(super) fn folder(root: &str) -> Result<Operator, StoreError> {
 
 /// A folder in HDFS; `authority` is a name node, several, or the name of a service.
 pub(super) fn hdfs(url: &str, authority: &str, root: &str) -> Result<Operator, StoreError> {
-    let folder = std::env::var_os("HADOOP_CONF_DIR");
-    let nodes = hadoop::name_nodes(authority, folder.as_ref().map(Path::new))?;
-    let attempts = HDFS_ROUNDS * nodes.len();
-    let nodes: Vec<String> = nodes.iter().map(|node| format!("hdfs://{node}")).collect();
-    let builder = HdfsNative::default()
-        .name_node(&nodes.join(","))
-        .options(HashMap::from([(
-            HDFS_ATTEMPTS.to_owned(),
-            attempts.to_string(),
-        )]))
-        .root(root);
-    made(url, Operator::new(builder))
+    made(url, hdfs::operator(authority, root)?)
 }
 
 /// What is below a prefix in a bucket.

@@ -104,14 +104,14 @@ fn installer(mut object: Map<String, Value>) -> Result<Installer, String> {
 }
 
 fn package_location(package: String) -> Result<String, String> {
-    let fetchable = ["http://", "file:///", "/"]
+    let fetchable = ["http://", "hdfs://", "file:///", "/"]
         .iter()
         .any(|start| package.starts_with(start));
     if fetchable && !package.contains(char::is_whitespace) {
         Ok(package)
     } else {
         Err(format!(
-            "package must be an http:// or file:/// URL or an absolute path on the agents, not {package:?}"
+            "package must be an http://, hdfs:// or file:/// URL or an absolute path on the agents, not {package:?}"
         ))
     }
 }

@@ -4,16 +4,20 @@ use std::{
     fs::{self, File},
     io::{self, Read, Write},
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use http::{Request, StatusCode, Uri, header::LOCATION};
 use http_body_util::{BodyExt, Empty};
 use hyper::{Response, body::Incoming};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use sha2::{Digest, Sha256};
 use tokio::{task, time};
+
+use crate::backup::hdfs::{self, HdfsError};
 
 /// How long a server may take to answer, or to send the next piece of a package.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -28,7 +32,7 @@ const MAX_REDIRECTS: usize = 5;
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// It is at a place that is not known here.
-    #[error("it must be http://..., file:///... or an absolute path")]
+    #[error("it must be http://..., hdfs://..., file:///... or an absolute path")]
     Scheme,
     /// A file cannot be read or written.
     #[error("the file {path} cannot be read or written")]
@@ -47,6 +51,15 @@ pub enum FetchError {
         /// What went wrong.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// HDFS does not have it, or cannot be reached.
+    #[error("{url} cannot be read")]
+    Hdfs {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        #[source]
+        source: Box<HdfsError>,
     },
     /// The server is silent.
     #[error("{url} was silent for {SILENCE:?}")]
@@ -119,7 +132,10 @@ pub async fn fetch(
             path: path.into(),
             downloaded: false,
         }
-    } else if package.starts_with("http://") {
+    } else if ["http://", "hdfs://"]
+        .iter()
+        .any(|it| package.starts_with(it))
+    {
         Local {
             path: download.to_owned(),
             downloaded: true,
@@ -161,32 +177,48 @@ async fn hash_file(path: PathBuf) -> Result<String, FetchError> {
 
 /// Writes what is at `url` into `path` and returns its SHA-256.
 async fn download(url: &str, path: &Path) -> Result<String, FetchError> {
+    if url.starts_with("hdfs://") {
+        let hdfs_error = |source| FetchError::Hdfs {
+            url: url.to_owned(),
+            source: Box::new(source),
+        };
+        let pieces = hdfs::read(url).await.map_err(hdfs_error)?;
+        let pieces = pieces.map_err(|source| hdfs_error(HdfsError::BrokenOff(source)));
+        return save(url, pieces, path).await;
+    }
+    let pieces = get(url).await?.into_body().into_data_stream();
+    let pieces = pieces.map_err(|source| http_error(url, source));
+    save(url, pieces, path).await
+}
+
+async fn save(
+    url: &str,
+    pieces: impl Stream<Item = Result<Bytes, FetchError>>,
+    path: &Path,
+) -> Result<String, FetchError> {
     let write = |source| FetchError::File {
         path: path.to_owned(),
         source,
     };
-    let mut body = get(url).await?.into_body();
+    let mut pieces = pin!(pieces);
     let mut file = File::create(path).map_err(write)?;
     let mut hasher = Sha256::new();
     let mut length = 0;
-    while let Some(frame) =
-        time::timeout(SILENCE, body.frame())
+    while let Some(piece) =
+        time::timeout(SILENCE, pieces.next())
             .await
             .map_err(|_| FetchError::Silent {
                 url: url.to_owned(),
             })?
     {
-        let frame = frame.map_err(|source| http_error(url, source))?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        length += data.len() as u64;
+        let piece = piece?;
+        length += piece.len() as u64;
         if length > MAX_BYTES {
             return Err(FetchError::TooLarge);
         }
-        hasher.update(data);
+        hasher.update(&piece);
         // The file is in the page cache; a write blocks no longer than the hashing beside it.
-        file.write_all(data).map_err(write)?;
+        file.write_all(&piece).map_err(write)?;
     }
     Ok(hex::encode(hasher.finalize()))
 }
@@ -332,10 +364,11 @@ mod tests {
             error("http://127.0.0.1:1/x", None).await,
             FetchError::Http { .. }
         ));
-        assert!(matches!(
-            error("hdfs://a/b", None).await,
-            FetchError::Scheme
-        ));
+        for hdfs in ["hdfs://a", "hdfs:///b", "hdfs://a/b"] {
+            let error = error(hdfs, None).await;
+            assert!(matches!(error, FetchError::Hdfs { .. }), "{hdfs}: {error}");
+        }
+        assert!(matches!(error("ftp://a/b", None).await, FetchError::Scheme));
         assert!(matches!(error("relative", None).await, FetchError::Scheme));
         assert!(matches!(
             error("/does/not/exist", Some(OTHER_SHA256)).await,

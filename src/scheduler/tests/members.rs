@@ -9,7 +9,10 @@ use crate::{
         view::ClusterState,
         voters::Durability,
     },
-    scheduler::{event::TaskState, report::view},
+    scheduler::{
+        event::{Event, TaskState},
+        report::view,
+    },
 };
 
 #[test]
@@ -164,4 +167,34 @@ fn offers_are_asked_for_only_when_that_changes() {
     world.settle();
     assert_ne!(world.task_of(1), lost);
     assert_eq!(world.offers_asked_for, before + 2, "and not any more");
+}
+
+/// Goal: what nobody can use now comes again soon if somebody waits, else late; what is for others comes hardly ever.
+#[test]
+fn offers_are_given_back_for_as_long_as_they_are_of_no_use() {
+    let mut world = World::new(1);
+    world.create(spec(3, Durability::Majority));
+    world.refused_for.clear();
+    world.offer();
+    world.settle();
+    let waited: Vec<f64> = world.refused_for.values().copied().collect();
+    assert_eq!(waited, [1.0], "two members wait for other agents");
+
+    let mut world = World::running(3, Durability::Majority);
+    world.refused_for.clear();
+    world.offer();
+    world.settle();
+    let idle: Vec<f64> = world.refused_for.values().copied().collect();
+    assert_eq!(idle, [600.0; 3]);
+
+    world.refused_for.clear();
+    world.declined.clear();
+    let foreign = |ids: &[&str]| Event::Foreign(ids.iter().map(|id| (*id).to_owned()).collect());
+    world.tell(foreign(&["theirs", "others"]));
+    world.settle();
+    assert_eq!(world.declined, ["others", "theirs"], "once");
+    assert!(world.refused_for.values().all(|it| *it >= 86_400.0));
+    world.state.apply(foreign(&["gone"]), world.now());
+    world.tell(Event::Rescinded("gone".to_owned()));
+    assert_eq!(world.declined.len(), 2);
 }

@@ -141,6 +141,8 @@ pub struct World {
     pub lost_offers: Vec<String>,
     /// The offers that were given back.
     pub declined: Vec<String>,
+    /// For how long those are not to be offered again, in seconds.
+    pub refused_for: BTreeMap<String, f64>,
     /// How often offers were asked for, or not to come any more.
     pub offers_asked_for: u32,
     /// The tasks that the master was asked for by name, each time that it was.
@@ -234,6 +236,7 @@ impl World {
             lose_launches: false,
             lost_offers: Vec::new(),
             declined: Vec::new(),
+            refused_for: BTreeMap::new(),
             offers_asked_for: 0,
             asked_for: Vec::new(),
             asked_for_all: 0,
@@ -387,7 +390,14 @@ impl World {
                 self.offers_asked_for += 1;
                 self.offer();
             }
-            Action::Decline { offers, .. } => self.declined.extend(offers),
+            Action::Decline {
+                offers,
+                refuse_seconds,
+            } => {
+                let refused = offers.iter().map(|id| (id.clone(), refuse_seconds));
+                self.refused_for.extend(refused);
+                self.declined.extend(offers);
+            }
             Action::Suppress => self.offers_asked_for += 1,
             Action::Reconcile { tasks } => {
                 self.asked_for

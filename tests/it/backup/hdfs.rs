@@ -6,10 +6,11 @@ use std::{
 };
 
 use cotton::backup::{
-    manifest,
+    manifest::{self, Object},
     store::{Pace, Store, StoreError},
     stream::pack,
 };
+use cotton::executor::install::fetch::{FetchError, fetch};
 
 use tokio::sync::oneshot;
 
@@ -30,6 +31,8 @@ async fn hdfs_keeps_backups_and_its_outage_is_a_sentence() {
     let store = Store::open(&at(hdfs.url("/cotton/backups"))).unwrap();
     a_store_keeps_backups(&store).await;
 
+    a_package_is_fetched(&hdfs, &store).await;
+
     let two = format!("hdfs://127.0.0.1:{},{}/two", free_port(), hdfs.address());
     let through_the_other = Store::open(&at(two)).unwrap();
     a_store_keeps_backups(&through_the_other).await;
@@ -37,6 +40,32 @@ async fn hdfs_keeps_backups_and_its_outage_is_a_sentence() {
     let (freeze, thaw) = (|| hdfs.freeze_name_node(), || hdfs.thaw_name_node());
     a_frozen_store_is_a_sentence(&store, "hdfs", SENTENCE_LIMIT, freeze, thaw).await;
     a_name_node_that_ends_is_one(&mut hdfs, &store).await;
+}
+
+/// A server's package may lie in HDFS; any file does for one here.
+async fn a_package_is_fetched(hdfs: &Hdfs, store: &Store) {
+    let manifest = back_up(store, &id("packages/20260201T120000Z"))
+        .await
+        .unwrap();
+    let Object {
+        name,
+        bytes,
+        sha256,
+    } = &manifest.objects[0];
+    let url = hdfs.url(&format!("/cotton/backups/{}/{name}", manifest.id));
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("download");
+    let package = fetch(&url, Some(sha256), &to).await.unwrap();
+    assert_eq!(package.path(), to);
+    assert_eq!(to.metadata().unwrap().len(), *bytes);
+    drop(package);
+
+    let other = "ab".repeat(32);
+    let error = fetch(&url, Some(&other), &to).await.unwrap_err();
+    assert!(matches!(error, FetchError::Checksum { .. }), "{error}");
+    let error = fetch(&format!("{url}.none"), None, &to).await.unwrap_err();
+    assert!(matches!(error, FetchError::Hdfs { .. }), "{error}");
+    assert!(!to.exists());
 }
 
 /// Tells when the first piece is stored.

@@ -370,7 +370,7 @@ fn wrong_values_and_their_sentences() {
         (
             "installer-args",
             r#"{"package": "ftp://a"}"#,
-            "--installer-args: package must be an http:// or file:/// URL or an absolute path",
+            "--installer-args: package must be an http://, hdfs:// or file:/// URL or an absolute path",
         ),
         (
             "installer-args",
