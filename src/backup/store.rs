@@ -45,8 +45,13 @@ const PIECE_LIMIT: Duration = Duration::from_secs(60);
 const RETRIES: usize = 2;
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// The size of the parts in which data goes to S3, in bytes, of which it takes 10,000: 160 GB. Two are in memory.
-const S3_PART: usize = 16 << 20;
+/// The size of the parts in which data goes to S3, in bytes, unless there is so much that it takes larger ones: the least that S3 takes.
+/// Three are in memory, of the 32 MiB that are the executor's.
+const S3_PART: usize = 5 << 20;
+
+/// In how many parts at the most data goes to S3, if it is as large as expected. S3 takes 10,000 (Amazon S3 User Guide, "Multipart
+/// upload limits"); the rest is for data that grows meanwhile.
+const S3_PARTS: u64 = 8_000;
 
 /// How much is read from the store at a time, in bytes.
 const READ_PIECE: u64 = 1 << 20;
@@ -146,7 +151,7 @@ pub struct Store {
     url: String,
     pub(super) reading: Operator,
     pub(super) writing: Operator,
-    part: Option<usize>,
+    is_s3: bool,
     key: Option<BackupKey>,
 }
 
@@ -219,13 +224,13 @@ impl Store {
             url: url.clone(),
             writing: if is_s3 { reading.clone() } else { limited },
             reading,
-            part: is_s3.then_some(S3_PART),
+            is_s3,
             key: key.transpose()?.map(BackupKey::new),
         })
     }
 
     pub(super) fn is_s3(&self) -> bool {
-        self.part.is_some()
+        self.is_s3
     }
 
     /// Where it is, as it was given.
@@ -394,8 +399,8 @@ impl Store {
     ) -> Result<Totals, StoreError> {
         let failed = |error| self.failed("take a backup's data", error);
         let mut writing = self.writing.writer_with(path);
-        if let Some(part) = self.part {
-            writing = writing.chunk(part);
+        if self.is_s3 {
+            writing = writing.chunk(part_for(packing.expected()));
         }
         let mut writer = writing.await.map_err(failed)?;
         let all = async {
@@ -409,7 +414,7 @@ impl Store {
             Ok(totals) => totals,
             Err(error) => {
                 // S3 knows of unfinished uploads, and is to forget this one. Elsewhere there is nothing of the kind.
-                if self.part.is_some() {
+                if self.is_s3 {
                     let _ = writer.abort().await;
                 }
                 return Err(error);
@@ -524,7 +529,7 @@ impl Store {
     /// Whether a list failed because its folder is not there. S3 knows no folders: there it is the bucket that is not there, which
     /// must not be taken for an empty store.
     pub(super) fn has_no_such_folder(&self, error: &opendal::Error) -> bool {
-        error.kind() == ErrorKind::NotFound && self.part.is_none()
+        error.kind() == ErrorKind::NotFound && !self.is_s3
     }
 
     pub(super) fn failed(&self, what: &str, source: opendal::Error) -> StoreError {
@@ -534,6 +539,12 @@ impl Store {
             source: Box::new(source),
         }
     }
+}
+
+/// The size of the parts for so much data, in bytes: no more memory than it takes.
+fn part_for(expected: u64) -> usize {
+    let needed = expected.div_ceil(S3_PARTS);
+    usize::try_from(needed).map_or(S3_PART, |needed| needed.max(S3_PART))
 }
 
 fn damaged(id: &BackupId, name: &str, how: String) -> StoreError {
@@ -546,4 +557,22 @@ fn damaged(id: &BackupId, name: &str, how: String) -> StoreError {
 
 pub(super) fn file_of(id: &BackupId, name: &str) -> String {
     format!("{id}/{name}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_small_unless_there_would_be_too_many() {
+        for (expected, part) in [(0, S3_PART), (40_000_000_000, S3_PART)] {
+            assert_eq!(part_for(expected), part);
+        }
+        // S3's limits: 10,000 parts of up to 5 GiB.
+        for terabytes in [1, 10, 30] {
+            let expected = terabytes * 1_000_000_000_000;
+            let part = part_for(expected) as u64;
+            assert!(expected.div_ceil(part) <= 8_000 && part < 5 << 30, "{part}");
+        }
+    }
 }

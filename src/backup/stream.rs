@@ -83,6 +83,7 @@ pub struct Totals {
 
 /// Data that is being packed. Dropping it ends the thread with its next piece.
 pub struct Packing {
+    expected: u64,
     pieces: mpsc::Receiver<Piece>,
     result: oneshot::Receiver<io::Result<Totals>>,
 }
@@ -120,7 +121,11 @@ where
         .name("pack".to_owned())
         .spawn(work)
         .map_err(StreamError::Thread)?;
-    Ok(Packing { pieces, result })
+    Ok(Packing {
+        expected: 0,
+        pieces,
+        result,
+    })
 }
 
 /// Copies all of it, in pieces that are worth a call of the system each.
@@ -132,6 +137,19 @@ pub fn copy(from: impl Read, to: &mut (impl Write + ?Sized)) -> io::Result<u64> 
 }
 
 impl Packing {
+    /// The same, where about so many bytes of data are expected. A store may divide them accordingly.
+    pub fn expecting(self, bytes: u64) -> Self {
+        Self {
+            expected: bytes,
+            ..self
+        }
+    }
+
+    /// How many bytes of data are expected, about; 0 if little, or nothing is known.
+    pub fn expected(&self) -> u64 {
+        self.expected
+    }
+
     /// The next piece; `None` when there is no more.
     ///
     /// # Errors

@@ -203,9 +203,15 @@ async fn mariadb(
     let tool = tool.ok_or(BackupError::NoTool)?;
     let seal = store.begin(&order.id).await?;
     let at_the_least = server.executed().await?;
+    let data = server.data_directory().await?;
+    let expected = task::spawn_blocking(move || size_of(&data)).await;
+    let expected = expected
+        .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
+        .map_err(ToolError::files(&context.sandbox.data_folder()))?;
     let log = context.sandbox.backup_log();
     let (mut process, output) = start_tool(context, tool, server, &log).await?;
-    let packing = stream::pack(seal, move |to| stream::copy(output, to).map(|_| ()))?;
+    let packing =
+        stream::pack(seal, move |to| stream::copy(output, to).map(|_| ()))?.expecting(expected);
     let mut pace = Steady::new(order.store.rate_mib, tell);
     let name = manifest::DATA_FILE;
     let (object, data_bytes) = store.put(&order.id, name, packing, &mut pace).await?;
@@ -306,7 +312,8 @@ async fn mysql(
             let mut archive = tar::Builder::new(to);
             archive.append_dir_all(".", &from)?;
             archive.finish()
-        })?;
+        })?
+        .expecting(needed);
         let mut pace = Steady::new(order.store.rate_mib, tell);
         let name = manifest::DATA_FILE;
         let put = store.put(&order.id, name, packing, &mut pace).await;

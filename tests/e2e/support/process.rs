@@ -107,11 +107,21 @@ impl Process {
         self.memory_kib("RssAnon:")
     }
 
+    /// The same of one that may end in this moment.
+    pub fn anonymous_kib_if_it_runs(&self) -> Option<u64> {
+        self.memory_of("RssAnon:")
+    }
+
     fn memory_kib(&self, what: &str) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(what));
-        let number = line.unwrap().trim().trim_end_matches("kB").trim();
-        number.parse().unwrap()
+        self.memory_of(what).unwrap()
+    }
+
+    /// `None` if it has ended.
+    fn memory_of(&self, what: &str) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(what))?;
+        let number = line.trim().trim_end_matches("kB").trim();
+        Some(number.parse().unwrap())
     }
 }
 

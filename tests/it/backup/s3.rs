@@ -26,11 +26,11 @@ use crate::support::{S3, eventually, s3::BUCKET};
 /// How long a sentence may take when nothing is answered: three questions of 15 s with their pauses, and time to spare on a loaded machine.
 const SENTENCE_LIMIT: Duration = Duration::from_secs(90);
 
-/// More than two parts of 16 MiB, and less than three.
-const THREE_PARTS: usize = 40 << 20;
+/// More than two parts of 5 MiB, and less than three.
+const THREE_PARTS: usize = 14 << 20;
 
 /// So much has to be handed over until the first part is sent: the store keeps one part back, as a file of one part is stored at once.
-const TWO_PARTS: usize = 34 << 20;
+const TWO_PARTS: usize = 12 << 20;
 
 fn settings(s3: &S3, bucket: &str, credentials: &Path) -> BackupStore {
     BackupStore {
