@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use cotton::cluster::failover_record::Cause;
 use cotton::cluster::flavour::Flavour;
+use cotton::cluster::service_instance::Endpoint;
 use cotton::cluster::view::{ClusterView, MemberView};
 use cotton::http::changes::SwitchoverAnswer;
 use nix::sys::signal::Signal;
+use sqlx::Connection as _;
 
-use crate::support::database::{run, wait_for_texts};
+use crate::support::database::{Account, connect, execute, run, texts, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
 use crate::support::system::{Cluster, System, endpoint, master, slaves};
@@ -17,11 +19,15 @@ use crate::support::{FAILOVER_DEADLINE, REPLICATION_DEADLINE, eventually};
 
 crate::for_both_flavours!(
     masters_hand_over_there_and_back,
-    a_target_that_stands_still_changes_nothing
+    a_target_that_stands_still_changes_nothing,
+    a_master_that_is_closed_in_vain_opens_again
 );
 
 /// How many writes have to be acknowledged between two steps.
 const SOME_WRITES: usize = 100;
+
+/// The longest pause of a switchover that does not come about: a second for the statement that closes, two for the target.
+const LONGEST_GAP: Duration = Duration::from_secs(5);
 
 /// Asks for a switchover and waits for its outcome.
 async fn switch_over(system: &System, cluster: &Cluster, to: Option<u32>) -> ClusterView {
@@ -147,4 +153,75 @@ async fn a_target_that_stands_still_changes_nothing(flavour: Flavour) {
         wait_for_texts(&at, account, load::READ, &acknowledged, deadline).await;
     }
     system.delete_and_wait(&cluster).await;
+}
+
+/// A client's lock holds up the statement that closes, first for too long, then until the target stands still.
+async fn a_master_that_is_closed_in_vain_opens_again(flavour: Flavour) {
+    let system = System::shared(flavour);
+    let cluster = system.create_running("reopened", 3).await;
+    let before = system.show("reopened").await.unwrap();
+    let (account, at) = (&cluster.account, endpoint(master(&before)));
+    let locked = "CREATE TABLE load_db.locked (id INT PRIMARY KEY)";
+    let statements = ["CREATE DATABASE load_db", load::TABLE, locked];
+    run(&at, account, &statements).await;
+    let mut load = Load::start(&cluster.url, account, 4);
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+    let target = slaves(&before)[0];
+    let mut holder = connect(&at, account).await.unwrap();
+
+    let lock = "LOCK TABLES load_db.locked WRITE";
+    execute(&mut holder, lock).await.unwrap();
+    load.measure_gap();
+    let view = switch_over(&system, &cluster, Some(target.id)).await;
+    is_kept(&view, "it could not be closed for writes");
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+
+    let (mysqld, executor) = (system.mysqld(target), system.mysqld(target).parent());
+    let asked = switch_over(&system, &cluster, Some(target.id));
+    let stopping = async {
+        wait_until_closing(&at, account).await;
+        executor.signal(Signal::SIGSTOP);
+        mysqld.signal(Signal::SIGSTOP);
+        execute(&mut holder, "UNLOCK TABLES").await.unwrap();
+    };
+    let (view, ()) = tokio::join!(asked, stopping);
+    is_kept(&view, "the target could not be seen to have all");
+    load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+    let gap = load.longest_gap();
+    eprintln!("{flavour}: no write for {gap:?}, twice closed in vain");
+    assert!(gap < LONGEST_GAP, "{gap:?}");
+    mysqld.signal(Signal::SIGCONT);
+    executor.signal(Signal::SIGCONT);
+    holder.close().await.unwrap();
+
+    let acknowledged = load.stop().await;
+    let after = system.wait_running(&cluster, FAILOVER_DEADLINE).await;
+    assert_eq!(after.epoch, before.epoch);
+    for member in &after.members {
+        let (at, deadline) = (endpoint(member), REPLICATION_DEADLINE);
+        wait_for_texts(&at, account, load::READ, &acknowledged, deadline).await;
+    }
+    system.delete_and_wait(&cluster).await;
+}
+
+fn is_kept(view: &ClusterView, why: &str) {
+    let switchover = view.standing.switchover.as_ref().unwrap();
+    let outcome = switchover.outcome.as_ref().unwrap();
+    let sentence = &outcome.sentence;
+    assert!(
+        !outcome.done && sentence.contains("still the master") && sentence.contains(why),
+        "{sentence}"
+    );
+}
+
+/// Waits until the server is about to be closed for writes.
+async fn wait_until_closing(at: &Endpoint, account: &Account) {
+    const STATEMENTS: &str = "SELECT COALESCE(info, '') FROM information_schema.processlist";
+    let deadline = Duration::from_secs(10);
+    eventually("the statement that closes waits", deadline, async || {
+        let statements = texts(at, account, STATEMENTS).await.unwrap();
+        let mut closing = statements.iter().filter(|it| it.contains("read_only = ON"));
+        closing.next().map(drop)
+    })
+    .await;
 }
