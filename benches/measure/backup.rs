@@ -1,9 +1,6 @@
 //! A backup and its restoration, beside the same programs in a pipeline.
 
-use std::fs::{self, File, Permissions};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,11 +8,11 @@ use std::time::{Duration, Instant};
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::view::ClusterView;
 use cotton::http::backups::BackupAnswer;
-use tempfile::TempDir;
 
-use crate::bare::{Running, Server};
+use crate::bare::Server;
 use crate::bulk;
 use crate::figures::{Figures, line};
+use crate::pipeline;
 use crate::support::database::{Account, texts, wait_for_texts};
 use crate::support::process::Process;
 use crate::support::system::{Cluster, Options, System, USER, endpoint, master, slaves};
@@ -41,19 +38,22 @@ struct Round {
     restore: Duration,
 }
 
-/// MariaDB only: for MySQL there is no pipeline to compare with, as a clone goes to a directory first.
-pub async fn measure() {
-    let store = world_writable();
-    let server = Server::new(Flavour::Mariadb).start().await;
+/// The same data in a server and in a cluster is backed up and restored in turn.
+pub async fn measure(flavour: Flavour) {
+    let store = pipeline::world_writable();
+    let server = Server::new(flavour).start().await;
     bulk::fill_through(&mut server.connect().await).await;
-    let (system, cluster) = cluster(store.path()).await;
+    if flavour == Flavour::Mysql {
+        pipeline::prepare_clone(&server).await;
+    }
+    let (system, cluster) = cluster(flavour, store.path()).await;
     let mut rounds = Vec::new();
     let mut most_memory = 0;
     for number in 0..ROUNDS {
-        let (bare_backup, stream) = bare_backup(&server, store.path());
+        let (bare_backup, stream) = pipeline::back_up(&server, store.path()).await;
         let (backup, id, memory) = back_up(&system, &cluster).await;
         most_memory = most_memory.max(memory);
-        let bare_restore = bare_restore(&stream);
+        let bare_restore = pipeline::restore(flavour, &stream);
         let restore = restore(&system, &format!("again{number}"), &id).await;
         eprintln!("backup, round {} of {ROUNDS}", number + 1);
         rounds.push(Round {
@@ -69,11 +69,18 @@ pub async fn measure() {
         format!("{ratio:.2} x the bare throughput{aim}")
     };
     let (bare, ours) = (figures(|it| it.bare_backup), figures(|it| it.backup));
-    line("mariadb-backup | zstd > file", &bare.seconds(), "");
+    let (there, back) = match flavour {
+        Flavour::Mariadb => (
+            "mariadb-backup | zstd > file",
+            "zstd -d | mbstream, --prepare",
+        ),
+        Flavour::Mysql => ("CLONE LOCAL, tar | zstd > file", "zstd -d | tar"),
+    };
+    line(there, &bare.seconds(), "");
     let remark = against(&bare, &ours, "; aim: 0.9");
     line("backup, from the request", &ours.seconds(), &remark);
     let (bare, ours) = (figures(|it| it.bare_restore), figures(|it| it.restore));
-    line("zstd -d | mbstream, --prepare", &bare.seconds(), "");
+    line(back, &bare.seconds(), "");
     let remark = against(&bare, &ours, ", with the start of the server; aim: 0.9");
     line("restored to a published master", &ours.seconds(), &remark);
     let figure = format!("{:.1} MB", most_memory as f64 * 1024.0 / 1e6);
@@ -85,11 +92,14 @@ pub async fn measure() {
 }
 
 /// A cluster of two with the data, and a store in a folder.
-async fn cluster(store: &Path) -> (impl std::ops::Deref<Target = System>, Cluster) {
+async fn cluster(
+    flavour: Flavour,
+    store: &Path,
+) -> (impl std::ops::Deref<Target = System>, Cluster) {
     let url = format!("file://{}", store.display());
     let system = System::with_options(Options {
         arguments: ["--", "--backup-store", &url].map(str::to_owned).to_vec(),
-        ..Options::new(Flavour::Mariadb)
+        ..Options::new(flavour)
     });
     let cluster = system.create_running("filled", 2).await;
     let view = system.show("filled").await.unwrap();
@@ -165,75 +175,4 @@ async fn restore(system: &System, name: &str, backup: &str) -> Duration {
     assert!(texts(&at, &cluster.account, bulk::COUNT).await.is_ok());
     system.delete_and_wait(&cluster).await;
     took
-}
-
-/// What an administrator would type; the file is synced at the end, as a store's is.
-fn bare_backup(server: &Running, store: &Path) -> (Duration, PathBuf) {
-    let stream = store.join("bare.zst");
-    let start = Instant::now();
-    let mut backup = Command::new("mariadb-backup")
-        .args([
-            "--no-defaults",
-            "--backup",
-            "--stream=mbstream",
-            "--user=root",
-        ])
-        .arg(format!("--socket={}", server.socket().display()))
-        .arg(format!("--datadir={}", server.data().display()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let file = File::create(&stream).unwrap();
-    let compressed = Command::new("zstd")
-        .args(["-3", "-T1", "--quiet", "--stdout"])
-        .stdin(backup.stdout.take().unwrap())
-        .stdout(file.try_clone().unwrap())
-        .status()
-        .unwrap();
-    assert!(compressed.success() && backup.wait().unwrap().success());
-    file.sync_all().unwrap();
-    (start.elapsed(), stream)
-}
-
-fn bare_restore(stream: &Path) -> Duration {
-    let data = world_writable();
-    let start = Instant::now();
-    let mut decompress = Command::new("zstd")
-        .args(["-d", "--quiet", "--stdout"])
-        .arg(stream)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let extracted = Command::new("mbstream")
-        .arg("-x")
-        .arg("-C")
-        .arg(data.path())
-        .stdin(decompress.stdout.take().unwrap())
-        .status()
-        .unwrap();
-    assert!(extracted.success() && decompress.wait().unwrap().success());
-    let prepared = Command::new("mariadb-backup")
-        .args(["--no-defaults", "--prepare"])
-        .arg(format!("--target-dir={}", data.path().display()))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .unwrap();
-    assert!(prepared.success());
-    // Cotton's data is on disk before its server starts.
-    let synced = Command::new("find")
-        .arg(data.path())
-        .args(["-type", "f", "-exec", "sync", "{}", "+"])
-        .status()
-        .unwrap();
-    assert!(synced.success());
-    start.elapsed()
-}
-
-fn world_writable() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
-    folder
 }

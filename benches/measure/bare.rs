@@ -1,7 +1,9 @@
 //! The server without Cotton: initialise a data directory, start, log in.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cotton::cluster::flavour::Flavour;
@@ -10,13 +12,14 @@ use sqlx::ConnectOptions as _;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection};
 use tempfile::TempDir;
 
-use crate::support::process;
 use crate::support::system::mysql_package;
+use crate::support::{free_port, process};
 
 /// Where the server's programs are.
+#[derive(Clone)]
 pub struct Server {
     flavour: Flavour,
-    package: Option<TempDir>,
+    package: Option<Arc<TempDir>>,
 }
 
 impl Server {
@@ -28,7 +31,7 @@ impl Server {
             tar.arg("--extract").arg("--file").arg(mysql_package());
             tar.arg("--directory").arg(folder.path());
             assert!(tar.status().unwrap().success());
-            folder
+            Arc::new(folder)
         });
         Self { flavour, package }
     }
@@ -75,14 +78,21 @@ impl Server {
         assert!(initialise.status().unwrap().success());
         serve
             .arg(format!("--socket={}", folder.path().join("sock").display()))
-            .args(["--skip-networking", "--server-id=1", "--log-bin=binlog"])
+            .args(["--server-id=1", "--log-bin=binlog"])
             .args(["--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"])
             .args(["--innodb-buffer-pool-size=200M", "--performance-schema=OFF"]);
-        if self.flavour == Flavour::Mysql {
-            serve.args(["--mysqlx=OFF", "--secure-file-priv=NULL"]);
-        }
+        let port = free_port();
+        match self.flavour {
+            // Its clone goes over the network.
+            Flavour::Mysql => serve
+                .args(["--mysqlx=OFF", "--secure-file-priv=NULL"])
+                .args(["--bind-address=127.0.0.1", &format!("--port={port}")]),
+            Flavour::Mariadb => serve.arg("--skip-networking"),
+        };
         let running = Running {
             child: process::spawn(serve).unwrap(),
+            server: self.clone(),
+            port,
             folder,
         };
         drop(running.connect().await);
@@ -111,10 +121,35 @@ impl Server {
 /// A server that runs. It is killed when dropped.
 pub struct Running {
     child: Child,
+    server: Server,
+    port: u16,
     folder: TempDir,
 }
 
 impl Running {
+    /// What it is.
+    pub fn flavour(&self) -> Flavour {
+        self.server.flavour
+    }
+
+    /// Another one of the same programs, which is empty.
+    pub async fn another(&self) -> Self {
+        self.server.start().await
+    }
+
+    /// Where one of MySQL listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A folder into which it may write, on its disk.
+    pub fn folder_of_its_own(&self) -> TempDir {
+        let folder = TempDir::new_in(self.folder.path()).unwrap();
+        let mode = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(folder.path(), mode).unwrap();
+        folder
+    }
+
     /// Its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("sock")
@@ -153,7 +188,6 @@ impl Drop for Running {
 }
 
 fn world_readable() -> TempDir {
-    use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::Builder::new()
         .prefix("cotton-bench-")
         .tempdir()

@@ -20,6 +20,7 @@ mod creation;
 mod executor;
 mod failover;
 mod figures;
+mod pipeline;
 mod scaling;
 mod switchover;
 
@@ -96,9 +97,9 @@ fn main() {
             println!("  a cluster with {} MB grows", bulk::megabytes());
             runtime.block_on(scaling::measure(flavour));
         }
-        if wanted(backup::WORD) && flavour == Flavour::Mariadb {
+        if wanted(backup::WORD) {
             println!("  {} MB in a file store", bulk::megabytes());
-            runtime.block_on(backup::measure());
+            runtime.block_on(backup::measure(flavour));
         }
     }
     println!("\n{PUBLISHED}");

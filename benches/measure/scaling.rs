@@ -1,15 +1,14 @@
 //! One more member for a cluster that holds data, beside the bare copy; and what clients notice of it.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use cotton::cluster::flavour::Flavour;
 use cotton::cluster::view::{ClusterView, MemberRole};
 
-use crate::bare::{Running, Server};
+use crate::bare::Server;
 use crate::bulk;
 use crate::figures::{Figures, line};
+use crate::pipeline::Copies;
 use crate::support::FAILOVER_DEADLINE;
 use crate::support::database::run;
 use crate::support::load::{self, Load};
@@ -31,13 +30,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// For how long writes are counted before a member is added.
 const BEFORE: Duration = Duration::from_secs(20);
 
-/// A cluster of one is scaled to two and back. For MySQL there is no bare copy to compare with, as a clone needs the server at
-/// both ends.
+/// A cluster of one is scaled to two and back, after a server with the same data was copied by hand.
 pub async fn measure(flavour: Flavour) {
-    let bare = match flavour {
-        Flavour::Mariadb => Some(bare_copies().await),
-        Flavour::Mysql => None,
-    };
+    let bare = bare_copies(flavour).await;
     let system = System::start(flavour);
     let cluster = system.create_running("growing", 1).await;
     let view = system.show("growing").await.unwrap();
@@ -54,11 +49,8 @@ pub async fn measure(flavour: Flavour) {
         scale(&system, &cluster, 1).await;
     }
     let quiet: Figures = quiet.into_iter().collect();
-    let remark = bare.map_or_else(String::new, |bare| {
-        line("mariadb-backup | mbstream", &bare.seconds(), "");
-        let ratio = quiet.median().as_secs_f64() / bare.median().as_secs_f64();
-        format!("{ratio:.2} x the bare copy; aim: 1.2")
-    });
+    let ratio = quiet.median().as_secs_f64() / bare.median().as_secs_f64();
+    let remark = format!("{ratio:.2} x the bare copy; aim: 1.2");
     line(
         "a second member, from the request",
         &quiet.seconds(),
@@ -128,43 +120,16 @@ async fn scale(system: &System, cluster: &Cluster, nodes: u32) -> Duration {
     start.elapsed()
 }
 
-/// The same data, copied by the programs alone, to files that are synced.
-async fn bare_copies() -> Figures {
-    let server = Server::new(Flavour::Mariadb).start().await;
+/// The same data, copied by the programs alone.
+async fn bare_copies(flavour: Flavour) -> Figures {
+    let server = Server::new(flavour).start().await;
     bulk::fill_through(&mut server.connect().await).await;
-    Figures::of(ROUNDS, || bare_copy(&server))
-}
-
-fn bare_copy(server: &Running) -> Duration {
-    let folder = tempfile::tempdir().unwrap();
-    let start = Instant::now();
-    let mut backup = Command::new("mariadb-backup")
-        .args(["--no-defaults", "--backup", "--stream=mbstream"])
-        .arg("--user=root")
-        .arg(format!("--socket={}", server.socket().display()))
-        .arg(format!("--datadir={}", server.data().display()))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let extracted = Command::new("mbstream")
-        .args(["-x", "-C"])
-        .arg(folder.path())
-        .stdin(backup.stdout.take().unwrap())
-        .status()
-        .unwrap();
-    assert!(extracted.success() && backup.wait().unwrap().success());
-    sync(folder.path());
-    start.elapsed()
-}
-
-/// Cotton's copy is on disk before its server starts.
-fn sync(folder: &Path) {
-    let synced = Command::new("find")
-        .arg(folder)
-        .args(["-type", "f", "-exec", "sync", "{}", "+"])
-        .status()
-        .unwrap();
-    assert!(synced.success());
+    let copies = Copies::new(server).await;
+    let mut took = Vec::new();
+    for _ in 0..ROUNDS {
+        took.push(copies.measure().await);
+    }
+    let took: Figures = took.into_iter().collect();
+    line(copies.name(), &took.seconds(), "");
+    took
 }
