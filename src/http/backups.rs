@@ -1,5 +1,7 @@
 //! Backups: ask for one, list those that the store has, and find the one that a cluster is made from.
 
+use std::sync::Arc;
+
 use axum::{
     Json,
     extract::{Path, Request, State, rejection::PathRejection},
@@ -26,10 +28,13 @@ use crate::{
             BackupId, BackupsLeft, CompleteBackup, InvalidRestorePoint, Replay, Restore,
             RestoreFrom, RestorePoint,
         },
+        configuration::Package,
+        control::ServerKind,
         flavour::Flavour,
         id::ClusterName,
         size::Size,
         spec::{ClusterSpec, Fault},
+        view::ClusterView,
     },
     executor::chain,
     scheduler::sweep,
@@ -414,7 +419,11 @@ pub(super) async fn restore(
         version: manifest.version,
         replay,
     };
-    if let Some(sentence) = other_flavour(&views, &spec.name, &from) {
+    let misfit = match &spec.package {
+        Some(package) => package_refuses(package, &from),
+        None => other_flavour(&views, &spec.name, &from),
+    };
+    if let Some(sentence) = misfit {
         return Err(fault(sentence));
     }
     Ok(Some(Box::new(Restore {
@@ -434,14 +443,21 @@ fn too_large(manifest: &Manifest, id: &BackupId, size: &Size) -> Option<String> 
     })
 }
 
-/// Which servers the agents have is known from clusters that run. Where there is none, the members find it out.
+/// What is in a package is known before any member has it.
+fn package_refuses(package: &Package, from: &RestoreFrom) -> Option<String> {
+    let ServerKind { flavour, version } = package.server;
+    let why = from.refuses(flavour, version)?;
+    Some(format!("the package {} does not fit: {why}", package.name))
+}
+
+/// Which servers the agents have is known from clusters that run without a package of their own. Where there is none, the members find it out; and
+/// they find out the version, which may be another one on each agent.
 fn other_flavour(views: &Views, name: &ClusterName, from: &RestoreFrom) -> Option<String> {
-    let mut known = views.clusters.values().filter(|view| view.name != *name);
-    let first = known.find_map(|view| view.flavour)?;
-    let any_fits = views
-        .clusters
-        .values()
-        .any(|view| view.flavour == Some(from.flavour));
+    let is_known = |view: &&Arc<ClusterView>| view.name != *name && view.standing.package.is_none();
+    let known = views.clusters.values().filter(is_known);
+    let mut known = known.filter_map(|view| view.flavour);
+    let first = known.next()?;
+    let any_fits = first == from.flavour || known.any(|flavour| flavour == from.flavour);
     (!any_fits).then(|| {
         format!(
             "the backup {} is of {} {}, and the servers here are {first}: a backup is restored by the same flavour",

@@ -12,8 +12,11 @@ use cotton::{
     cluster::{
         backup::{BackupId, BackupStore, PendingBackup},
         change::{Changed, Course},
+        configuration::Package,
+        control::{Installer, ServerKind},
         data_loss::Prospect,
         explanation::Explanation,
+        flavour::{Flavour, ServerVersion},
         id::{ClusterName, MemberId, TaskId},
         retained::Orphaned,
         slot_view::Left,
@@ -77,17 +80,22 @@ impl Server {
 
     /// One with a store of backups in a folder.
     pub async fn with_backups(folder: &std::path::Path) -> Self {
-        let (requests, inbox) = mpsc::channel(16);
-        let clusters = Clusters::default();
-        tokio::spawn(core(inbox, clusters.clone()));
-        let settings = BackupStore {
+        Self::with_store(BackupStore {
             url: format!("file://{}", folder.display()),
             region: None,
             endpoint: None,
             credentials: None,
             key: None,
             rate_mib: 0,
-        };
+        })
+        .await
+    }
+
+    /// One with this store of backups.
+    pub async fn with_store(settings: BackupStore) -> Self {
+        let (requests, inbox) = mpsc::channel(16);
+        let clusters = Clusters::default();
+        tokio::spawn(core(inbox, clusters.clone()));
         let store = Store::open(&settings).unwrap();
         let access = Arc::new(BackupAccess { settings, store });
         Self::with_core(requests, clusters, None, Some(access)).await
@@ -118,7 +126,7 @@ impl Server {
         ));
         let rules = Arc::new(Rules {
             admin_user: "admin".to_owned(),
-            packages: Vec::new(),
+            packages: packages(),
         });
         let port = SchedulerPort {
             requests,
@@ -252,6 +260,28 @@ impl Server {
         self.send(method, path, "multipart/form-data; boundary=xyz", body)
             .await
     }
+}
+
+/// The packages that clusters can choose here.
+fn packages() -> Vec<Package> {
+    let package = |name: &str, flavour, version| Package {
+        name: name.to_owned(),
+        installer: Installer::Search,
+        server: ServerKind { flavour, version },
+    };
+    vec![
+        package("mysql-9.7", Flavour::Mysql, ServerVersion::new(9, 7, 4)),
+        package(
+            "mariadb-10.6",
+            Flavour::Mariadb,
+            ServerVersion::new(10, 6, 22),
+        ),
+        package(
+            "mariadb-11.8",
+            Flavour::Mariadb,
+            ServerVersion::new(11, 8, 6),
+        ),
+    ]
 }
 
 impl Answer {
