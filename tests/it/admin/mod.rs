@@ -1,6 +1,7 @@
 //! `cotton admin` as a process of its own against a listening server.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backups;
 mod changes;
 mod looking;
 

@@ -68,7 +68,8 @@ impl Place {
     }
 }
 
-fn store(folder: &Path, key: Option<String>) -> BackupStore {
+/// A store in a folder.
+pub fn store(folder: &Path, key: Option<String>) -> BackupStore {
     BackupStore {
         url: format!("file://{}", folder.display()),
         region: None,
@@ -79,7 +80,8 @@ fn store(folder: &Path, key: Option<String>) -> BackupStore {
     }
 }
 
-fn manifest_of(id: &str, key_id: Option<String>) -> Manifest {
+/// What describes a backup that was made as `id`.
+pub fn manifest_of(id: &str, key_id: Option<String>) -> Manifest {
     Manifest {
         id: id.parse().unwrap(),
         cluster: "orders".parse().unwrap(),

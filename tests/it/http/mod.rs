@@ -6,7 +6,7 @@
 mod backups;
 mod changes;
 pub mod double;
-mod from_backup;
+pub mod from_backup;
 pub mod pages;
 mod patience;
 
