@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    awaiting, check,
+    awaiting, backup_metrics, check,
     event::{Event, RequestToken},
     execute::{Ending, Hands, Input, Waiting},
     explain, plan, report,
@@ -59,7 +59,7 @@ pub struct Driver {
     pub requested: Requested,
     /// The counters.
     pub metrics: Arc<Metrics>,
-    /// Where clusters go of which a backup is complete, as others may be surplus then.
+    /// Where clusters go of which a backup is complete, or was found good, as others may be surplus then.
     pub complete: mpsc::Sender<ClusterName>,
     /// Makes events of requests.
     pub door: Door,
@@ -230,10 +230,11 @@ impl Driver {
         for change in &changes {
             let after = change.after.as_ref().map(|after| &after.view);
             self.requested.exchange(change.before.as_deref(), after);
-            let until = after.and_then(|view| view.standing.recoverable_until);
-            self.metrics.tell_recoverable(&change.name, until);
-            self.tell_of_backups(change);
-            self.tell_of_verification(change);
+            let before = change.before.as_deref();
+            if backup_metrics::tell(&self.metrics, &change.name, before, after) {
+                // Whoever finds no place has its turn with all others.
+                let _ = self.complete.try_send(change.name.clone());
+            }
         }
         self.requested.tell(&self.metrics);
         self.metrics.framework_registered.set(i64::from(connected));
@@ -258,79 +259,6 @@ impl Driver {
             }
             !same
         });
-    }
-
-    /// Counts the backup that has ended, if one has.
-    fn tell_of_backups(&self, change: &Change) {
-        let (before, after) = (change.before.as_deref(), change.after.as_ref());
-        let of_cluster = vec![("cluster".to_owned(), change.name.to_string())];
-        let ages = &self.metrics.backup_complete_timestamp_seconds;
-        let Some(After { view, .. }) = after else {
-            ages.remove(&of_cluster);
-            return;
-        };
-        let standing = view.standing.backups.as_ref();
-        if let Some(complete) = standing.and_then(|it| it.last_complete.as_ref()) {
-            let seconds = complete.asked_at.as_millis() / 1000;
-            ages.get_or_create(&of_cluster).set(seconds as i64);
-        }
-        let last = |view: &ClusterView| view.standing.last_backup.as_ref().map(|last| last.number);
-        // What this scheduler has found at its start was counted by another one.
-        let Some(before) = before.filter(|before| last(before) != last(view)) else {
-            return;
-        };
-        match &view.standing.last_backup {
-            Some(ended) if ended.number > last(before).unwrap_or(0) && ended.done => {
-                self.metrics.backups_complete.inc();
-                // Whoever finds no place has its turn with all others.
-                let _ = self.complete.try_send(change.name.clone());
-            }
-            Some(_) => {
-                self.metrics.backups_failed.inc();
-            }
-            None => {}
-        }
-    }
-
-    /// Counts the verification that has ended, if one has. One that has failed is told as loudly as can be.
-    fn tell_of_verification(&self, change: &Change) {
-        let of_cluster = vec![("cluster".to_owned(), change.name.to_string())];
-        let metrics = &self.metrics;
-        let (ages, times) = (
-            &metrics.backup_verified_timestamp_seconds,
-            &metrics.backup_verification_seconds,
-        );
-        let Some(After { view, .. }) = &change.after else {
-            ages.remove(&of_cluster);
-            times.remove(&of_cluster);
-            return;
-        };
-        let of = |view: &ClusterView| view.standing.backups.clone()?.verification;
-        let Some(now) = of(view) else { return };
-        let good = now.last.as_ref().filter(|last| last.good);
-        if let Some(good) = good.or(now.last_good.as_ref()) {
-            let seconds = good.at.as_millis() / 1000;
-            ages.get_or_create(&of_cluster).set(seconds as i64);
-            let took = good.seconds.unwrap_or_default();
-            times.get_or_create(&of_cluster).set(took as i64);
-        }
-        // What this scheduler has found at its start was told by another one.
-        let Some(before) = change.before.as_deref() else {
-            return;
-        };
-        let before = of(before).and_then(|before| before.last);
-        let Some(ended) = now.last.filter(|last| before.as_ref() != Some(last)) else {
-            return;
-        };
-        if ended.good {
-            metrics.backups_verified.inc();
-            // An earlier one that was kept for want of this may go now. Whoever finds no place has its turn with all others.
-            let _ = self.complete.try_send(change.name.clone());
-        } else {
-            metrics.backup_verifications_failed.inc();
-            let (cluster, id, why) = (&change.name, &ended.id, &ended.sentence);
-            warn!(%cluster, %id, why, "a backup cannot be relied on: its verification has failed");
-        }
     }
 
     /// The tasks that no record explains, if they are others than those that are shown.

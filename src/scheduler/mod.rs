@@ -8,6 +8,7 @@
 pub mod action;
 pub mod agenda;
 pub mod awaiting;
+mod backup_metrics;
 pub mod backups;
 pub mod check;
 mod door;
