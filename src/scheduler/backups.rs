@@ -215,7 +215,8 @@ fn conclude(
     next.backups.conclude(done, sentence, view.now);
 }
 
-/// A slave that follows the master and has caught up, the least behind first; the master if there is none.
+/// A slave that follows the master and has caught up, the least behind first; the master if there is none. One that is to leave may go in the middle of it, and may
+/// stay for long until another has its place: it comes after the others, and before the master is burdened.
 fn choose(record: &ClusterRecord, view: View<'_>) -> Option<BackupSource> {
     let elected = record.elected().filter(|elected| elected.opened)?;
     let is_slave = |(member, report): &(MemberId, &Report)| {
@@ -224,7 +225,8 @@ fn choose(record: &ClusterRecord, view: View<'_>) -> Option<BackupSource> {
             && fitness::has_caught_up(report, view.policy)
     };
     let slaves = view.observed.all_live(record).filter(is_slave);
-    let best = slaves.min_by_key(|(member, report)| (report.lag_seconds, *member));
+    let best = slaves
+        .min_by_key(|(member, report)| (record.is_leaving(*member), report.lag_seconds, *member));
     let writable = MemberState::Master {
         epoch: record.epoch,
         writable: true,

@@ -36,7 +36,7 @@ fn store() -> BackupStore {
     }
 }
 
-fn backup() -> Wish {
+pub fn backup() -> Wish {
     let store = Box::new(store());
     Wish::Backup { store }
 }
@@ -45,7 +45,7 @@ fn last(world: &World) -> Option<BackupOutcome> {
     world.record().backups.outcomes.last().cloned()
 }
 
-fn ordered(world: &World) -> Option<MemberId> {
+pub fn ordered(world: &World) -> Option<MemberId> {
     world.record().goal().backup.map(|order| order.member)
 }
 

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod backup_sources;
 mod backups;
 mod drain;
 mod durability;
