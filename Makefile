@@ -56,7 +56,7 @@ SEEDS ?= 0..20000
 SIM = $(CARGO) test --config 'profile.test.package.cotton.opt-level=1' --lib -- --ignored --nocapture
 
 .PHONY: sim
-sim: ## Play simulated histories: SEEDS=from..to on all cores, or one seed with all that happens in it
+sim: ## Play simulated histories: SEEDS=from..to on all cores, or one seed with all that happens in it; FAMILY=name
 	SEEDS=$(SEEDS) $(SIM) simulation::run::many_seeds
 
 .PHONY: sim-rules

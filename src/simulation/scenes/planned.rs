@@ -70,10 +70,11 @@ impl World {
         self.chance.between(10 * SECOND, 25 * SECOND)
     }
 
-    /// One more member or one less, and then as many as before.
+    /// More members or fewer, down to one and up to what the agents have room for, and then as many as before.
     pub(super) fn scaled(&mut self, cast: Cast) -> u64 {
         let nodes = self.setup.nodes;
-        let num_nodes = self.chance.one_of(&[nodes + 1, nodes - 1]);
+        let most = self.setup.agents as u32;
+        let num_nodes = self.chance.one_of(&[1, nodes - 1, nodes + 1, most]);
         self.ask(Wish::Scale { num_nodes });
         self.fails_on_the_way(&cast);
         let back_after = self.chance.between(5 * SECOND, 15 * SECOND);
