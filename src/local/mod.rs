@@ -11,6 +11,7 @@
 pub mod agent;
 mod client;
 mod duration;
+mod fault_domain;
 mod files;
 mod http;
 pub mod master;

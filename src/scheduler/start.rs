@@ -428,16 +428,6 @@ fn mesos_input(event: SchedulerEvent) -> Option<Input> {
 }
 
 fn mesos_config(settings: &Settings) -> SchedulerConfig {
-    use v1::framework_info::capability::Type;
-    let capability = |kind: Type| v1::framework_info::Capability {
-        r#type: Some(kind as i32),
-    };
-    let capabilities = [
-        Type::PartitionAware,
-        Type::TaskKillingState,
-        Type::ReservationRefinement,
-        Type::MultiRole,
-    ];
     let principal = settings.framework_authentication.as_ref();
     SchedulerConfig {
         masters: settings.mesos_master.clone(),
@@ -453,7 +443,7 @@ fn mesos_config(settings: &Settings) -> SchedulerConfig {
             webui_url: Some(format!("http://{}/", settings.advertise)),
             principal: principal.map(|principal| principal.principal.clone()),
             roles: vec![settings.framework_role.clone()],
-            capabilities: capabilities.into_iter().map(capability).collect(),
+            capabilities: wire::capabilities(&settings.spread_by),
             ..Default::default()
         },
         credential: principal.map(|principal| Credential {

@@ -101,6 +101,25 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
     (any || !offer.slots.is_empty()).then_some(offer)
 }
 
+/// What the framework tells Mesos that it knows of.
+pub fn capabilities(spread_by: &[String]) -> Vec<v1::framework_info::Capability> {
+    use v1::framework_info::capability::Type;
+    let mut capabilities = vec![
+        Type::PartitionAware,
+        Type::TaskKillingState,
+        Type::ReservationRefinement,
+        Type::MultiRole,
+    ];
+    // It brings offers of other regions than the master's, where nobody is to be who was not asked to.
+    if spread_by.iter().any(|name| name == REGION) {
+        capabilities.push(Type::RegionAware);
+    }
+    let capability = |kind: Type| v1::framework_info::Capability {
+        r#type: Some(kind as i32),
+    };
+    capabilities.into_iter().map(capability).collect()
+}
+
 /// An agent's attributes as text, and the names of its fault domain.
 fn attributes(message: &v1::Offer) -> BTreeMap<String, String> {
     let domain = message.domain.as_ref();

@@ -13,58 +13,88 @@ use crate::support::fleet::{Fleet, Room};
 
 crate::for_both_flavours!(members_are_in_racks_of_their_own);
 
-/// The small ones fit best: without racks a cluster would take both of them first.
-const ROOMS: [Room; 5] = [
-    Room {
-        mem: 4000,
-        attributes: "rack:r1",
-    },
-    Room {
-        mem: 4000,
-        attributes: "rack:r1",
-    },
-    Room {
-        mem: 12_000,
-        attributes: "rack:r2",
-    },
-    Room {
-        mem: 12_000,
-        attributes: "rack:r3",
-    },
-    Room {
-        mem: 12_000,
-        attributes: "rack:r3",
-    },
+/// In three places. The small ones fit best: without being spread a cluster would take both of them first.
+const RACKS: [Room; 5] = [
+    room(4000, "rack:r1", ""),
+    room(4000, "rack:r1", ""),
+    room(12_000, "rack:r2", ""),
+    room(12_000, "rack:r3", ""),
+    room(12_000, "rack:r3", ""),
 ];
 
-fn rack(fleet: &Fleet, member: &MemberView) -> &'static str {
-    ROOMS[usize::from(fleet.host(member)) - 1].attributes
+/// The same in zones, and a host of another region than the master's, which fits best as well.
+const ZONES: [Room; 6] = [
+    room(4000, "", "eu/a"),
+    room(4000, "", "eu/a"),
+    room(12_000, "", "eu/b"),
+    room(12_000, "", "eu/c"),
+    room(12_000, "", "eu/c"),
+    room(4000, "", "us/d"),
+];
+
+const fn room(mem: u32, attributes: &'static str, domain: &'static str) -> Room {
+    Room {
+        mem,
+        attributes,
+        domain,
+    }
 }
 
-fn racks(fleet: &Fleet, view: &ClusterView) -> BTreeSet<&'static str> {
-    let racks = view.members.iter().map(|member| rack(fleet, member));
-    racks.collect()
+/// Where a member is: in a rack or in a zone.
+fn place(rooms: &[Room], fleet: &Fleet, member: &MemberView) -> &'static str {
+    let room = rooms[usize::from(fleet.host(member)) - 1];
+    match room.domain {
+        "" => room.attributes,
+        domain => domain,
+    }
 }
 
-/// Goal: each of three members is in another rack, and so it is when one was replaced: it can be by one in its own rack, where
-/// it gives up its place.
 async fn members_are_in_racks_of_their_own(flavour: Flavour) {
-    let fleet = Fleet::with_rooms(flavour, &ROOMS, &["--spread-by", "rack"]).await;
+    let places = ["rack:r1", "rack:r2", "rack:r3"];
+    members_are_spread(flavour, &RACKS, &["--spread-by", "rack"], places).await;
+}
+
+/// Zones of Mesos' fault domains are what members are spread by if nothing else is said.
+#[tokio::test]
+async fn members_are_in_zones_of_their_own() {
+    let places = ["eu/a", "eu/b", "eu/c"];
+    members_are_spread(Flavour::Mariadb, &ZONES, &[], places).await;
+}
+
+/// Goal: each of three members is in another place, and so it is when the one in the third was replaced: it can be by one in its own
+/// place, which it gives up.
+async fn members_are_spread(
+    flavour: Flavour,
+    rooms: &[Room],
+    settings: &[&str],
+    places: [&'static str; 3],
+) {
+    let fleet = Fleet::with_rooms(flavour, rooms, settings).await;
     let cluster = fleet.create_running("spread", 3).await;
     let masters = Masters::watch(&cluster.url).await;
     let mut load = loaded(&fleet, &cluster).await;
+    let taken = |view: &ClusterView| -> BTreeSet<&'static str> {
+        let members = view.members.iter();
+        members.map(|it| place(rooms, &fleet, it)).collect()
+    };
     let view = fleet.show(&cluster.name).await.unwrap();
-    assert_eq!(racks(&fleet, &view).len(), 3, "{view:?}");
+    assert_eq!(taken(&view), BTreeSet::from(places), "{view:?}");
 
     let mut members = view.members.iter();
-    let old = members.find(|it| rack(&fleet, it) == "rack:r3").unwrap();
-    let number = old.id.to_string();
-    let words = ["replace", &cluster.name, "--member", &number, "--wait"];
+    let old = members.find(|it| place(rooms, &fleet, it) == places[2]);
+    let old = old.unwrap().id;
+    let words = [
+        "replace",
+        &cluster.name,
+        "--member",
+        &old.to_string(),
+        "--wait",
+    ];
     let done = admin(&fleet, &words, &cluster.account.password).await;
     assert!(done.status.success(), "{done:?}");
     let view = fleet.wait_running(&cluster, FAILOVER_DEADLINE).await;
-    assert!(!ids(&view).contains(&old.id), "{view:?}");
-    assert_eq!(racks(&fleet, &view).len(), 3, "{view:?}");
+    assert!(!ids(&view).contains(&old), "{view:?}");
+    assert_eq!(taken(&view), BTreeSet::from(places), "{view:?}");
     assert_complete(&fleet, &cluster, &mut load).await;
     masters.check();
     fleet.delete_and_wait(&cluster).await;

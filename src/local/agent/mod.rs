@@ -35,6 +35,7 @@ use self::cgroup::Cgroups;
 use self::core::{Clocks, Core};
 use self::server::{Door, Shell, Surroundings};
 use self::store::Store;
+use super::fault_domain;
 use super::master_link::{self, News};
 use super::resources::{self, Resources};
 use super::signals;
@@ -61,6 +62,10 @@ pub struct Capacity {
     /// Attributes of each agent, for example rack:r1;zone:a.
     #[arg(long, default_value = "")]
     pub attributes: String,
+
+    /// Fault domain of each agent, as region/zone, for example eu/a; the master needs one too then.
+    #[arg(long, default_value = "")]
+    pub domain: String,
 }
 
 /// A Mesos agent that stands in for a real one on one machine.
@@ -132,11 +137,11 @@ fn parse_amount(text: &str) -> Result<f64, String> {
 }
 
 impl Capacity {
-    /// Whether ports and attributes can be read.
+    /// Whether ports, attributes and fault domain can be read.
     ///
     /// # Errors
     ///
-    /// Ports or attributes that cannot be read.
+    /// Ports, attributes or a fault domain that cannot be read.
     pub fn check(&self) -> anyhow::Result<()> {
         self.agent_info("", 0).map(|_| ())
     }
@@ -146,12 +151,17 @@ impl Capacity {
         has.add(&Resources::scalar("mem", self.mem));
         has.add(&Resources::scalar("disk", self.disk));
         has.add(&resources::parse_ports(&self.ports).context("read --ports")?);
+        let domain = match self.domain.as_str() {
+            "" => None,
+            text => Some(fault_domain::parse(text).context("read --domain")?),
+        };
         Ok(AgentInfo {
             hostname: hostname.to_owned(),
             port: Some(port.into()),
             resources: has.list().to_vec(),
             attributes: resources::parse_attributes(&self.attributes)
                 .context("read --attributes")?,
+            domain,
             ..Default::default()
         })
     }

@@ -223,6 +223,11 @@ impl Core {
             let reason = "Agent has been marked gone".to_owned();
             return Some(ToAgent::Shutdown { reason });
         }
+        // Whether it is in another region than the master could not be told.
+        if info.domain.is_some() && self.master.domain.is_none() {
+            let reason = "Agent is configured with a domain, and the master is not".to_owned();
+            return Some(ToAgent::Refused { reason });
+        }
         let machine = self.registry.machine(&machine_id(info, ip))?;
         let reason = "Machine is `DOWN`".to_owned();
         machine.down.then_some(ToAgent::Refused { reason })

@@ -35,8 +35,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::Args;
 
-use crate::local::signals;
-use crate::mesos::v1::{Address, MasterInfo, master_info};
+use crate::local::{fault_domain, signals};
+use crate::mesos::v1::{Address, DomainInfo, MasterInfo, master_info};
 use crate::time::Timestamp;
 use crate::zookeeper::url::ZkUrl;
 
@@ -74,6 +74,10 @@ pub struct MasterArgs {
     /// File of principals and secrets; frameworks have to authenticate if it is given.
     #[arg(long)]
     pub credentials: Option<PathBuf>,
+
+    /// Fault domain that it is in, as region/zone, for example eu/a. Without one no agent may have one.
+    #[arg(long, value_parser = fault_domain::parse)]
+    pub domain: Option<DomainInfo>,
 
     /// How often what is free is offered.
     #[arg(long, default_value = "100ms", value_parser = humantime::parse_duration)]
@@ -133,7 +137,10 @@ pub async fn run(args: MasterArgs) -> anyhow::Result<()> {
         .as_ref()
         .map(|folder| folder.join("registry.json"));
     let stored = read_registry(registry.as_ref())?;
-    let info = master_info(address, args.hostname.as_deref());
+    let info = MasterInfo {
+        domain: args.domain.clone(),
+        ..master_info(address, args.hostname.as_deref())
+    };
     let stated = info.clone();
     let (leading, leader) = tokio::sync::watch::channel(match args.zk {
         Some(_) => Leader::Unknown,

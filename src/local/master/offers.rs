@@ -7,10 +7,12 @@
 
 use std::collections::BTreeMap;
 
+use crate::local::fault_domain;
 use crate::local::reservation;
 use crate::local::resources::Resources;
 use crate::mesos::v1::{
-    Address, AgentId, ExecutorId, FrameworkId, Offer, OfferId, Url, resource::AllocationInfo,
+    Address, AgentId, ExecutorId, FrameworkId, Offer, OfferId, Url,
+    framework_info::capability::Type as Capability, resource::AllocationInfo,
 };
 use crate::time::Timestamp;
 
@@ -82,8 +84,9 @@ impl Core {
     /// and that.
     fn choose(&self, agent_id: &str, free: &Resources) -> Option<(String, String, Resources)> {
         let mut best: Option<(f64, String, String, Resources)> = None;
+        let is_remote = self.is_remote(agent_id);
         for (framework_id, framework) in &self.frameworks {
-            if framework.stream.is_none() {
+            if framework.stream.is_none() || is_remote && !framework.has(Capability::RegionAware) {
                 continue;
             }
             for role in framework.roles() {
@@ -106,6 +109,14 @@ impl Core {
             }
         }
         best.map(|(_, framework_id, role, fitting)| (framework_id, role, fitting))
+    }
+
+    /// Whether an agent is in another region than the master. Only frameworks that say that they know of regions are offered those.
+    fn is_remote(&self, agent_id: &str) -> bool {
+        let agent = self.agents.get(agent_id);
+        let domain = agent.and_then(|agent| agent.info.domain.as_ref());
+        let own = fault_domain::region(self.master.domain.as_ref());
+        fault_domain::region(domain).is_some_and(|region| Some(region) != own)
     }
 
     /// The larger of its parts of the cluster's cpus and memory, offers included.

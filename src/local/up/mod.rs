@@ -69,6 +69,11 @@ pub struct LocalArgs {
     #[arg(long, default_value = "")]
     pub attributes: String,
 
+    /// Fault domain of each agent, as region/zone, for example eu/z%n; %n becomes the agent's number. The master is where the first
+    /// agent is.
+    #[arg(long, default_value = "")]
+    pub domain: String,
+
     /// Directory for everything; a temporary one, removed at the end, if not given.
     #[arg(long)]
     pub work_dir: Option<PathBuf>,
@@ -266,6 +271,9 @@ fn master(
     if let Some(credentials) = &args.credentials {
         program = program.option("--credentials", credentials.display());
     }
+    if !args.domain.is_empty() {
+        program = program.option("--domain", numbered(&args.domain, 1));
+    }
     program
         .option("--ip", args.ip)
         .option("--port", port)
@@ -280,8 +288,13 @@ fn capacity(args: &LocalArgs, ports: &str, number: u8) -> Capacity {
         mem: args.mem,
         disk: args.disk,
         ports: args.ports.clone().unwrap_or_else(|| ports.to_owned()),
-        attributes: args.attributes.replace("%n", &number.to_string()),
+        attributes: numbered(&args.attributes, number),
+        domain: numbered(&args.domain, number),
     }
+}
+
+fn numbered(text: &str, number: u8) -> String {
+    text.replace("%n", &number.to_string())
 }
 
 /// The directory of an agent.
@@ -303,6 +316,7 @@ fn agent(
         disk,
         ports,
         attributes,
+        domain,
     } = capacity(args, &block.range(), number);
     let directory = agent_dir(work_dir, number);
     std::fs::create_dir_all(&directory).context("make an agent's directory")?;
@@ -317,6 +331,7 @@ fn agent(
         .option("--disk", disk)
         .option("--ports", ports)
         .option("--attributes", attributes)
+        .option("--domain", domain)
         .option("--time-scale", args.time_scale)
         // With --volumes=off each task leaves a data directory behind.
         .option("--gc-delay", "30m")

@@ -355,3 +355,16 @@ fn attributes_and_fault_domains_say_where_an_agent_is() {
     assert_eq!(offer.attributes, known.into());
     assert!(offer.unavailable);
 }
+
+#[test]
+fn other_regions_are_asked_for_only_where_members_are_spread_by_them() {
+    use v1::framework_info::capability::Type;
+    let knows_regions = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let capabilities = capabilities(&names);
+        let mut kinds = capabilities.iter().map(|it| it.r#type());
+        kinds.any(|kind| kind == Type::RegionAware)
+    };
+    assert!(!knows_regions(&[ZONE]));
+    assert!(knows_regions(&["rack", REGION]));
+}

@@ -36,6 +36,8 @@ pub struct Room {
     pub mem: u32,
     /// As `name:value;name:value`.
     pub attributes: &'static str,
+    /// As `region/zone`; of all hosts or of none.
+    pub domain: &'static str,
 }
 
 impl Default for Room {
@@ -43,6 +45,7 @@ impl Default for Room {
         Self {
             mem: 12_000,
             attributes: "",
+            domain: "",
         }
     }
 }
@@ -110,6 +113,9 @@ impl Fleet {
         options.agents = 0;
         let of_local = of_local.iter().copied().map(str::to_owned);
         options.arguments.extend(of_local);
+        // The master is in the region of the first host.
+        let domain = rooms[0].domain.to_owned();
+        options.arguments.extend(["--domain".to_owned(), domain]);
         let arguments = [
             "--ip".to_owned(),
             hub.to_string(),
@@ -172,6 +178,7 @@ impl Fleet {
             .args(["--ip", &self.network.address(End::Host(host)).to_string()])
             .args(["--cpus", "16", "--mem", &room.mem.to_string()])
             .args(["--disk", "100000", "--attributes", room.attributes])
+            .args(["--domain", room.domain])
             .args(["--ports", "31000-31099", "--gc-delay", "1m"])
             .arg("--work-dir")
             .arg(self.agent_directory(host))

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::executor;
-use super::machine::{Machine, Scheduler, task, task_with_command};
+use super::machine::{Machine, Scheduler, framework_info, task, task_with_command};
 use super::replay::Player;
 use super::web::DEADLINE;
 use crate::support::{eventually, signal};
@@ -342,4 +342,34 @@ async fn nothing_of_a_container_outlives_it() {
         .unwrap();
     assert_eq!(failure["failure"]["status"], 9);
     wait_for_end(child).await;
+}
+
+#[tokio::test]
+async fn a_fault_domain_needs_a_master_with_one() {
+    let mut machine = Machine::start(&[]);
+    machine.start_agent(&["--domain", "eu/a"]);
+    eventually("the agent is refused", DEADLINE, || async {
+        let log = std::fs::read_to_string(machine.log(0)).unwrap();
+        log.contains("configured with a domain").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn agents_of_other_regions_are_offered_to_those_who_know_of_regions() {
+    let mut machine = Machine::start(&["--domain", "eu/a"]);
+    for (host, domain) in [("far", "us/a"), ("near", "eu/b")] {
+        let arguments = ["--hostname", host, "--domain", domain];
+        machine.add_agent(&arguments).await;
+    }
+    let scheduler = Scheduler::subscribe(&machine.master).await;
+    let near = scheduler.offer("near").await;
+    let zone = &near["domain"]["fault_domain"]["zone"]["name"];
+    assert_eq!(zone, "b", "{near}");
+    let mut framework = framework_info();
+    let capabilities = framework["capabilities"].as_array_mut().unwrap();
+    capabilities.push(json!({"type": "REGION_AWARE"}));
+    // What the first one wanted it would have got before.
+    let aware = Scheduler::subscribe_as(&machine.master, framework).await;
+    aware.offer("far").await;
 }

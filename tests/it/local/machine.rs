@@ -153,6 +153,14 @@ impl Machine {
 
     /// Adds an agent like those of the recordings and waits until the master has it.
     pub async fn add_agent(&mut self, further: &[&str]) -> usize {
+        self.start_agent(further);
+        let number = self.agents.len();
+        self.wait_for_agents(number).await;
+        number - 1
+    }
+
+    /// The same without waiting.
+    pub fn start_agent(&mut self, further: &[&str]) {
         let number = self.agents.len() + 1;
         let (ip, work_dir) = (
             format!("127.0.0.{number}"),
@@ -178,11 +186,10 @@ impl Machine {
         self.agents
             .push(Process::start(&arguments, &self.log(number - 1)));
         self.agent_arguments.push(arguments);
-        self.wait_for_agents(number).await;
-        number - 1
     }
 
-    fn log(&self, agent: usize) -> PathBuf {
+    /// What an agent logs.
+    pub fn log(&self, agent: usize) -> PathBuf {
         self.directory
             .path()
             .join(format!("agent-{}.log", agent + 1))

@@ -154,6 +154,7 @@ fn wrong_arguments_are_told_before_anything_starts() {
             &["--attributes", "rack"],
             "'rack' is not of the form name:value",
         ),
+        (&["--domain", "eu"], "'eu' is not of the form region/zone"),
         (&["--agents", "201"], "201 is not in 0..=200"),
         (
             &["--zk-url", "http://x"],
