@@ -34,6 +34,7 @@ pub mod lifecycle;
 pub mod mysqld;
 pub mod opened;
 pub mod pace;
+mod port;
 pub mod promise;
 pub mod quarantine;
 pub mod rebuild;
@@ -71,6 +72,7 @@ use self::{
     execute::Hands,
     lifecycle::State,
     mysqld::{SpawnError, Spawner},
+    port::PortTaken,
     promise::{Promise, PromiseError},
     sandbox::{Sandbox, SandboxError},
     steps::Context,
@@ -153,6 +155,12 @@ pub enum ExecutorError {
         #[source]
         source: io::Error,
     },
+    /// The server could not listen, and nothing of the member is there yet.
+    #[error(transparent)]
+    Unfit(PortTaken),
+    /// The server could not listen where its data is.
+    #[error(transparent)]
+    Port(PortTaken),
     /// Processes cannot be started.
     #[error(transparent)]
     Spawn(#[from] SpawnError),
@@ -176,7 +184,7 @@ pub async fn run(environment: ExecutorEnvironment) -> Result<(), ExecutorError> 
                 Ok(context) => return verify::run(context, &order, &mesos, events).await,
                 Err(error) => Err(error),
             },
-            None => prepare(&environment, data, &task, agent, mesos.clone(), events),
+            None => prepare(&environment, data, &task, agent, mesos.clone(), events).await,
         },
         Err(error) => Err(error),
     };
@@ -190,9 +198,14 @@ pub async fn run(environment: ExecutorEnvironment) -> Result<(), ExecutorError> 
         Err(error) => {
             let problem = chain(&error);
             warn!(problem, "the task cannot be run");
+            let state = match error {
+                // With this word nothing was begun here: the scheduler looks for another place.
+                ExecutorError::Unfit(_) => v1::TaskState::TaskError,
+                _ => v1::TaskState::TaskFailed,
+            };
             mesos.update(v1::TaskStatus {
                 task_id: task.task_id,
-                state: v1::TaskState::TaskFailed as i32,
+                state: state as i32,
                 message: Some(problem),
                 ..Default::default()
             });
@@ -253,7 +266,7 @@ fn context(
 }
 
 /// Makes everything that a member's task needs.
-fn prepare(
+async fn prepare(
     environment: &ExecutorEnvironment,
     data: TaskData,
     task: &v1::TaskInfo,
@@ -265,6 +278,12 @@ fn prepare(
     let context = Arc::new(context(environment, data.clone(), agent)?);
     let sandbox = &context.sandbox;
     let promise = Promise::load(&sandbox.promise(), data.uuid)?;
+    let is_new = promise == Promise::none(data.uuid);
+    let free = port::free(&context.bind_address, data.port, !is_new).await;
+    free.map_err(|taken| match is_new {
+        true => ExecutorError::Unfit(taken),
+        false => ExecutorError::Port(taken),
+    })?;
     // A name without a directory, or a directory without its name, is nobody's.
     let in_use = promise.data.filter(|data| sandbox.data(*data).is_dir());
     datadir::set_aside_unused(sandbox, in_use)?;

@@ -285,6 +285,8 @@ pub enum TaskState {
     Killed,
     /// Its launch was wrong.
     Error,
+    /// Its executor has found that no server can run there, and has made nothing.
+    Unfit,
     /// Its launch never reached the agent.
     Dropped,
     /// The agent has ended it, or knows nothing of it.
@@ -310,7 +312,7 @@ impl TaskState {
             Self::Finished => "TASK_FINISHED",
             Self::Failed => "TASK_FAILED",
             Self::Killed => "TASK_KILLED",
-            Self::Error => "TASK_ERROR",
+            Self::Error | Self::Unfit => "TASK_ERROR",
             Self::Dropped => "TASK_DROPPED",
             Self::Gone => "TASK_GONE",
             Self::GoneByOperator => "TASK_GONE_BY_OPERATOR",
@@ -327,6 +329,7 @@ impl TaskState {
             | Self::Failed
             | Self::Killed
             | Self::Error
+            | Self::Unfit
             | Self::Dropped
             | Self::Gone
             | Self::GoneByOperator => true,

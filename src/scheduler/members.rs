@@ -68,11 +68,11 @@ pub fn forget_ended(next: &mut ClusterRecord, view: View<'_>) -> Vec<String> {
         let task_id = task.task_id.clone();
         member.task = None;
         member.ended_at = Some(now);
-        slots::task_ended(member, now);
+        let last = observed.tasks.get(&task_id).map(|task| task.state);
+        slots::task_ended(member, last, now);
         // Also of one that was released by then and is not any more: it was shown before.
         let restart = member.restart.take_if(|it| it.task_id == task_id);
         let restarted = restart.is_some();
-        let last = observed.tasks.get(&task_id).map(|task| task.state);
         if let Some(slot) = member
             .slot
             .as_mut()
@@ -107,7 +107,11 @@ fn has_run(task_id: &TaskId, observed: &Observed) -> bool {
         .tasks
         .get(task_id)
         .is_some_and(|task| match task.state {
-            TaskState::Finished | TaskState::Failed | TaskState::Killed | TaskState::Error => true,
+            TaskState::Finished
+            | TaskState::Failed
+            | TaskState::Killed
+            | TaskState::Error
+            | TaskState::Unfit => true,
             TaskState::Staging
             | TaskState::Starting
             | TaskState::Running

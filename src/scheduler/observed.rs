@@ -80,6 +80,7 @@ impl TaskObservation {
             | TaskState::Failed
             | TaskState::Killed
             | TaskState::Error
+            | TaskState::Unfit
             | TaskState::Dropped
             | TaskState::Gone
             | TaskState::GoneByOperator => false,

@@ -67,8 +67,8 @@ fn was_heard_of(task: &TaskId, observed: &Observed) -> bool {
             | TaskState::Killed => true,
             // The master says so of the agent, whether the launch ever got there or not.
             TaskState::Unreachable => false,
-            // A master or an agent has refused the launch; an executor of Cotton never says so of its task.
-            TaskState::Error | TaskState::Dropped => false,
+            // A master or an agent has refused the launch, or the executor has made nothing.
+            TaskState::Error | TaskState::Unfit | TaskState::Dropped => false,
             // The same words for a task that nobody has ever sent, and for one that is over. What was on its slot counts for
             // nothing if the record does not say yet that the slot is used: see [`note_used`].
             TaskState::Gone | TaskState::GoneByOperator => false,
@@ -77,10 +77,17 @@ fn was_heard_of(task: &TaskId, observed: &Observed) -> bool {
     told || observed.reports.contains_key(task)
 }
 
-/// The task of a member has ended. If it was the first on its slot and nobody has heard of it, the slot may not be there.
-pub fn task_ended(member: &mut MemberRecord, now: Timestamp) {
-    if let Some(slot) = member.slot.as_mut().filter(|slot| !slot.used) {
-        slot.launch_lost_at = Some(now);
+/// The task of a member has ended. If it was the first on its slot and nobody has heard of it, the slot may not be there. If no
+/// server can run on it, it is given up.
+pub fn task_ended(member: &mut MemberRecord, last: Option<TaskState>, now: Timestamp) {
+    let unused = member.slot.take_if(|slot| !slot.used);
+    let Some(mut slot) = unused else { return };
+    match last {
+        Some(TaskState::Unfit) => member.given_up.push(slot),
+        _ => {
+            slot.launch_lost_at = Some(now);
+            member.slot = Some(slot);
+        }
     }
 }
 

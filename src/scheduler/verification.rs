@@ -179,7 +179,7 @@ fn verdict(task: &TaskRecord, seen: &TaskObservation, now: Timestamp) -> End {
         TaskState::Killed if now >= task.launched_at.plus(VERIFIED_WITHIN) => {
             End::Failed("its task took longer than a day and was killed".to_owned())
         }
-        TaskState::Failed | TaskState::Error => {
+        TaskState::Failed | TaskState::Error | TaskState::Unfit => {
             End::Failed(format!("its task has failed: {message}"))
         }
         TaskState::Staging

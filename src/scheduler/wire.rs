@@ -182,7 +182,13 @@ pub fn task_update(status: &v1::TaskStatus) -> TaskUpdate {
     TaskUpdate {
         task_id: TaskId::from_wire(status.task_id.value.clone()),
         agent_id: status.agent_id.as_ref().map(|agent| agent.value.clone()),
-        state: task_state(status.state()),
+        state: match status.source() {
+            // A master or an agent says something else with the same word.
+            v1::task_status::Source::Executor if status.state() == v1::TaskState::TaskError => {
+                TaskState::Unfit
+            }
+            _ => task_state(status.state()),
+        },
         message,
         uuid: status.uuid.clone(),
     }

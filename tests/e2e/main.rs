@@ -28,6 +28,7 @@ mod lost_calls;
 mod membership;
 mod memory;
 mod pause;
+mod ports;
 mod recovery;
 mod requests;
 mod restarts;

@@ -445,3 +445,33 @@ fn a_slot_that_was_given_up_is_destroyed_when_it_turns_up() {
     assert_eq!(world.slots.len(), 1);
     assert_eq!(world.state(), ClusterState::Running);
 }
+
+#[test]
+fn a_slot_on_which_no_server_can_run_is_given_up_at_once() {
+    let mut world = World::with_volumes(2);
+    world.next_is_unfit = true;
+    world.create(spec(1, Durability::Async));
+    world.pass(Duration::from_secs(2));
+    world.offer();
+    world.settle();
+    world.converge();
+    assert_eq!(world.state(), ClusterState::Running);
+    world.offer();
+    world.settle();
+    let slot = member(&world, 0).slot.clone().unwrap();
+    let (released, _) = &world.released[0];
+    assert_ne!(*released, slot.id);
+    assert_eq!(world.slots.keys().collect::<Vec<_>>(), [&slot.id]);
+}
+
+/// Of a slot with data the same word is no reason to leave it.
+#[test]
+fn a_slot_that_was_used_is_kept_if_no_server_can_run_on_it_now() {
+    let mut world = World::running_on_slots(3, Durability::Majority);
+    let before = member(&world, 2).slot.clone();
+    world.end(2, TaskState::Unfit);
+    world.pass(Duration::from_secs(2));
+    world.offer();
+    world.settle();
+    assert_eq!(member(&world, 2).slot, before);
+}

@@ -153,6 +153,8 @@ pub struct World {
     pub inverse_answers: Vec<(String, bool)>,
     /// What members hold that begin with an empty slot: a copy.
     pub copied: String,
+    /// No server can run where the next task is launched.
+    pub next_is_unfit: bool,
     /// The tasks of this member with this revision of the configuration end as soon as they are launched.
     pub refuses: Option<(u32, u64)>,
     /// Tasks whose agents do not answer: a kill does not reach them.
@@ -242,6 +244,7 @@ impl World {
             asked_for_all: 0,
             inverse_answers: Vec::new(),
             copied: String::new(),
+            next_is_unfit: false,
             refuses: None,
             unreachable: BTreeSet::new(),
             agents,

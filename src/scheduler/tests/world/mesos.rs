@@ -44,6 +44,10 @@ impl World {
             self.task(&task.task_id, TaskState::Dropped);
             return;
         }
+        if std::mem::take(&mut self.next_is_unfit) {
+            self.task(&task.task_id, TaskState::Unfit);
+            return;
+        }
         let revision = self.records[&cluster].0.members[&member].revision;
         if self.refuses == Some((member.0, revision)) {
             self.task(&task.task_id, TaskState::Failed);
