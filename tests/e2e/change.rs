@@ -1,6 +1,7 @@
 //! Members are restarted and get other settings and another size under load: one after the other, nothing that was acknowledged is lost,
 //! and a change that a server does not survive stops at the first member.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cotton::cluster::flavour::Flavour;
@@ -12,7 +13,9 @@ use crate::support::database::{run, texts, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
 use crate::support::process::Process;
-use crate::support::system::{Cluster, Options, System, endpoint, mariadb_package, master, slaves};
+use crate::support::system::{
+    Cluster, Options, System, endpoint, mariadb_package, master, mysql_package, slaves, tasks,
+};
 use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, REPLICATION_DEADLINE, eventually};
 
 crate::for_both_flavours!(
@@ -217,9 +220,104 @@ async fn another_size_comes_with_other_members(flavour: Flavour) {
     let ids: Vec<u32> = view.members.iter().map(|member| member.id).collect();
     assert_eq!(ids, [3, 4, 5]);
     assert_eq!(view.size.mem_mib(), 700);
+    half_way_back(&system, &cluster, &load).await;
     assert_complete(&system, &cluster, &mut load).await;
     masters.check();
     system.delete_and_wait(&cluster).await;
+}
+
+/// Goal: of a change of size that does not get anywhere nothing is left when the former size is asked for again: the members stay who they
+/// are, and their tasks go on. Method: a size that no agent has room for, and one whose first newcomer's tasks are killed.
+async fn half_way_back(system: &System, cluster: &Cluster, load: &Load) {
+    let before = system.show(&cluster.name).await.unwrap();
+    let former = before.size.mem_mib().to_string();
+    for mem in ["100gb", "600mb"] {
+        change(system, cluster, &[("mem", mem)]).await;
+        let waits = |view: &ClusterView| view.members.len() > before.members.len();
+        system
+            .wait_until(cluster, "has a newcomer", FAILOVER_DEADLINE, waits)
+            .await;
+        if mem == "600mb" {
+            let stopped = stopped_by_ends(system, cluster, &before).await;
+            assert_eq!(stopped.members_with_it.len(), 1, "{stopped:?}");
+        }
+        load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+        change(system, cluster, &[("mem", &format!("{former}mb"))]).await;
+        let view = changed(system, cluster).await;
+        assert_eq!(tasks(&view), tasks(&before), "{mem}");
+        assert_eq!(view.epoch, before.epoch, "{mem}");
+        load.wait_for_more(SOME_WRITES, FAILOVER_DEADLINE).await;
+    }
+}
+
+/// Goal: the members of a cluster get another package of the same server under load: slaves first, then the master after it has handed
+/// over; nobody loses its data.
+#[tokio::test]
+async fn another_package_reaches_every_member() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (
+        shared_package(&folder, mysql_package(), "first.tar.zst"),
+        shared_package(&folder, mysql_package(), "second.tar.zst"),
+    );
+    let name = mysql_package().file_name().unwrap().to_str().unwrap();
+    let version = name
+        .trim_start_matches("mysql-")
+        .trim_end_matches(".tar.zst");
+    let packages = serde_json::json!({"package": first, "packages": {"second": {
+        "package": second,
+        "server": format!("mysql {version}"),
+    }}});
+    let arguments = ["--", "--installer-args", &packages.to_string()];
+    let system = System::with_options(Options {
+        arguments: arguments.map(str::to_owned).to_vec(),
+        ..Options::new(Flavour::Mysql)
+    });
+    let cluster = system.create_running("packed", 3).await;
+    let masters = Masters::watch(&cluster.url).await;
+    let mut load = loaded(&system, &cluster).await;
+    let before = system.show("packed").await.unwrap();
+    let first = master(&before).clone();
+    load.measure_gap();
+    let answer = change(&system, &cluster, &[("package", "second")]).await;
+    let steps = &answer.course.steps;
+    let restarted = |step: &String| step.contains("restarted on its slot");
+    assert!(steps.len() == 3 && steps.iter().all(restarted), "{steps:?}");
+    let last = format!("member {}: hands over", first.id);
+    assert!(steps[2].starts_with(&last), "{steps:?}");
+    // The master is as it was until all others are changed.
+    let only_it = |view: &ClusterView| {
+        let change = view.standing.change.as_ref();
+        change.is_some_and(|it| it.members_without_it == [first.id])
+    };
+    let view = system
+        .wait_until(&cluster, "has changed its slaves", CHANGED_WITHIN, only_it)
+        .await;
+    assert_eq!(view.epoch, before.epoch);
+    let view = changed(&system, &cluster).await;
+    eprintln!("no write for {:?}", load.longest_gap());
+    assert_eq!(view.epoch, before.epoch + 1, "nobody failed");
+    assert_eq!(view.standing.package.as_deref(), Some("second"));
+    for (is, was) in view.members.iter().zip(&before.members) {
+        assert_eq!(
+            (is.id, is.server_id),
+            (was.id, was.server_id),
+            "it has its data"
+        );
+        assert_ne!(is.task_id, was.task_id);
+    }
+    assert_complete(&system, &cluster, &mut load).await;
+    masters.check();
+    system.delete_and_wait(&cluster).await;
+}
+
+/// A copy of a package that the framework's user can read.
+fn shared_package(folder: &tempfile::TempDir, package: &Path, name: &str) -> PathBuf {
+    let readable = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(folder.path(), readable(0o755)).unwrap();
+    let copy = folder.path().join(name);
+    std::fs::copy(package, &copy).unwrap();
+    std::fs::set_permissions(&copy, readable(0o644)).unwrap();
+    copy
 }
 
 /// Goal: the members of a cluster go from MariaDB 10.11 to 11.8 under load, with the data that they have; there is no way back, and
@@ -227,11 +325,7 @@ async fn another_size_comes_with_other_members(flavour: Flavour) {
 #[tokio::test]
 async fn a_later_series_reaches_every_member() {
     let folder = tempfile::tempdir().unwrap();
-    let readable = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
-    std::fs::set_permissions(folder.path(), readable(0o755)).unwrap();
-    let package = folder.path().join("later.tar.zst");
-    std::fs::copy(mariadb_package(), &package).unwrap();
-    std::fs::set_permissions(&package, readable(0o644)).unwrap();
+    let package = shared_package(&folder, mariadb_package(), "later.tar.zst");
     let name = mariadb_package().file_name().unwrap().to_str().unwrap();
     let version = name
         .trim_start_matches("mariadb-")

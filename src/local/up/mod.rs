@@ -385,7 +385,11 @@ fn scheduler(
     if !is_given(&["--framework-role", "--framework_role", "--config"]) {
         program = program.option("--framework-role", ROLE);
     }
-    if let Some(installer) = installer(args, work_dir)? {
+    let installer = match is_given(&["--installer-args", "--installer_args"]) {
+        true => None,
+        false => installer(args, work_dir)?,
+    };
+    if let Some(installer) = installer {
         program = program.option("--installer-args", installer);
     }
     let is_environment =

@@ -34,6 +34,7 @@ pub(super) fn asked(fields: &[(&str, &str)]) -> Wish {
     };
     let request = ChangeRequest {
         mem: given("mem"),
+        disk: given("disk"),
         my_cnf: given("my_cnf"),
         package: given("package"),
         force: given("force"),
@@ -284,6 +285,61 @@ fn another_size_is_that_of_other_members() {
         }
         let fewest = world.voters_stored.iter().skip(8).map(|it| it.0).min();
         assert!(fewest >= Some(2), "{fewest:?}");
+    }
+}
+
+/// Goal: no volume grows under a server: another disk alone comes with other members, and so it is where the disk is the sandbox's.
+#[test]
+fn another_disk_is_that_of_other_members_too() {
+    for mut world in [
+        World::alike(Flavour::Mysql, 3, 4, Durability::Majority),
+        World::running(3, Durability::Majority),
+    ] {
+        world.agents = 4;
+        let told = steps(world.wants(asked(&[("disk", "3gb"), ("plan", "true")])));
+        assert_eq!(
+            told,
+            [2, 1, 0].map(|member| format!("member {member}: another one takes its place"))
+        );
+        world.wants(asked(&[("disk", "3gb")]));
+        world.go_on(A_WHILE * 10);
+        assert!(world.is_over(), "{}", world.told_of());
+        assert_eq!(world.members(), set([3, 4, 5]));
+        for member in 3..6 {
+            assert_eq!(world.has(member).size.disk_mib(), 3072);
+            let slot = world.record().members[&MemberId(member)].slot.as_ref();
+            assert!(slot.is_none_or(|slot| slot.size.disk_mib() == 3072));
+        }
+    }
+}
+
+/// Goal: half-way through a change of size, which has stopped, the former size concerns only those that were changed. Method: the first
+/// newcomer comes, the second one's tasks end.
+#[test]
+fn half_of_another_size_rolls_back() {
+    for cut in std::iter::once(None).chain((0..12).map(Some)) {
+        let mut world = World::alike(Flavour::Mariadb, 3, 4, Durability::Majority);
+        world.refuses = Some((4, 1));
+        world.wants(asked(&[("mem", "1gb")]));
+        world.go_on(A_WHILE * 4);
+        assert!(world.stopped().is_some(), "{}", world.told_of());
+        assert!(world.members().is_superset(&set([0, 1, 3])));
+        world.cut_after = cut;
+        world.wants(asked(&[("mem", "512mb")]));
+        world.go_on(A_WHILE * 6);
+        assert!(world.is_over(), "cut {cut:?}: {}", world.told_of());
+        let members = world.members();
+        assert!(
+            members.is_superset(&set([0, 1])),
+            "cut {cut:?}: {members:?}"
+        );
+        assert!(
+            members.is_disjoint(&set([2, 3, 4])),
+            "cut {cut:?}: {members:?}"
+        );
+        assert_eq!(world.launches()[..2], [1, 1], "cut {cut:?}");
+        assert_eq!(world.record().epoch.0, 1, "the master was not touched");
+        assert_eq!(world.record().spec.size.mem_mib(), 512);
     }
 }
 

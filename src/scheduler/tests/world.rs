@@ -56,6 +56,7 @@ pub struct PlacedSlot {
     pub agent: u32,
     owner: SlotOwner,
     port: u16,
+    size: Size,
     /// Whether its volume is there.
     pub has_volume: bool,
     /// What is on the volume: the data directory, what it holds and what was promised.

@@ -22,6 +22,7 @@ impl World {
                 member,
             },
             port: task.port,
+            size: launch.size,
             has_volume,
             contents: None,
         };
@@ -107,7 +108,7 @@ impl World {
             .iter()
             .filter(|(id, slot)| slot.agent == agent && !runs(id));
         free.map(|(id, slot)| {
-            let size = Size::DEFAULT;
+            let size = slot.size;
             let volume = slot.has_volume.then(|| slot::volume_mib(&size) as f64);
             OfferedSlot {
                 id: id.clone(),
