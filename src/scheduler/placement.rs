@@ -1,7 +1,8 @@
 //! Where a member's task goes.
 //!
 //! Clusters are served first come, first served: each look goes through them in the order in which they were asked
-//! for, and what an older one cannot use is there for the next. Members of one cluster belong on different
+//! for, and what an older one cannot use is there for the next. Nothing is held back until it would be enough for a large
+//! member: nobody knows whether it ever is. Members of one cluster belong on different
 //! agents: what takes one agent must take one member. Only when no other agent has shown up for a
 //! while does a member share one, which is better than not running at all and is said in the
 //! cluster's reason. The same goes for an agent that is going to be taken away for maintenance, and, without ever waiting for
