@@ -1,5 +1,6 @@
 //! How long clients cannot write in a planned switchover, under a load of small transactions.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cotton::cluster::flavour::Flavour;
@@ -37,6 +38,7 @@ pub async fn measure(flavour: Flavour) {
     run(&endpoint(master(&view)), &cluster.account, &statements).await;
     let mut load = Load::paced(&cluster.url, &cluster.account, CLIENTS, PAUSE);
     let mut figures = Vec::new();
+    let mut phases: BTreeMap<String, Vec<Duration>> = BTreeMap::new();
     for number in 1..=TIMES {
         fleet.wait_running(&cluster, RECOVERY_DEADLINE).await;
         load.wait_for_more(BETWEEN, RECOVERY_DEADLINE).await;
@@ -60,6 +62,12 @@ pub async fn measure(flavour: Flavour) {
         // One that does not come about makes nobody wait, and says nothing of one that does.
         if over.done {
             figures.push(took);
+            fleet.wait_running(&cluster, RECOVERY_DEADLINE).await;
+            let explained = fleet.explain("switched").await.explanation;
+            for phase in &explained.failovers[0].phases {
+                let all = phases.entry(phase.name.clone()).or_default();
+                all.push(Duration::from_millis(phase.millis));
+            }
         }
     }
     load.stop().await;
@@ -70,4 +78,8 @@ pub async fn measure(flavour: Flavour) {
     }
     let figures: Figures = figures.into_iter().collect();
     line(&what, &figures.percentiles(), "aim: under 200 ms");
+    for (phase, took) in phases {
+        let took: Figures = took.into_iter().collect();
+        line(&format!("of that, {phase}"), &took.percentiles(), "");
+    }
 }
