@@ -298,12 +298,7 @@ async fn mysql(
     let (needed, available) = space
         .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
         .map_err(ToolError::files(&copy))?;
-    if available < needed + SPACE_TO_SPARE {
-        return Err(BackupError::NoSpace {
-            available: available >> 20,
-            needed: (needed + SPACE_TO_SPARE) >> 20,
-        });
-    }
+    check_space(available, needed)?;
     let position = server.executed().await?;
     let streamed = async {
         server.clone_local(&copy, STALL).await?;
@@ -329,6 +324,18 @@ async fn mysql(
         binlog_state: None,
         form: Form::Tar,
     })
+}
+
+/// Whether so many bytes suffice for a copy of data of that size.
+fn check_space(available: u64, data: u64) -> Result<(), BackupError> {
+    let needed = data + SPACE_TO_SPARE;
+    if available < needed {
+        return Err(BackupError::NoSpace {
+            available: available >> 20,
+            needed: needed.div_ceil(1 << 20),
+        });
+    }
+    Ok(())
 }
 
 async fn remove(folder: &Path) -> Result<(), BackupError> {
@@ -425,6 +432,22 @@ mod tests {
         );
         fs::write(&log, "nothing").unwrap();
         assert_eq!(position_in(&log), None);
+    }
+
+    /// Goal: a copy is begun only where it fits and leaves what the server writes meanwhile its 256 MiB. Method: both sides of the bound.
+    #[test]
+    fn a_copy_takes_its_size_and_leaves_some_space() {
+        let data = 3 << 30;
+        let enough = data + (256 << 20);
+        assert!(check_space(enough, data).is_ok());
+        assert!(check_space(u64::MAX, data).is_ok());
+        for (available, shown) in [(enough - 1, 3327), (data, 3072), (0, 0)] {
+            let refused = check_space(available, data).unwrap_err();
+            let sentence = format!(
+                "MySQL makes its copy on the disk of the data first, and that has {shown} MiB left of the 3328 that it takes; ask for members with a larger disk"
+            );
+            assert_eq!(refused.to_string(), sentence);
+        }
     }
 
     #[test]
