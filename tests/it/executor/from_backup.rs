@@ -18,7 +18,8 @@ use super::rebuild::{
 };
 use super::world::{Member, World};
 
-fn store(folder: &Path) -> BackupStore {
+/// A store in a folder.
+pub fn store(folder: &Path) -> BackupStore {
     BackupStore {
         url: format!("file://{}", folder.display()),
         region: None,
@@ -30,14 +31,14 @@ fn store(folder: &Path) -> BackupStore {
 }
 
 /// A store with a backup in it.
-struct Stored {
-    folder: TempDir,
-    from: RestoreFrom,
+pub struct Stored {
+    pub folder: TempDir,
+    pub from: RestoreFrom,
     position: Position,
 }
 
 /// Has `member` make a backup.
-async fn back_up(world: &mut World, member: &Member) -> Stored {
+pub async fn back_up(world: &mut World, member: &Member) -> Stored {
     let folder = tempfile::tempdir().unwrap();
     let id: BackupId = "c1/20260201T120000Z".parse().unwrap();
     world.goal.backup = Some(BackupOrder {

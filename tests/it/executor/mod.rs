@@ -6,4 +6,5 @@ mod from_backup;
 mod health;
 mod life;
 mod rebuild;
+mod verification;
 mod world;

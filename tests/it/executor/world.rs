@@ -17,6 +17,7 @@ use cotton::cluster::flavour::Flavour;
 use cotton::cluster::gtid::Position;
 use cotton::cluster::id::{ClusterName, Epoch, MemberId, TaskId};
 use cotton::cluster::timings::Timings;
+use cotton::cluster::verification::VerifyTask;
 use cotton::cluster::voters::{Durability, Terms, Voters};
 use cotton::mesos::v1;
 use cotton::mysql::authentication;
@@ -177,13 +178,35 @@ impl World {
 
     /// The same, in a sandbox that was made for it.
     pub async fn launch_in(&self, sandbox: TempDir, number: u32, launch: u32) -> Member {
+        self.launch_with(sandbox, number, launch, None).await
+    }
+
+    /// Launches a task that verifies a backup, under the name of no member.
+    pub async fn verify(&self, order: VerifyTask) -> Member {
+        let sandbox = tempfile::Builder::new()
+            .prefix("cotton-sandbox-")
+            .tempdir()
+            .unwrap();
+        self.launch_with(sandbox, 99, 1, Some(order)).await
+    }
+
+    async fn launch_with(
+        &self,
+        sandbox: TempDir,
+        number: u32,
+        launch: u32,
+        verify: Option<VerifyTask>,
+    ) -> Member {
         let id = MemberId(number);
         let task_id = TaskId::new(&self.cluster, self.uuid, id, launch);
         let port = free_port();
         let data = TaskData {
             restore: None,
-            verify: None,
-            format: control::FORMAT,
+            format: match verify {
+                Some(_) => control::VERIFY_FORMAT,
+                None => control::FORMAT,
+            },
+            verify,
             cluster: self.cluster.clone(),
             uuid: self.uuid,
             member: id,
