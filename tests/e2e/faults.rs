@@ -15,6 +15,7 @@ use crate::support::eventually;
 use crate::support::faults::{Fault, Outcome, RECOVERY_DEADLINE, Victim, survive};
 use crate::support::fleet::Fleet;
 use crate::support::load::{self, Load};
+use crate::support::planned::{Planned, go_through};
 use crate::support::system::{Cluster, endpoint, master};
 
 crate::for_both_flavours!(faults_lose_nothing);
@@ -81,9 +82,14 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Starts it on hosts of its own.
+    /// Starts it on three hosts of its own.
     pub async fn start(flavour: Flavour) -> Self {
-        let fleet = Fleet::with_disks(flavour, 3).await;
+        Self::start_on(flavour, 3).await
+    }
+
+    /// Starts it on so many hosts of its own.
+    pub async fn start_on(flavour: Flavour, hosts: u8) -> Self {
+        let fleet = Fleet::with_disks(flavour, hosts).await;
         let cluster = fleet.create_running("tried", 3).await;
         let masters = Masters::watch(&cluster.url).await;
         let view = fleet.show("tried").await.unwrap();
@@ -101,6 +107,11 @@ impl Trial {
     /// See [`survive`].
     pub async fn survive(&self, fault: Fault, lasting: Duration) -> Outcome {
         survive(&self.fleet, &self.cluster, &self.load, fault, lasting).await
+    }
+
+    /// See [`go_through`].
+    pub async fn go_through(&self, planned: Planned, lasting: Duration) -> Outcome {
+        go_through(&self.fleet, &self.cluster, &self.load, planned, lasting).await
     }
 
     /// Every member gets all that was acknowledged up to now, and discovery never had two masters.

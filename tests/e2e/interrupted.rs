@@ -208,7 +208,7 @@ fn is_of(process: &Process, task: &str) -> bool {
     is_one && variables.any(|variable| variable == wanted.as_bytes())
 }
 
-const SUM: &str = "SELECT CONCAT(COUNT(*), ' ', SUM(CRC32(noise))) FROM load_db.noise";
+pub const SUM: &str = "SELECT CONCAT(COUNT(*), ' ', SUM(CRC32(noise))) FROM load_db.noise";
 
 /// Fills the cluster, and tells what the sum of it is.
 pub async fn fill(cluster: &Cluster, view: &ClusterView) -> BTreeSet<String> {

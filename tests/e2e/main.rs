@@ -20,6 +20,7 @@ mod examples;
 mod failover;
 mod faults;
 mod given_up;
+mod growing;
 mod hundred_restarts;
 mod interrupted;
 mod leaving;

@@ -1,4 +1,4 @@
-//! Every kind of fault, by chance, for as long as it is told, to several clusters of both flavours at once: `make soak`.
+//! Every kind of fault and of what operators ask for, by chance, for as long as it is told, to several clusters of both flavours at once: `make soak`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,6 +12,7 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::faults::Trial;
 use crate::support::faults::{Fault, Outcome};
+use crate::support::planned::Planned;
 
 /// After so many faults everything is compared.
 const COMPARED_AFTER: usize = 20;
@@ -28,11 +29,37 @@ const SHORT: Duration = Duration::from_secs(7);
 /// How long all of ZooKeeper is down in the first fault of each cluster.
 const OUTAGE: Duration = Duration::from_secs(60);
 
+/// Three members, and room for another one, so that one can be replaced.
+const HOSTS: u8 = 4;
+
+/// What happens to a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Happening {
+    Fault(Fault),
+    Planned(Planned),
+}
+
+impl Happening {
+    fn all() -> Vec<Self> {
+        let faults = Fault::ALL.into_iter().map(Self::Fault);
+        faults.chain(Planned::ALL.map(Self::Planned)).collect()
+    }
+}
+
+impl std::fmt::Display for Happening {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fault(fault) => write!(f, "{fault:?}"),
+            Self::Planned(planned) => write!(f, "{planned:?}"),
+        }
+    }
+}
+
 /// What happened to the clusters of a flavour, those that failed among them up to then.
 #[derive(Default)]
 struct Tally {
     acknowledged: usize,
-    outcomes: BTreeMap<Fault, Vec<Outcome>>,
+    outcomes: BTreeMap<Happening, Vec<Outcome>>,
     failed: usize,
 }
 
@@ -93,32 +120,35 @@ async fn soak_cluster(
     random: &mut StdRng,
     tally: &Mutex<Tally>,
 ) {
-    let trial = Trial::start(flavour).await;
+    let trial = Trial::start_on(flavour, HOSTS).await;
     let start = Instant::now();
-    let mut to_come: Vec<Fault> = Vec::new();
+    let mut to_come: Vec<Happening> = Vec::new();
     let mut written = 0;
     for count in 1.. {
         if Instant::now() > end {
             break;
         }
         if to_come.is_empty() {
-            to_come = Fault::ALL.to_vec();
+            to_come = Happening::all();
             to_come.shuffle(random);
         }
-        let (fault, lasting) = match count {
-            1 => (Fault::ZooKeeperDown, OUTAGE),
+        let (happening, lasting) = match count {
+            1 => (Happening::Fault(Fault::ZooKeeperDown), OUTAGE),
             _ => (to_come.pop().unwrap(), lasting(random)),
         };
         eprintln!(
-            "{flavour} {number}, {:.0?}: fault {count}, {fault:?} for {lasting:?}",
+            "{flavour} {number}, {:.0?}: {count}, {happening} for {lasting:?}",
             start.elapsed()
         );
-        let outcome = trial.survive(fault, lasting).await;
+        let outcome = match happening {
+            Happening::Fault(fault) => trial.survive(fault, lasting).await,
+            Happening::Planned(planned) => trial.go_through(planned, lasting).await,
+        };
         if count % COMPARED_AFTER == 0 {
             trial.compare().await;
         }
         let mut tally = tally.lock().unwrap();
-        tally.outcomes.entry(fault).or_default().push(outcome);
+        tally.outcomes.entry(happening).or_default().push(outcome);
         tally.acknowledged += trial.load.count() - written;
         written = trial.load.count();
     }
@@ -142,14 +172,14 @@ fn report(flavour: Flavour, tally: &Tally) -> String {
         _ => "whether some were lost is told above",
     };
     let mut text = format!(
-        "{flavour}: {} faults, {} writes acknowledged and {lost}, {} not acknowledged; {} failovers, {} clusters \
+        "{flavour}: {} faults and requests, {} writes acknowledged and {lost}, {} not acknowledged; {} failovers, {} clusters \
          failed\n  {:<28} {:>5} {:>7} {:>7} {:>7} {:>7} {:>6} {:>9}\n",
         all.len(),
         tally.acknowledged,
         all.iter().map(|outcome| outcome.failed).sum::<usize>(),
         all.iter().map(|outcome| outcome.failovers).sum::<u64>(),
         tally.failed,
-        "fault",
+        "what",
         "times",
         "no write",
         "worst",
@@ -158,7 +188,7 @@ fn report(flavour: Flavour, tally: &Tally) -> String {
         "failed",
         "failovers",
     );
-    for (fault, outcomes) in &tally.outcomes {
+    for (happening, outcomes) in &tally.outcomes {
         let of = |pick: fn(&Outcome) -> Duration| {
             let mut times: Vec<f64> = outcomes.iter().map(|one| pick(one).as_secs_f64()).collect();
             times.sort_by(f64::total_cmp);
@@ -168,7 +198,7 @@ fn report(flavour: Flavour, tally: &Tally) -> String {
         let _ = writeln!(
             text,
             "  {:<28} {:>5} {gap:>7.2} {longest:>7.2} {recovery:>7.2} {slowest:>7.2} {:>6} {:>9}",
-            format!("{fault:?}"),
+            happening.to_string(),
             outcomes.len(),
             outcomes.iter().map(|one| one.failed).sum::<usize>(),
             outcomes.iter().map(|one| one.failovers).sum::<u64>(),

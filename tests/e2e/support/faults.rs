@@ -174,7 +174,7 @@ impl Fault {
     }
 }
 
-fn hit(view: &ClusterView, victim: Victim) -> &MemberView {
+pub(super) fn hit(view: &ClusterView, victim: Victim) -> &MemberView {
     match victim {
         Victim::Master => master(view),
         Victim::Slave => slaves(view)[0],
@@ -261,16 +261,39 @@ pub async fn survive(
     fault: Fault,
     lasting: Duration,
 ) -> Outcome {
-    let view = at_rest(fleet, cluster, load).await;
-    load.wait_for_more(SOME_WRITES, RECOVERY_DEADLINE).await;
-    load.measure_gap();
-    let failed = load.failed();
+    let (view, failed) = begin(fleet, cluster, load).await;
     let mend = fault.inject(fleet, &view).await;
     if !fault.is_a_moment() {
         tokio::time::sleep(lasting).await;
     }
     let mended = Instant::now();
     mend.mend().await;
+    let (after, outcome) = end(fleet, cluster, load, (&view, failed), mended).await;
+    tell(fleet, &view, &format!("{fault:?}: {outcome:?}")).await;
+    if fault.is_an_outage() {
+        assert_eq!(after.epoch, view.epoch, "{fault:?} has changed the master");
+        assert_eq!(tasks(&after), tasks(&view), "{fault:?} has ended a task");
+        assert_eq!(outcome.failed, 0, "writes failed: {fault:?}");
+    }
+    outcome
+}
+
+/// Waits until the cluster is at rest and written to, and tells how it is and how many writes have failed up to now.
+pub(super) async fn begin(fleet: &Fleet, cluster: &Cluster, load: &Load) -> (ClusterView, usize) {
+    let view = at_rest(fleet, cluster, load).await;
+    load.wait_for_more(SOME_WRITES, RECOVERY_DEADLINE).await;
+    load.measure_gap();
+    (view, load.failed())
+}
+
+/// Waits until the cluster is at rest again, and tells how it is and what happened since it was as `before`.
+pub(super) async fn end(
+    fleet: &Fleet,
+    cluster: &Cluster,
+    load: &Load,
+    (before, failed): (&ClusterView, usize),
+    mended: Instant,
+) -> (ClusterView, Outcome) {
     load.wait_for_more(SOME_WRITES, RECOVERY_DEADLINE).await;
     let gap = load.longest_gap();
     let after = at_rest(fleet, cluster, load).await;
@@ -278,19 +301,15 @@ pub async fn survive(
         gap,
         recovery: mended.elapsed(),
         failed: load.failed() - failed,
-        failovers: after.epoch - view.epoch,
+        failovers: after.epoch - before.epoch,
     };
-    eprintln!(
-        "{}: {fault:?}: {outcome:?}; {}",
-        cluster.name,
-        failovers_since(fleet, &view).await
-    );
-    if fault.is_an_outage() {
-        assert_eq!(after.epoch, view.epoch, "{fault:?} has changed the master");
-        assert_eq!(tasks(&after), tasks(&view), "{fault:?} has ended a task");
-        assert_eq!(outcome.failed, 0, "writes failed: {fault:?}");
-    }
-    outcome
+    (after, outcome)
+}
+
+/// Tells what was done, and why the master was replaced since `before`.
+pub(super) async fn tell(fleet: &Fleet, before: &ClusterView, what: &str) {
+    let since = failovers_since(fleet, before).await;
+    eprintln!("{}: {what}; {since}", before.name);
 }
 
 /// Waits until the cluster runs and every slave acknowledges and shows what is written now.

@@ -16,6 +16,7 @@ pub mod faults;
 pub mod fleet;
 pub mod hosts;
 pub mod load;
+pub mod planned;
 pub mod process;
 pub mod rest;
 pub mod system;
