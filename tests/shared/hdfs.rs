@@ -24,6 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 const NAME_NODE: &str = "org.apache.hadoop.hdfs.server.namenode.NameNode";
 const DATA_NODE: &str = "org.apache.hadoop.hdfs.server.datanode.DataNode";
+const SHELL: &str = "org.apache.hadoop.fs.FsShell";
 
 /// A name node, which may be stopped, and a data node.
 pub struct Hdfs {
@@ -32,11 +33,22 @@ pub struct Hdfs {
     web_port: u16,
     name_node: Option<Child>,
     data_node: Option<Child>,
+    /// Whether it asks whose file is whose.
+    has_permissions: bool,
 }
 
 impl Hdfs {
     /// Starts both, and waits until they serve.
     pub fn start() -> Self {
+        Self::start_with(false)
+    }
+
+    /// The same, where users may do only what the permissions of files say.
+    pub fn start_with_permissions() -> Self {
+        Self::start_with(true)
+    }
+
+    fn start_with(has_permissions: bool) -> Self {
         let directory = tempfile::Builder::new()
             .prefix("cotton-hdfs-")
             .tempdir()
@@ -47,6 +59,7 @@ impl Hdfs {
             web_port: 0,
             name_node: None,
             data_node: None,
+            has_permissions,
         };
         // Another process may take a free port before the name node has it: then others.
         for _ in 0..5 {
@@ -81,6 +94,27 @@ impl Hdfs {
     pub fn restart_name_node(&mut self) {
         self.stop_name_node();
         assert!(self.try_start(), "HDFS is not back:\n{}", self.log());
+    }
+
+    /// Kills the data node; its data stays for [`Hdfs::restart_data_node`].
+    pub fn stop_data_node(&mut self) {
+        end(&mut self.data_node);
+    }
+
+    /// Starts the data node again. The name node knows where it is a moment later.
+    pub fn restart_data_node(&mut self) {
+        self.stop_data_node();
+        assert!(self.try_start(), "HDFS is not back:\n{}", self.log());
+    }
+
+    /// Runs a command of Hadoop's own shell, as the user whom the nodes run as.
+    pub fn shell(&self, words: &[&str]) {
+        let mut command = self.command(SHELL, "shell.log");
+        command.args(words);
+        let mut child = process::spawn(command, Signal::SIGKILL).expect("java starts");
+        let status = child.wait().unwrap();
+        let log = fs::read_to_string(self.path("shell.log")).unwrap_or_default();
+        assert!(status.success(), "{words:?}:\n{log}");
     }
 
     /// Stops the name node's threads: connections stay open, nothing is answered.
@@ -136,7 +170,7 @@ impl Hdfs {
                 "false".to_owned(),
             ),
             // Executors and the test are different users here; whose file is whose is Hadoop's affair.
-            ("dfs.permissions.enabled", "false".to_owned()),
+            ("dfs.permissions.enabled", self.has_permissions.to_string()),
             ("dfs.datanode.data.dir", folder("data")),
             ("dfs.datanode.address", any_port.clone()),
             ("dfs.datanode.ipc.address", any_port.clone()),
@@ -213,6 +247,7 @@ impl Hdfs {
             .args(["-Xmx192m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-cp", &path, class])
             .env_remove("HADOOP_CONF_DIR")
+            .env_remove("HADOOP_USER_NAME")
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -247,7 +282,8 @@ fn jars() -> &'static Path {
     })
 }
 
-fn write_settings(path: &Path, settings: &[(&str, String)]) {
+/// Writes a file of Hadoop's settings.
+pub fn write_settings(path: &Path, settings: &[(&str, String)]) {
     let properties: String = settings
         .iter()
         .map(|(name, value)| {

@@ -3,8 +3,9 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Read,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use cotton::{
         archive::{self, Base, Chain, Segment},
         manifest::Object,
         store::{Pruning, Store, StoreError, Way},
+        stream::{pack, unpack},
     },
     cluster::{
         backup::{Part, RestorePoint},
@@ -27,7 +29,7 @@ use cotton::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::{back_up, id, settings};
+use super::{back_up, id, noise, settings};
 
 /// The incarnation of the backups that are made here.
 const INCARNATION: Uuid = Uuid::from_u128(7);
@@ -171,6 +173,78 @@ async fn a_few_documents_of_many_are_read() {
     let way = way_to(&store, &lost, &gtid(5100)).await;
     let gap = archive::plan(&lost, &way.firsts, &way.stretches, &gtid(5100)).unwrap_err();
     assert!(matches!(gap, archive::NoWay::Gap { .. }), "{gap}");
+}
+
+/// Archives `count` segments of an epoch as an executor does, each with its number as noise.
+async fn archive_in(store: &Store, epoch: u64, begin: u64, count: u64) {
+    let (cluster, mut chain) = (cluster(), None);
+    for number in 1..=count {
+        let mut segment = segment(epoch, number, begin, chain);
+        chain = segment.chain;
+        let seal = store.seal_for_segment(&cluster, INCARNATION, Epoch(epoch), number);
+        let content = noise(8 * number as usize);
+        let packing = pack(seal.unwrap(), move |to| to.write_all(&content)).unwrap();
+        let name = segment.object.name.clone();
+        let put = store.put_segment(&cluster, INCARNATION, Epoch(epoch), &name, packing);
+        (segment.object, _) = put.await.unwrap();
+        segment.key_id = store.key().map(|key| key.id());
+        store.complete_segment(&segment).await.unwrap();
+    }
+}
+
+async fn content_of(store: &Store, segment: &Segment) -> Vec<u8> {
+    let found = Arc::new(Mutex::new(Vec::new()));
+    let into = Arc::clone(&found);
+    let consume =
+        move |from: &mut dyn Read| from.read_to_end(&mut into.lock().unwrap()).map(|_| ());
+    let got = store.get_segment(segment, |seal| unpack(seal, consume));
+    got.await.unwrap();
+    let found = found.lock().unwrap();
+    found.clone()
+}
+
+/// What any store must do: its last segment is found, the way from a backup leads over its segments, their data is what was archived, and those that nobody needs are
+/// removed.
+pub async fn is_kept(store: &Store) {
+    let last = async || store.last_segment(&cluster(), INCARNATION).await.unwrap();
+    assert!(last().await.is_none());
+    archive_in(store, 1, 100, 4).await;
+    let found = last().await.unwrap();
+    assert_eq!((found.epoch, found.number), (Epoch(1), 4));
+    archive_in(store, 2, 104, 3).await;
+    let found = last().await.unwrap();
+    assert_eq!((found.epoch, found.number), (Epoch(2), 3));
+    assert_eq!(content_of(store, &found).await, noise(8 * 3));
+
+    let first = base(101, 1);
+    let planned = async |base: &Base| {
+        let way = way_to(store, base, &RestorePoint::Latest).await;
+        let plan = archive::plan(base, &way.firsts, &way.stretches, &RestorePoint::Latest);
+        plan.map(|plan| plan.parts)
+    };
+    let all = vec![part(1, 2, 4), part(2, 1, 3)];
+    assert_eq!(planned(&first).await.unwrap(), all);
+
+    // What was stored of a segment without its document is none.
+    let packing = pack(None, |to| to.write_all(b"half")).unwrap();
+    let name = archive::data_name(4, 9);
+    let put = store.put_segment(&found.cluster, INCARNATION, Epoch(2), &name, packing);
+    put.await.unwrap();
+    assert_eq!(last().await.unwrap().number, 3);
+
+    let kept = base(106, 2);
+    let bases = [kept.position.clone()];
+    assert!(prune(store, &pruning(&bases, 99)).await.unwrap() > 0);
+    assert_eq!(planned(&kept).await.unwrap(), [part(2, 3, 3)]);
+    assert!(planned(&first).await.is_err());
+    assert_eq!(last().await.unwrap().number, 3);
+    assert_eq!(prune(store, &pruning(&bases, 99)).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_folder_keeps_archived_binlogs() {
+    let folder = tempfile::tempdir().unwrap();
+    is_kept(&Store::open(&settings(folder.path(), None)).unwrap()).await;
 }
 
 /// The numbers of the documents and of the data in an epoch's folder.

@@ -10,7 +10,7 @@ mod verified;
 use std::{
     io::Read,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
 };
 
@@ -29,6 +29,7 @@ use cotton::{
     executor::chain,
     time::Timestamp,
 };
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// A store in a folder.
@@ -138,6 +139,32 @@ async fn restore(store: &Store, asked: &str) -> Result<Vec<u8>, StoreError> {
     store.get(&id, &manifest.objects[0], unpacking).await?;
     let found = found.lock().unwrap().clone();
     Ok(found)
+}
+
+/// Begins to read a backup, has it interrupted when the first bytes are unpacked, and returns what comes of it.
+async fn restore_interrupted(
+    store: &Store,
+    asked: &str,
+    interrupt: impl FnOnce(),
+) -> Result<(), StoreError> {
+    let (id, manifest) = store.find(asked).await?;
+    let (tell, told) = oneshot::channel();
+    let (go_on, may_go_on) = mpsc::channel();
+    let consume = move |from: &mut dyn Read| {
+        from.read_exact(&mut [0])?;
+        let _ = tell.send(());
+        may_go_on.recv().map_err(std::io::Error::other)?;
+        std::io::copy(from, &mut std::io::sink()).map(|_| ())
+    };
+    let unpacking = unpack(store.seal_of(&manifest)?, consume)?;
+    let reading = store.get(&id, &manifest.objects[0], unpacking);
+    let interrupting = async {
+        told.await.unwrap();
+        interrupt();
+        go_on.send(()).unwrap();
+    };
+    let (read, ()) = tokio::join!(reading, interrupting);
+    read.map(|_| ())
 }
 
 /// A store that keeps its connections and answers nothing is a sentence within a time, and is used again when it answers.
@@ -276,3 +303,43 @@ async fn a_folder_keeps_encrypted_backups() {
     let text = chain(&restore(&other, "orders").await.unwrap_err());
     assert!(text.contains("is encrypted with the key"), "{text}");
 }
+
+/// Goal: a folder that loses a file while it is read is a sentence, and what was read is not taken for the data. Method: the data is cut off when its first bytes were unpacked.
+#[tokio::test]
+async fn a_folder_that_loses_data_while_it_is_read_is_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path(), None)).unwrap();
+    let made = id("orders/20260201T120000Z");
+    let large = back_up_with(&store, &made, || noise(LARGE)).await.unwrap();
+    let data = folder.path().join(made.as_str()).join(manifest::DATA_FILE);
+    let cut = || {
+        let file = std::fs::File::options().write(true).open(&data).unwrap();
+        file.set_len(LARGE as u64 / 2).unwrap();
+    };
+    let error = restore_interrupted(&store, "orders", cut)
+        .await
+        .unwrap_err();
+    let text = chain(&error);
+    assert!(text.contains("the backup store file://"), "{text}");
+    let again = chain(&restore(&store, "orders").await.unwrap_err());
+    let how = format!(
+        "is damaged: its file data has {} bytes, and {} were stored",
+        LARGE / 2,
+        large.stored_bytes()
+    );
+    assert!(again.contains(&how), "{again}");
+
+    // The folder itself goes, as one that is not mounted any more.
+    let text = chain(&restore_after_loss(&folder, &store).await);
+    assert!(text.contains("has no backup orders"), "{text}");
+}
+
+async fn restore_after_loss(folder: &tempfile::TempDir, store: &Store) -> StoreError {
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    restore(store, "orders").await.unwrap_err()
+}
+
+/// More than is on its way from a store at any time.
+const LARGE: usize = 40 << 20;

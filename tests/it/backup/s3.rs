@@ -18,8 +18,8 @@ use cotton::{
 };
 
 use super::{
-    Seen, a_frozen_store_is_a_sentence, a_store_keeps_backups, at, back_up, back_up_with, data, id,
-    noise, restore,
+    Seen, a_frozen_store_is_a_sentence, a_store_keeps_backups, archive, at, back_up, back_up_with,
+    data, id, noise, restore, restore_interrupted,
 };
 use crate::support::{S3, eventually, s3::BUCKET};
 
@@ -57,7 +57,10 @@ async fn s3_keeps_backups_and_its_outage_is_a_sentence() {
         key: Some(key.display().to_string()),
         ..settings(&s3, BUCKET, &s3.credentials())
     };
-    a_store_keeps_backups(&Store::open(&encrypted).unwrap()).await;
+    let encrypted = Store::open(&encrypted).unwrap();
+    a_store_keeps_backups(&encrypted).await;
+    archive::is_kept(&store).await;
+    archive::is_kept(&encrypted).await;
 
     parts_make_one_file(&s3, &store).await;
     who_may_not_is_told_so(&s3, keys.path()).await;
@@ -118,7 +121,7 @@ async fn who_may_not_is_told_so(s3: &S3, folder: &Path) {
     assert!(chain(&error).contains("gone.yml cannot be read"), "{error}");
 }
 
-/// The server ends when a part of a backup's data is stored; and when another is being read.
+/// The server ends when a part of a backup's data is stored; before another is read; and while one is.
 async fn a_server_that_ends_is_one(s3: &mut S3, store: &Store) {
     let interrupted = id("interrupted/20260201T120000Z");
     let (go_on, may_go_on) = mpsc::channel();
@@ -153,6 +156,14 @@ async fn a_server_that_ends_is_one(s3: &mut S3, store: &Store) {
     assert!(matches!(error, StoreError::Operation { .. }), "{error:?}");
     let error = restore(store, "orders").await.unwrap_err();
     assert!(matches!(error, StoreError::Operation { .. }), "{error:?}");
+
+    // It ends while what is larger than one piece is being read.
+    s3.restart();
+    let error = restore_interrupted(store, "large", || s3.stop())
+        .await
+        .unwrap_err();
+    let text = chain(&error);
+    assert!(text.contains("cannot read a backup's data"), "{text}");
 
     s3.restart();
     let listed = store.list(&"interrupted".parse().unwrap()).await.unwrap();

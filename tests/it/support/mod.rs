@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 
 pub use shared::{
     eventually, free_port,
-    hdfs::Hdfs,
+    hdfs::{self, Hdfs},
     in_project,
     process::signal,
     s3::{self, S3},
