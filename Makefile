@@ -42,7 +42,7 @@ test: setup lint ## Everything that must hold: lint, unit and integration tests 
 	RUST_TEST_THREADS=$(or $(RUST_TEST_THREADS),3) $(CARGO) test
 
 .PHONY: soak
-soak: setup ## Break things by chance under load, and compare: MINUTES=30, CLUSTERS=2 of each flavour, SEED=n
+soak: setup ## Break and change things by chance under load, and compare: MINUTES=30, CLUSTERS=2 of each flavour, SEED=n
 	MINUTES=$(or $(MINUTES),30) CLUSTERS=$(or $(CLUSTERS),2) $(if $(SEED),SEED=$(SEED)) \
 		$(CARGO) test --test e2e soak::soak -- --ignored --nocapture
 
