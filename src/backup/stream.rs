@@ -1,13 +1,15 @@
 //! From a server's data to the bytes in the store, and back.
 //!
 //! ```text
-//! what makes the data -> zstd -> (encrypted) -> pieces of 256 KiB -> SHA-256  ->  the store
-//!            a thread of its own                      a thread of its own         the executor's loop
+//! what makes the data -> blocks of 256 KiB -> zstd -> (encrypted) -> pieces of 256 KiB -> SHA-256  ->  the store
+//!       a thread of its own                      another one                         another one     the executor's loop
 //! ```
 //!
 //! Compressing and encrypting is the work of a processor for milliseconds at a time, which the executor's only thread, which watches the
-//! server, must not do; so threads do it, the digest beside the compression. The queues between them are bounded: a slow store holds the threads
+//! server, must not do; so threads do it, reading and the digest beside the compression, which is what takes longest. The queues between them are bounded: a slow store holds the threads
 //! up, and they what makes the data. On the way back one thread does all of it, as decompressing costs less.
+
+mod unpacking;
 
 use std::{
     io::{self, BufReader, Read, Write},
@@ -20,7 +22,8 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
-use super::cipher::{self, BackupKey, CipherError, Opener, Sealer};
+pub use self::unpacking::{Unpacking, unpack};
+use super::cipher::{self, BackupKey, CipherError, Sealer};
 use crate::cluster::backup::BackupId;
 
 /// How much is handed over at a time, in bytes.
@@ -32,11 +35,11 @@ const QUEUE: usize = 4;
 /// How many may wait for their digest.
 const DIGEST_QUEUE: usize = 2;
 
+/// How many blocks of data may wait to be compressed.
+const BLOCK_QUEUE: usize = 2;
+
 /// The level of compression: zstd's own default, which an ordinary disk does not outrun.
 const LEVEL: i32 = 3;
-
-/// The largest window that data from a store may ask for, as a power of two: 8 MiB of memory, four times what [`LEVEL`] uses.
-const LARGEST_WINDOW: u32 = 23;
 
 /// How long what makes the data may bring nothing. It waits for statements that change tables, and for commits.
 pub const STALL: Duration = Duration::from_secs(300);
@@ -99,12 +102,10 @@ where
     let (sender, pieces) = mpsc::channel(QUEUE);
     let (done, result) = oneshot::channel();
     let (shelved, taken) = threads::sync_channel(DIGEST_QUEUE);
-    let digesting = thread::Builder::new()
-        .name("digest".to_owned())
-        .spawn(move || digest(taken, sender))
-        .map_err(StreamError::Thread)?;
-    let work = move || {
-        let packed = pack_all(seal, produce, shelved);
+    let (blocks, read) = threads::sync_channel(BLOCK_QUEUE);
+    let digesting = start("digest", move || digest(taken, sender))?;
+    start("pack", move || {
+        let packed = pack_all(seal, read, shelved);
         let digested = digesting.join().unwrap_or_else(|_| Err(given_up()));
         let totals = packed.and_then(|data_bytes| {
             let (stored_bytes, sha256) = digested?;
@@ -116,16 +117,21 @@ where
         });
         // Whoever waits for it may be gone.
         let _ = done.send(totals);
-    };
-    thread::Builder::new()
-        .name("pack".to_owned())
-        .spawn(work)
-        .map_err(StreamError::Thread)?;
+    })?;
+    start("read", move || read_all(produce, blocks))?;
     Ok(Packing {
         expected: 0,
         pieces,
         result,
     })
+}
+
+fn start<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<thread::JoinHandle<T>, StreamError> {
+    let thread = thread::Builder::new().name(name.to_owned());
+    thread.spawn(work).map_err(StreamError::Thread)
 }
 
 /// Copies all of it, in pieces that are worth a call of the system each.
@@ -177,11 +183,62 @@ fn panicked() -> StreamError {
     StreamError::Thread(io::Error::other("it has panicked"))
 }
 
-/// Returns the size of the data.
-fn pack_all<F>(seal: Seal, produce: F, shelved: threads::SyncSender<Piece>) -> io::Result<u64>
+/// What is read.
+enum Block {
+    Data(Vec<u8>),
+    /// That was all; or why there is no more.
+    End(io::Result<()>),
+}
+
+/// Data that is to be compressed, until it is worth being handed over.
+struct Blocks {
+    waiting: Vec<u8>,
+    blocks: threads::SyncSender<Block>,
+}
+
+impl Blocks {
+    fn hand_over(&mut self) -> io::Result<()> {
+        let block = std::mem::replace(&mut self.waiting, Vec::with_capacity(PIECE));
+        let sent = self.blocks.send(Block::Data(block));
+        sent.map_err(|_| given_up())
+    }
+}
+
+impl Write for Blocks {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = data.len().min(PIECE - self.waiting.len());
+        self.waiting.extend_from_slice(&data[..taken]);
+        if self.waiting.len() == PIECE {
+            self.hand_over()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        // A block goes when it is full.
+        Ok(())
+    }
+}
+
+fn read_all<F>(produce: F, blocks: threads::SyncSender<Block>)
 where
     F: FnOnce(&mut dyn Write) -> io::Result<()>,
 {
+    let mut output = Blocks {
+        waiting: Vec::with_capacity(PIECE),
+        blocks,
+    };
+    let produced = produce(&mut output).and_then(|()| output.hand_over());
+    // Whoever compresses may have given up.
+    let _ = output.blocks.send(Block::End(produced));
+}
+
+/// Returns the size of the data.
+fn pack_all(
+    seal: Seal,
+    read: threads::Receiver<Block>,
+    shelved: threads::SyncSender<Piece>,
+) -> io::Result<u64> {
     let shelf = Shelf {
         sealer: seal.map(|(key, id)| Sealer::new(&key, &id, cipher::nonce())),
         waiting: Vec::with_capacity(2 * PIECE),
@@ -190,13 +247,19 @@ where
     };
     let mut encoder = zstd::Encoder::new(shelf, LEVEL)?;
     encoder.include_checksum(true)?;
-    let mut input = Input {
-        encoder,
-        position: 0,
-    };
-    produce(&mut input)?;
-    let data_bytes = input.position;
-    let mut shelf = input.encoder.finish()?;
+    loop {
+        match read.recv() {
+            Ok(Block::Data(data)) => {
+                encoder.get_mut().read += data.len() as u64;
+                encoder.write_all(&data)?;
+            }
+            Ok(Block::End(how)) => break how?,
+            // Its thread has panicked: nobody knows whether that was all.
+            Err(_) => return Err(io::Error::other("reading has panicked")),
+        }
+    }
+    let data_bytes = encoder.get_ref().read;
+    let mut shelf = encoder.finish()?;
     if let Some(sealer) = shelf.sealer.take() {
         sealer.finish(&mut shelf.waiting).map_err(unusable)?;
     }
@@ -225,26 +288,6 @@ fn given_up() -> io::Error {
 
 fn unusable(error: CipherError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
-}
-
-/// Counts what is to be compressed.
-struct Input {
-    encoder: zstd::Encoder<'static, Shelf>,
-    position: u64,
-}
-
-impl Write for Input {
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let taken = self.encoder.write(data)?;
-        self.position += taken as u64;
-        self.encoder.get_mut().read = self.position;
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        // Every flush would end a block of the compression.
-        Ok(())
-    }
 }
 
 /// Encrypts what was compressed and hands it over.
@@ -285,174 +328,13 @@ impl Write for Shelf {
     }
 }
 
-/// Data that is being unpacked. Dropping it ends the thread with an error.
-pub struct Unpacking {
-    pieces: mpsc::Sender<Option<Bytes>>,
-    result: oneshot::Receiver<io::Result<Totals>>,
-}
-
-/// Begins to unpack on a thread; `consume` reads the data.
-///
-/// What it reads is not known to be whole before [`Unpacking::finish`] has said so.
-///
-/// # Errors
-/// When no thread can be started.
-pub fn unpack<F>(seal: Seal, consume: F) -> Result<Unpacking, StreamError>
-where
-    F: FnOnce(&mut dyn Read) -> io::Result<()> + Send + 'static,
-{
-    let (pieces, receiver) = mpsc::channel(QUEUE);
-    let (done, result) = oneshot::channel();
-    let work = move || {
-        // Whoever waits for it may be gone.
-        let _ = done.send(unpack_all(seal, consume, receiver));
-    };
-    thread::Builder::new()
-        .name("unpack".to_owned())
-        .spawn(work)
-        .map_err(StreamError::Thread)?;
-    Ok(Unpacking { pieces, result })
-}
-
-impl Unpacking {
-    /// Hands bytes from the store over. `false`: nobody takes them any more, and [`finish`](Self::finish) says why.
-    ///
-    /// # Errors
-    /// [`StreamError::Stalled`].
-    pub async fn put(&self, bytes: Bytes) -> Result<bool, StreamError> {
-        let sent = tokio::time::timeout(STALL, self.pieces.send(Some(bytes))).await;
-        Ok(sent.map_err(|_| StreamError::Stalled)?.is_ok())
-    }
-
-    /// Says that this was all, and waits until it is unpacked. The size and the digest of what was read come back.
-    ///
-    /// # Errors
-    /// When it was damaged or cut off, the key is wrong, or what takes the data does not.
-    pub async fn finish(self) -> Result<Totals, StreamError> {
-        // Who has ended already does not take it.
-        let _ = self.pieces.send(None).await;
-        match self.result.await {
-            Ok(result) => result.map_err(StreamError::Unpack),
-            Err(_) => Err(panicked()),
-        }
-    }
-}
-
-fn unpack_all<F>(
-    seal: Seal,
-    consume: F,
-    pieces: mpsc::Receiver<Option<Bytes>>,
-) -> io::Result<Totals>
-where
-    F: FnOnce(&mut dyn Read) -> io::Result<()>,
-{
-    let stored = Stored {
-        pieces,
-        piece: Bytes::new(),
-        opener: seal.map(|(key, id)| Opener::new(&key, &id)),
-        opened: Vec::new(),
-        taken: 0,
-        ended: false,
-        digest: Sha256::new(),
-        read: 0,
-    };
-    let mut decoder = zstd::Decoder::with_buffer(BufReader::with_capacity(PIECE, stored))?;
-    decoder.window_log_max(LARGEST_WINDOW)?;
-    let mut output = Output { decoder, bytes: 0 };
-    consume(&mut output)?;
-    // What nobody was interested in counts in the digest, too.
-    io::copy(&mut output, &mut io::sink())?;
-    let stored = output.decoder.finish().into_inner();
-    Ok(Totals {
-        data_bytes: output.bytes,
-        stored_bytes: stored.read,
-        sha256: hex::encode(stored.digest.finalize()),
-    })
-}
-
-/// Counts what was decompressed.
-struct Output {
-    decoder: zstd::Decoder<'static, BufReader<Stored>>,
-    bytes: u64,
-}
-
-impl Read for Output {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.decoder.read(buffer)?;
-        self.bytes += length as u64;
-        Ok(length)
-    }
-}
-
-/// What comes from the store, decrypted.
-struct Stored {
-    pieces: mpsc::Receiver<Option<Bytes>>,
-    piece: Bytes,
-    opener: Option<Opener>,
-    opened: Vec<u8>,
-    taken: usize,
-    ended: bool,
-    digest: Sha256,
-    read: u64,
-}
-
-impl Stored {
-    /// Gets more; at the end there is none.
-    fn fill(&mut self) -> io::Result<()> {
-        let Some(piece) = self.pieces.blocking_recv() else {
-            return Err(io::Error::new(
-                io::ErrorKind::BrokenPipe,
-                "reading from the store was given up",
-            ));
-        };
-        self.opened.clear();
-        self.taken = 0;
-        let Some(piece) = piece else {
-            self.ended = true;
-            return match self.opener.take() {
-                Some(opener) => opener.finish(&mut self.opened).map_err(unusable),
-                None => Ok(()),
-            };
-        };
-        self.digest.update(&piece);
-        self.read += piece.len() as u64;
-        match &mut self.opener {
-            Some(opener) => opener.open(&piece, &mut self.opened).map_err(unusable),
-            None => {
-                self.piece = piece;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl Read for Stored {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if !self.piece.is_empty() {
-                let length = buffer.len().min(self.piece.len());
-                buffer[..length].copy_from_slice(&self.piece.split_to(length));
-                return Ok(length);
-            }
-            let rest = &self.opened[self.taken..];
-            if !rest.is_empty() {
-                let length = buffer.len().min(rest.len());
-                buffer[..length].copy_from_slice(&rest[..length]);
-                self.taken += length;
-                return Ok(length);
-            }
-            if self.ended {
-                return Ok(0);
-            }
-            self.fill()?;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
-    use std::sync::{Arc, Mutex};
+    use std::sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     use super::*;
     use crate::keyfile::SchedulerKey;
@@ -583,5 +465,36 @@ mod tests {
         .unwrap();
         drop(endless);
         assert_eq!(ended.await.unwrap(), io::ErrorKind::BrokenPipe);
+    }
+
+    /// Goal: a slow store holds up what reads the data, so that memory is bounded. Method: nothing is taken of far more than fits into the queues until
+    /// nothing moves, then everything.
+    #[tokio::test]
+    async fn a_slow_store_holds_up_what_reads() {
+        const MORE_THAN_FITS: usize = 24 << 20;
+        const FITS: usize = 8 << 20;
+        let written = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&written);
+        let mut packing = pack(None, move |to| {
+            for piece in data(MORE_THAN_FITS).chunks(100_000) {
+                to.write_all(piece)?;
+                counted.fetch_add(piece.len(), Ordering::Relaxed);
+            }
+            Ok(())
+        })
+        .unwrap();
+        let mut before = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = written.load(Ordering::Relaxed);
+            if now > 0 && now == before {
+                break;
+            }
+            before = now;
+        }
+        assert!(before < FITS, "{before} bytes");
+        while packing.next().await.unwrap().is_some() {}
+        let totals = packing.finish().await.unwrap();
+        assert_eq!(totals.data_bytes, MORE_THAN_FITS as u64);
     }
 }
