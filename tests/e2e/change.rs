@@ -1,6 +1,7 @@
 //! Members are restarted and get other settings and another size under load: one after the other, nothing that was acknowledged is lost,
 //! and a change that a server does not survive stops at the first member.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use cotton::cluster::view::{ChangeView, ClusterState, ClusterView};
 use cotton::http::changes::ChangeAnswer;
 use cotton::http::restarts::RestartAnswer;
 
+use crate::backups::{back_up, store_in_a_folder};
 use crate::support::database::{run, texts, wait_for_texts};
 use crate::support::discovery::Masters;
 use crate::support::load::{self, Load};
@@ -334,7 +336,16 @@ async fn a_later_series_reaches_every_member() {
         "package": package,
         "server": format!("mariadb {version}"),
     }}});
-    let arguments = ["--", "--installer-args", &packages.to_string()];
+    let (_around, _, store) = store_in_a_folder();
+    let store = format!("file://{}", store.display());
+    let packages = packages.to_string();
+    let arguments = [
+        "--",
+        "--installer-args",
+        &packages,
+        "--backup-store",
+        &store,
+    ];
     let system = System::with_options(Options {
         agents: 4,
         arguments: arguments.map(str::to_owned).to_vec(),
@@ -344,6 +355,8 @@ async fn a_later_series_reaches_every_member() {
     let masters = Masters::watch(&cluster.url).await;
     let mut load = loaded(&system, &cluster).await;
     let before = system.show("later").await.unwrap();
+    let written = load.so_far();
+    let (backup, _) = back_up(&system, &cluster).await;
     load.measure_gap();
     change(&system, &cluster, &[("package", "later")]).await;
     let view = changed(&system, &cluster).await;
@@ -381,6 +394,26 @@ async fn a_later_series_reaches_every_member() {
     masters.check();
     system.delete_and_wait(&cluster).await;
     settings_and_package_come_with_the_creation(&system, version).await;
+    a_backup_of_the_earlier_series_is_restored(&system, backup.id.as_str(), version, &written)
+        .await;
+}
+
+/// The backup was made after `written` was.
+async fn a_backup_of_the_earlier_series_is_restored(
+    system: &System,
+    backup: &str,
+    version: &str,
+    written: &BTreeSet<String>,
+) {
+    let fields = [("package", "later"), ("backup_id", backup)];
+    let cluster = system.create_with("restored", 2, &fields).await;
+    let view = system.wait_running(&cluster, CHANGED_WITHIN).await;
+    assert_eq!(view.version.as_deref(), Some(version));
+    for member in &view.members {
+        let (at, deadline) = (endpoint(member), REPLICATION_DEADLINE);
+        wait_for_texts(&at, &cluster.account, load::READ, written, deadline).await;
+    }
+    system.delete_and_wait(&cluster).await;
 }
 
 async fn settings_and_package_come_with_the_creation(system: &System, version: &str) {
