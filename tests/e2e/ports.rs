@@ -11,16 +11,46 @@ use crate::support::discovery::Masters;
 use crate::support::system::{Options, System, slaves};
 use crate::support::{CREATE_DEADLINE, FAILOVER_DEADLINE, eventually};
 
-/// The ports of each agent, in the gap between those of `cotton local` and those of outgoing connections.
-const PORTS: std::ops::RangeInclusive<u16> = 32_700..=32_704;
+/// Where ports are looked for: in the gap between those of `cotton local` and those of outgoing connections.
+const GAP: std::ops::Range<u16> = 32_000..32_760;
+
+/// How many ports each agent has, and how many of them something else holds.
+const PORTS: u16 = 5;
+const HELD: u16 = 3;
 
 /// How long a relaunched task waits for a former server's end, with the pauses between launches.
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
-fn listen(agents: u8, port: u16) -> Vec<TcpListener> {
-    let hosts = (1..=agents).map(|agent| format!("127.0.0.{agent}"));
-    let listeners = hosts.map(|host| TcpListener::bind((host, port)));
-    listeners.map(Result::unwrap).collect()
+/// Ports for agents, the first ones of which are held.
+struct Crowded {
+    first: u16,
+    _others: Vec<TcpListener>,
+}
+
+impl Crowded {
+    /// Who has the first ones has the others too.
+    fn take(agents: u8) -> Self {
+        let mut places = GAP.step_by(PORTS.into());
+        let taken = places.find_map(|first| {
+            let held = first..first + HELD;
+            let addresses = held.flat_map(|port| (1..=agents).map(move |agent| (agent, port)));
+            let bind = |(agent, port)| TcpListener::bind((format!("127.0.0.{agent}"), port));
+            let others = addresses.map(bind).collect::<Result<_, _>>().ok()?;
+            Some(Self {
+                first,
+                _others: others,
+            })
+        });
+        taken.expect("there are free ports")
+    }
+
+    fn range(&self) -> String {
+        format!("{}-{}", self.first, self.first + PORTS - 1)
+    }
+
+    fn is_held(&self, port: u16) -> bool {
+        port < self.first + HELD
+    }
 }
 
 /// Goal: members go to ports that are free, what is made for others is released, and a member whose own port is taken says so and comes
@@ -28,11 +58,9 @@ fn listen(agents: u8, port: u16) -> Vec<TcpListener> {
 /// between two of its tasks.
 #[tokio::test]
 async fn a_port_that_something_else_holds_is_not_insisted_on() {
-    let held: Vec<u16> = PORTS.take(3).collect();
-    let _others: Vec<TcpListener> = held.iter().flat_map(|port| listen(3, *port)).collect();
-    let range = format!("{}-{}", PORTS.start(), PORTS.end());
+    let ports = Crowded::take(3);
     let system = System::with_options(Options {
-        arguments: vec!["--ports".to_owned(), range],
+        arguments: vec!["--ports".to_owned(), ports.range()],
         ..Options::new(Flavour::Mariadb)
     });
     let cluster = system.create_running("crowded", 3).await;
@@ -40,7 +68,7 @@ async fn a_port_that_something_else_holds_is_not_insisted_on() {
     let mut load = loaded(&system, &cluster).await;
     let view = system.show("crowded").await.unwrap();
     for member in &view.members {
-        assert!(!held.contains(&member.port.unwrap()), "{view:?}");
+        assert!(!ports.is_held(member.port.unwrap()), "{view:?}");
     }
     assert_released(&system, 3).await;
 
