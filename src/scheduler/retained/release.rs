@@ -44,7 +44,11 @@ fn was_given_up(state: &State, slot: &OfferedSlot) -> bool {
     let departed = cluster.record.departed.get(&slot.owner.member);
     let departed = departed.map(|left| &left.given_up);
     let mut given_up = member.into_iter().chain(departed).flatten();
-    given_up.any(|it| it.id == slot.id)
+    given_up.any(|it| {
+        // One whose launch got there is all there, and its executor may hold a part of it for a moment.
+        let whole = it.launch_lost_at.is_some() || slot.holds(it) != Holds::Part;
+        it.id == slot.id && whole
+    })
 }
 
 /// Whether a slot may be released now: its cluster was deleted and that is stored as being carried out, it was given up, or its

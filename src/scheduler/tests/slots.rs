@@ -450,7 +450,10 @@ fn a_slot_that_was_given_up_is_destroyed_when_it_turns_up() {
 fn a_slot_on_which_no_server_can_run_is_given_up_at_once() {
     let mut world = World::with_volumes(2);
     world.next_is_unfit = true;
+    world.executors_linger = true;
     world.create(spec(1, Durability::Async));
+    assert_eq!(world.released, [], "a part of it is not offered yet");
+    world.executors_linger = false;
     world.pass(Duration::from_secs(2));
     world.offer();
     world.settle();

@@ -154,6 +154,8 @@ pub struct World {
     pub inverse_answers: Vec<(String, bool)>,
     /// What members hold that begin with an empty slot: a copy.
     pub copied: String,
+    /// Executors whose tasks have ended still hold their share, without which their slots are offered.
+    pub executors_linger: bool,
     /// No server can run where the next task is launched.
     pub next_is_unfit: bool,
     /// The tasks of this member with this revision of the configuration end as soon as they are launched.
@@ -245,6 +247,7 @@ impl World {
             asked_for_all: 0,
             inverse_answers: Vec::new(),
             copied: String::new(),
+            executors_linger: false,
             next_is_unfit: false,
             refuses: None,
             unreachable: BTreeSet::new(),

@@ -109,12 +109,16 @@ impl World {
             .filter(|(id, slot)| slot.agent == agent && !runs(id));
         free.map(|(id, slot)| {
             let size = slot.size;
+            let held = match self.executors_linger {
+                true => Size::EXECUTOR.mem_mib(),
+                false => 0,
+            };
             let volume = slot.has_volume.then(|| slot::volume_mib(&size) as f64);
             OfferedSlot {
                 id: id.clone(),
                 owner: slot.owner.clone(),
                 cpus: size.cpus(),
-                mem_mib: size.mem_mib() as f64,
+                mem_mib: (size.mem_mib() - held) as f64,
                 disk_mib: size.disk_mib() as f64 - volume.unwrap_or_default(),
                 volume_mib: volume,
                 ports: vec![(slot.port, slot.port)],
