@@ -483,15 +483,19 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        let mut before = 0;
-        loop {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let now = written.load(Ordering::Relaxed);
-            if now > 0 && now == before {
-                break;
+        let stands_still = async {
+            let mut before = 0;
+            loop {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let now = written.load(Ordering::Relaxed);
+                if now > 0 && now == before {
+                    return now;
+                }
+                before = now;
             }
-            before = now;
-        }
+        };
+        let stands_still = tokio::time::timeout(Duration::from_secs(60), stands_still);
+        let before = stands_still.await.unwrap();
         assert!(before < FITS, "{before} bytes");
         while packing.next().await.unwrap().is_some() {}
         let totals = packing.finish().await.unwrap();

@@ -123,16 +123,7 @@ async fn a_cluster_is_made_from_a_backup(flavour: Flavour) {
     system.delete_and_wait(&cluster).await;
 
     // The name of the cluster is that of its newest backup, though the cluster is gone.
-    let answer = create_from(&system, "again", "orders").await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let again = Cluster {
-        name: "again".to_owned(),
-        url: answer.text_of("cluster_url"),
-        account: Account {
-            user: "other".to_owned(),
-            password: answer.text_of("cluster_password"),
-        },
-    };
+    let again = made_from(&system, "again", "orders").await;
     let view = system.wait_running(&again, CREATE_DEADLINE).await;
     assert_eq!(view.standing.restored_from.as_ref(), Some(&asked.id));
     for member in &view.members {
@@ -175,6 +166,20 @@ async fn a_cluster_is_made_from_a_backup(flavour: Flavour) {
     system.delete_and_wait(&again).await;
 }
 
+/// A cluster that is being made from a backup.
+async fn made_from(system: &System, name: &str, backup: &str) -> Cluster {
+    let answer = create_from(system, name, backup).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+    Cluster {
+        name: name.to_owned(),
+        url: answer.text_of("cluster_url"),
+        account: Account {
+            user: "other".to_owned(),
+            password: answer.text_of("cluster_password"),
+        },
+    }
+}
+
 /// Changes a bit in the middle of a file.
 pub fn flip(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
@@ -215,16 +220,7 @@ async fn next_ended(system: &System, cluster: &Cluster, number: u64, done: bool)
 
 /// Makes another cluster of the newest backup of `orders`, and deletes it when its row was seen.
 async fn is_made_again_with_what_was_kept(system: &System) {
-    let answer = create_from(system, "again", "orders").await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let again = Cluster {
-        name: "again".to_owned(),
-        url: answer.text_of("cluster_url"),
-        account: Account {
-            user: "other".to_owned(),
-            password: answer.text_of("cluster_password"),
-        },
-    };
+    let again = made_from(system, "again", "orders").await;
     let view = system.wait_running(&again, CREATE_DEADLINE).await;
     let rows = texts(&endpoint(master(&view)), &again.account, load::READ).await;
     assert_eq!(rows.unwrap(), ["kept".to_owned()].into());
@@ -336,16 +332,7 @@ async fn damaged_backups_are_refused(system: &System, folder: &Path, id: &str) {
         assert_eq!(answer.status, 400, "{unknown}: {}", answer.text);
     }
     flip(&folder.join(id).join("data"));
-    let answer = create_from(system, "lost", id).await;
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    let lost = Cluster {
-        name: "lost".to_owned(),
-        url: answer.text_of("cluster_url"),
-        account: Account {
-            user: "other".to_owned(),
-            password: answer.text_of("cluster_password"),
-        },
-    };
+    let lost = made_from(system, "lost", id).await;
     let says_so = |view: &ClusterView| {
         view.state == ClusterState::Creating && view.reason.contains("does not open with this key")
     };

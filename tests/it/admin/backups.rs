@@ -18,7 +18,8 @@ use cotton::{
 
 use super::{admin, texts};
 use crate::{
-    http::{double::Server, from_backup, pages},
+    backup::{manifest_of, settings},
+    http::{double::Server, from_backup::DATA_BYTES, pages},
     support::eventually,
 };
 
@@ -127,13 +128,13 @@ async fn who_waits_for_a_backup_hears_what_came_of_it() {
 
 /// Stores what describes a backup, and what was found in it.
 async fn stored(folder: &Path, id: &str, key_id: Option<&str>, problem: Option<&str>) {
-    let mut manifest = from_backup::manifest_of(id, key_id.map(str::to_owned));
+    let mut manifest = manifest_of(id, DATA_BYTES, key_id.map(str::to_owned));
     manifest.objects.push(Object {
         name: manifest::DATA_FILE.to_owned(),
         bytes: 7 << 20,
         sha256: "ab".repeat(32),
     });
-    let store = Store::open(&from_backup::store(folder, None)).unwrap();
+    let store = Store::open(&settings(folder, None)).unwrap();
     fs::create_dir_all(folder.join(id)).unwrap();
     store.complete(&manifest).await.unwrap();
     let document = Document {

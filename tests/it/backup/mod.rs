@@ -33,7 +33,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// A store in a folder.
-fn settings(folder: &Path, key: Option<&Path>) -> BackupStore {
+pub fn settings(folder: &Path, key: Option<&Path>) -> BackupStore {
     BackupStore {
         key: key.map(|path| path.display().to_string()),
         ..at(format!("file://{}", folder.display()))
@@ -105,7 +105,17 @@ async fn back_up_with(
         .await?;
     assert_eq!(seen.0, data_bytes);
     let manifest = Manifest {
-        id: id.clone(),
+        objects: vec![object],
+        ..manifest_of(id.as_str(), data_bytes, store.key().map(|key| key.id()))
+    };
+    store.complete(&manifest).await?;
+    Ok(manifest)
+}
+
+/// What describes a backup that was made as `id`, but for its files.
+pub fn manifest_of(id: &str, data_bytes: u64, key_id: Option<String>) -> Manifest {
+    Manifest {
+        id: id.parse().unwrap(),
         cluster: "orders".parse().unwrap(),
         uuid: Uuid::from_u128(7),
         epoch: Epoch(3),
@@ -121,11 +131,9 @@ async fn back_up_with(
         data_bytes,
         form: Form::Mbstream,
         compression: "zstd".to_owned(),
-        key_id: store.key().map(|key| key.id()),
-        objects: vec![object],
-    };
-    store.complete(&manifest).await?;
-    Ok(manifest)
+        key_id,
+        objects: Vec::new(),
+    }
 }
 
 /// Reads a backup as an executor does.

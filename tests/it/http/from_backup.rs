@@ -1,30 +1,20 @@
 //! Creation from a backup at the door: what is refused there, with which sentence, and what is not.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use cotton::{
-    backup::{
-        cipher::BackupKey,
-        manifest::{self, Form, Manifest},
-    },
-    cluster::{
-        backup::BackupStore,
-        flavour::{Flavour, ServerVersion},
-        gtid::Position,
-        id::{Epoch, MemberId},
-        view::ClusterView,
-    },
+    backup::{cipher::BackupKey, manifest},
+    cluster::{flavour::Flavour, view::ClusterView},
     keyfile::SchedulerKey,
-    time::Timestamp,
 };
 use http::Method;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 use super::{double::Server, pages};
+use crate::backup::{manifest_of, settings};
 
 /// What the backups here hold: a MiB more than 3 GiB.
-const DATA_BYTES: u64 = (3 << 30) + (1 << 20);
+pub const DATA_BYTES: u64 = (3 << 30) + (1 << 20);
 
 const BACKUP: &str = "orders/20260201T120000Z";
 
@@ -58,49 +48,13 @@ impl Place {
     fn has(&self, id: &str, key: Option<u8>) {
         let folder = self.folder.path().join(id);
         fs::create_dir_all(&folder).unwrap();
-        let manifest = manifest_of(id, key.map(|number| self.key_id(number)));
+        let manifest = manifest_of(id, DATA_BYTES, key.map(|number| self.key_id(number)));
         fs::write(folder.join(manifest::FILE), manifest.to_json()).unwrap();
     }
 
     async fn server(&self, key: Option<u8>) -> Server {
-        let key = key.map(|number| self.key_file(number).display().to_string());
-        Server::with_store(store(self.folder.path(), key)).await
-    }
-}
-
-/// A store in a folder.
-pub fn store(folder: &Path, key: Option<String>) -> BackupStore {
-    BackupStore {
-        url: format!("file://{}", folder.display()),
-        region: None,
-        endpoint: None,
-        credentials: None,
-        key,
-        rate_mib: 0,
-    }
-}
-
-/// What describes a backup that was made as `id`.
-pub fn manifest_of(id: &str, key_id: Option<String>) -> Manifest {
-    Manifest {
-        id: id.parse().unwrap(),
-        cluster: "orders".parse().unwrap(),
-        uuid: Uuid::from_u128(7),
-        epoch: Epoch(3),
-        member: MemberId(1),
-        flavour: Flavour::Mariadb,
-        version: ServerVersion::new(10, 11, 14),
-        position: Position::empty(Flavour::Mariadb),
-        binlog_state: None,
-        admin_user: "admin".to_owned(),
-        cluster_user: "app".to_owned(),
-        begun_at: Timestamp::from_millis(1),
-        ended_at: Timestamp::from_millis(2),
-        data_bytes: DATA_BYTES,
-        form: Form::Mbstream,
-        compression: "zstd".to_owned(),
-        key_id,
-        objects: Vec::new(),
+        let key = key.map(|number| self.key_file(number));
+        Server::with_store(settings(self.folder.path(), key.as_deref())).await
     }
 }
 
