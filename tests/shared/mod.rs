@@ -42,7 +42,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(
 /// A port on which nobody listens just now, and which this process has not given out before.
 ///
 /// It lies below those that the kernel gives to outgoing connections (32768 and up), one of which could have it by the
-/// time that a server wants it, and below those of the agents of `cotton local` (20000 and up).
+/// time that a server wants it, and below those of `cotton local` (20000 and up).
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const COUNT: u32 = 10_000;

@@ -175,9 +175,9 @@ pub async fn run(args: LocalArgs) -> anyhow::Result<()> {
 
 async fn live(args: &LocalArgs, work_dir: &Path, services: &mut Services) -> anyhow::Result<()> {
     // Held until the end, so that another `cotton local` takes another block.
-    let block = Block::take().context("find free ports")?;
+    let mut block = Block::take().context("find free ports")?;
     tokio::select! {
-        started = start(args, work_dir, &block, services) => announce(&started?),
+        started = start(args, work_dir, &mut block, services) => announce(&started?),
         // Ctrl-C while it is coming up is no failure.
         () = signals::asked_to_stop() => return Ok(()),
     }
@@ -200,7 +200,7 @@ fn announce(addresses: &Addresses) {
 async fn start(
     args: &LocalArgs,
     work_dir: &Path,
-    block: &Block,
+    block: &mut Block,
     services: &mut Services,
 ) -> anyhow::Result<Addresses> {
     let deadline = Instant::now() + START_DEADLINE;
@@ -208,8 +208,8 @@ async fn start(
     let logs = work_dir.join("logs");
     std::fs::create_dir_all(&logs).context("make the directory for logs")?;
 
-    let zookeeper = zookeeper::start(args, work_dir, services, deadline).await?;
-    let mesos_port = ports::given_or_free(args.mesos_port)?;
+    let zookeeper = zookeeper::start(args, work_dir, block, services, deadline).await?;
+    let mesos_port = block.given_or_free(args.mesos_port, args.ip)?;
     let mut addresses = Addresses {
         zk_url: zookeeper.cotton_url(),
         mesos: format!("http://{}:{mesos_port}", args.ip),
@@ -243,7 +243,7 @@ async fn start(
         let mut apis = Vec::new();
         for number in 1..=args.schedulers {
             let given = args.api_port.filter(|_| number == 1);
-            let port = ports::given_or_free(given)?;
+            let port = block.given_or_free(given, args.ip)?;
             let api = format!("http://{}:{port}", args.ip);
             tracing::info!(%api, "starting a scheduler");
             services.start(scheduler(
@@ -317,7 +317,7 @@ fn agent(
         ports,
         attributes,
         domain,
-    } = capacity(args, &block.range(), number);
+    } = capacity(args, &block.for_agents(), number);
     let directory = agent_dir(work_dir, number);
     std::fs::create_dir_all(&directory).context("make an agent's directory")?;
     let program = Program::new(&format!("agent-{number}"), binary, work_dir);

@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use tokio::time::Instant;
 
+use super::LocalArgs;
+use super::ports::Block;
 use super::services::{Program, Services};
-use super::{LocalArgs, ports};
 
 /// Where Debian's package `zookeeper` puts the server; its manifest names the other jars.
 const SERVER_JAR: &str = "/usr/share/java/zookeeper.jar";
@@ -77,13 +78,14 @@ fn parse(url: &str) -> anyhow::Result<ZooKeeper> {
 pub async fn start(
     args: &LocalArgs,
     work_dir: &Path,
+    block: &mut Block,
     services: &mut Services,
     deadline: Instant,
 ) -> anyhow::Result<ZooKeeper> {
     if let Some(url) = &args.zk_url {
         return parse(url);
     }
-    let port = ports::given_or_free(None)?;
+    let port = block.given_or_free(None, args.ip)?;
     let directory = work_dir.join("zookeeper");
     std::fs::create_dir_all(directory.join("data")).context("make ZooKeeper's directory")?;
     let configuration = directory.join("zoo.cfg");
