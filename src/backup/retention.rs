@@ -1,6 +1,7 @@
 //! Which backups are to go. Pure.
 //!
-//! Of a cluster that lives go those that its rule does not keep ([`BackupKeep`]), and never the newest, nor the newest that was verified and found good. What former clusters of that name, or
+//! Of a cluster that lives go those that its rule does not keep ([`BackupKeep`]), and never the newest, nor the newest that was verified and found good. In favour of one
+//! that was found bad, or that is still to be verified, none goes. What former clusters of that name, or
 //! of a name that no cluster has, have left goes only where an age is set for that: the scheduler cannot tell a cluster that was deleted from one
 //! of another installation. What cannot be read is left alone. What was not completed goes after a week.
 //!
@@ -10,7 +11,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use uuid::Uuid;
 
-use super::{manifest::Manifest, removal::Survey, store::StoreError};
+use super::{
+    manifest::Manifest,
+    removal::Survey,
+    store::{Listed, StoreError},
+};
 use crate::{
     cluster::{backup::BackupId, backup_rules::BackupKeep, gtid::Position, id::ClusterName},
     time::Timestamp,
@@ -35,6 +40,8 @@ pub struct Living {
     pub keep: BackupKeep,
     /// Whether it has a complete backup, as far as its record says.
     pub has_backup: bool,
+    /// Its backups that are still to be verified.
+    pub unverified: BTreeSet<BackupId>,
 }
 
 /// What decides which backups of one name are to go.
@@ -44,6 +51,8 @@ pub struct Rule<'a> {
     pub cluster: &'a ClusterName,
     /// The cluster that has it, if one does.
     pub living: Option<Living>,
+    /// Incarnations of clusters that live under other names now: what they have left under this one is theirs.
+    pub elsewhere: BTreeSet<Uuid>,
     /// How long backups of former clusters are kept; for ever if nothing is said.
     pub keep_deleted: Option<Duration>,
     /// Backups that are being made or verified, and those that clusters are being made from.
@@ -69,7 +78,7 @@ pub fn to_go(survey: &Survey, rule: &Rule<'_>, now: Timestamp) -> Vec<BackupId> 
         if goes(manifest, rule, newer, now) && !is_kept {
             going.push(listed.id.clone());
         }
-        newer += usize::from(is_of(manifest, rule));
+        newer += usize::from(is_of(manifest, rule) && replaces_others(listed, rule));
     }
     going.reverse();
     let left = survey.unfinished.iter().filter(|id| {
@@ -79,6 +88,16 @@ pub fn to_go(survey: &Survey, rule: &Rule<'_>, now: Timestamp) -> Vec<BackupId> 
     });
     going.extend(left.cloned());
     going
+}
+
+/// Whether older ones may go because there is this one: not if it is bad, and not while nobody knows though that is to be found out.
+fn replaces_others(listed: &Listed, rule: &Rule<'_>) -> bool {
+    let living = rule.living.as_ref();
+    let is_unverified = living.is_some_and(|it| it.unverified.contains(&listed.id));
+    match &listed.verified {
+        Some(verified) => verified.good,
+        None => !is_unverified,
+    }
 }
 
 /// The newest backup of the living cluster that was found good when it was verified. It stays until a newer one is: newer ones may be those that were not.
@@ -123,6 +142,9 @@ pub fn archive_fate(
     rule: &Rule<'_>,
     now: Timestamp,
 ) -> Fate {
+    if rule.elsewhere.contains(&incarnation) {
+        return Fate::Stay;
+    }
     let listed = survey.complete.iter();
     let unreadable = listed.clone().find(|listed| listed.manifest.is_err());
     if let Some(listed) = unreadable {
@@ -184,6 +206,7 @@ fn goes(manifest: &Manifest, rule: &Rule<'_>, newer: usize, now: Timestamp) -> b
         Some(living) if living.incarnation == manifest.uuid => {
             living.keep.lets_go(newer, manifest.ended_at, now)
         }
+        _ if rule.elsewhere.contains(&manifest.uuid) => false,
         _ => rule
             .keep_deleted
             .is_some_and(|age| now.since(manifest.ended_at) >= age),
@@ -197,7 +220,7 @@ mod tests {
     use crate::{
         backup::{
             manifest::{Form, ManifestError},
-            store::{Listed, StoreError},
+            store::StoreError,
             verified::{self, Verified},
         },
         cluster::{
@@ -209,6 +232,7 @@ mod tests {
 
     const LIVING: Uuid = Uuid::from_u128(1);
     const FORMER: Uuid = Uuid::from_u128(2);
+    const ELSEWHERE: Uuid = Uuid::from_u128(3);
 
     fn day(number: u64) -> Timestamp {
         Timestamp::from_millis(1_769_904_000_000 + number * 86_400_000)
@@ -269,14 +293,26 @@ mod tests {
 
     /// Days whose backups go, on day 20.
     fn going(survey: &Survey, keep: &str, keep_deleted: Option<u64>, in_use: &[u64]) -> Vec<u64> {
+        let living = Living {
+            incarnation: LIVING,
+            keep: keep.parse().unwrap(),
+            has_backup: true,
+            unverified: BTreeSet::new(),
+        };
+        going_by(survey, living, keep_deleted, in_use)
+    }
+
+    fn going_by(
+        survey: &Survey,
+        living: Living,
+        keep_deleted: Option<u64>,
+        in_use: &[u64],
+    ) -> Vec<u64> {
         let in_use = in_use.iter().map(|n| BackupId::new(&orders(), day(*n)));
         let rule = Rule {
             cluster: &orders(),
-            living: Some(Living {
-                incarnation: LIVING,
-                keep: keep.parse().unwrap(),
-                has_backup: true,
-            }),
+            living: Some(living),
+            elsewhere: [ELSEWHERE].into(),
             keep_deleted: keep_deleted.map(|days| Duration::from_secs(days * 86_400)),
             in_use: &in_use.collect(),
         };
@@ -326,6 +362,40 @@ mod tests {
         );
     }
 
+    /// Goal: what may be the last good one does not go in favour of one that is bad, or may turn out to be. Method: newer ones that were found bad, that are
+    /// still to be verified, and that nobody verifies.
+    #[test]
+    fn none_goes_in_favour_of_one_that_is_not_good() {
+        let going = |complete, unverified: &[u64]| {
+            let unverified = unverified.iter().map(|n| BackupId::new(&orders(), day(*n)));
+            let living = Living {
+                incarnation: LIVING,
+                keep: "1".parse().unwrap(),
+                has_backup: true,
+                unverified: unverified.collect(),
+            };
+            going_by(&having(complete), living, None, &[])
+        };
+        let two = || vec![made(1, LIVING), made(2, LIVING)];
+        assert_eq!(going(two(), &[]), [1]);
+        assert!(going(two(), &[2]).is_empty());
+        assert!(going(two(), &[1, 2]).is_empty());
+        let bad = || verified(3, false);
+        assert!(going(vec![made(1, LIVING), bad()], &[]).is_empty());
+        assert_eq!(going(two().into_iter().chain([bad()]).collect(), &[]), [1]);
+        // A bad one is no better than others when there is a newer one.
+        assert_eq!(going(vec![bad(), verified(4, true)], &[]), [3]);
+    }
+
+    /// Goal: a cluster that was brought back under another name keeps what it has under the old one. Method: backups of it and of one that is gone.
+    #[test]
+    fn what_belongs_to_a_cluster_of_another_name_now_stays() {
+        let complete = vec![made(1, FORMER), made(2, ELSEWHERE), made(3, LIVING)];
+        let survey = having(complete);
+        assert_eq!(going(&survey, "all", Some(1), &[]), [1]);
+        assert_eq!(fate(&survey, None, Some(1), &[], ELSEWHERE), Fate::Stay);
+    }
+
     /// Goal: what is not certainly a surplus backup of this cluster stays. Method: one of each kind of other things.
     #[test]
     fn what_is_not_certainly_its_own_stays() {
@@ -371,7 +441,9 @@ mod tests {
                 incarnation: LIVING,
                 keep: "1".parse().unwrap(),
                 has_backup,
+                unverified: BTreeSet::new(),
             }),
+            elsewhere: [ELSEWHERE].into(),
             keep_deleted: keep_deleted.map(|days| Duration::from_secs(days * 86_400)),
             in_use: &in_use.collect(),
         };

@@ -140,6 +140,16 @@ pub enum StoreError {
         /// In what way, as part of a sentence.
         how: String,
     },
+    /// It was verified, and something is wrong with it.
+    #[error("the backup {id} was verified, and is not good: {problem}{instead}")]
+    Bad {
+        /// The id.
+        id: BackupId,
+        /// What is wrong, as a sentence.
+        problem: String,
+        /// Which other one may be good, as the end of a sentence, or nothing.
+        instead: String,
+    },
     /// Packing or unpacking failed.
     #[error(transparent)]
     Stream(#[from] StreamError),
@@ -184,6 +194,27 @@ pub(super) fn with_limits(operator: Operator) -> (Operator, Operator) {
     let limited = operator.layer(limit);
     let reading = limited.clone().layer(again);
     (limited, reading)
+}
+
+impl Listed {
+    /// Whether something can be made from it as far as is known: it is described, and was not found bad.
+    pub fn may_be_good(&self) -> bool {
+        self.manifest.is_ok() && self.verified.as_ref().is_none_or(|found| found.good)
+    }
+}
+
+fn bad_one(id: BackupId, found: Verified, instead: Option<Listed>) -> StoreError {
+    let instead = instead.map_or(String::new(), |listed| {
+        format!(
+            "; the newest one before it that is not known to be bad is {}",
+            listed.id
+        )
+    });
+    StoreError::Bad {
+        id,
+        problem: found.problem.unwrap_or_default(),
+        instead,
+    }
 }
 
 impl Store {
@@ -250,10 +281,15 @@ impl Store {
     pub async fn manifest(&self, id: &BackupId) -> Result<Manifest, StoreError> {
         let path = file_of(id, manifest::FILE);
         let text = self.text(&path, manifest::MOST_BYTES).await;
+        let unknown = || StoreError::Unknown(id.to_string());
         let text = text.map_err(|error| match error.kind() {
-            ErrorKind::NotFound | ErrorKind::NotADirectory => StoreError::Unknown(id.to_string()),
+            ErrorKind::NotFound | ErrorKind::NotADirectory => unknown(),
             _ => self.failed("read a manifest", error),
         })?;
+        // A folder and HDFS show a file before anything is in it. Whoever was to write it may have ended there.
+        if text.is_empty() {
+            return Err(unknown());
+        }
         Manifest::from_json(&text).map_err(|source| StoreError::Manifest {
             id: id.clone(),
             source,
@@ -272,18 +308,32 @@ impl Store {
     /// may be another place than where it was made.
     ///
     /// # Errors
-    /// When there is none, or it is damaged: another one than was asked for is never taken.
+    /// When there is none, it is damaged, or it was found bad when it was verified: another one than was asked for is never taken.
     pub async fn find(&self, asked: &str) -> Result<(BackupId, Manifest), StoreError> {
         let id: BackupId = asked.parse()?;
         match self.manifest(&id).await {
-            Ok(manifest) => return Ok((id, manifest)),
+            Ok(manifest) => {
+                let verified = self.verified(&id, &manifest).await?;
+                return match verified.filter(|found| !found.good) {
+                    Some(bad) => Err(bad_one(id, bad, None)),
+                    None => Ok((id, manifest)),
+                };
+            }
             Err(StoreError::Unknown(_)) => {}
             Err(error) => return Err(error),
         }
         let unknown = || StoreError::Unknown(asked.to_owned());
         let cluster: ClusterName = asked.parse().map_err(|_| unknown())?;
-        let newest = self.list(&cluster).await?.pop().ok_or_else(unknown)?;
-        Ok((newest.id, *newest.manifest?))
+        let mut backups = self.list(&cluster).await?;
+        let newest = backups.pop().ok_or_else(unknown)?;
+        let manifest = newest.manifest?;
+        match newest.verified.filter(|found| !found.good) {
+            Some(bad) => {
+                let instead = backups.into_iter().rev().find(Listed::may_be_good);
+                Err(bad_one(newest.id, *bad, instead))
+            }
+            None => Ok((newest.id, *manifest)),
+        }
     }
 
     /// The complete backups of a cluster, oldest first, damaged ones included.
@@ -454,7 +504,11 @@ impl Store {
     pub async fn complete(&self, manifest: &Manifest) -> Result<(), StoreError> {
         let path = file_of(&manifest.id, manifest::FILE);
         let written = self.writing.write(&path, manifest.to_json()).await;
-        written.map_err(|error| self.failed("take a manifest", error))?;
+        if let Err(error) = written {
+            // A part of it would be taken for one that is damaged.
+            let _ = self.writing.delete(&path).await;
+            return Err(self.failed("take a manifest", error));
+        }
         Ok(())
     }
 

@@ -110,6 +110,9 @@ pub struct VerificationView {
     pub under_way: Option<BackupId>,
     /// How many wait for their turn or for an agent with room.
     pub waiting: usize,
+    /// All of which it is not known yet whether they are good, though that is to be found out: the one under way and those that wait.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unverified: Vec<BackupId>,
     /// Why the first of them could not be verified yet, as a sentence, if that was tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,

@@ -334,8 +334,9 @@ async fn find(
     };
     let mut backups = store.list(&cluster).await?;
     while let Some(listed) = backups.pop() {
-        // A damaged one is passed over only for the sake of an earlier one, which leads to the same point.
-        if let Ok(manifest) = listed.manifest
+        // A bad one is passed over only for the sake of an earlier one, which leads to the same point.
+        if listed.may_be_good()
+            && let Ok(manifest) = listed.manifest
             && base(&manifest).is_before(point).is_ok()
         {
             return Ok((listed.id, *manifest));

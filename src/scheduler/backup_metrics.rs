@@ -204,6 +204,7 @@ mod tests {
         standing.verification = Some(VerificationView {
             under_way: None,
             waiting: 0,
+            unverified: Vec::new(),
             problem: None,
             last: Some(VerificationOutcome {
                 id: "orders/1".parse().unwrap(),

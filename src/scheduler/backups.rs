@@ -55,25 +55,26 @@ pub fn ask(record: &ClusterRecord, store: &BackupStore, now: Timestamp) -> Resul
     if record.elected().is_none_or(|elected| !elected.opened) {
         return Err("the cluster has no master that accepts writes at the moment, so that nobody knows which of its members have all data; ask again when it has".to_owned());
     }
-    let id = BackupId::new(record.name(), now);
-    if record
-        .backups
-        .outcomes
-        .last()
-        .is_some_and(|last| last.id == id)
-    {
-        return Err(
-            "the last one was asked for within this second, and has its name; ask again".to_owned(),
-        );
-    }
     Ok(Course::Store(PendingBackup {
         number: record.backups.number + 1,
-        id,
+        id: next_id(record, now),
         store: store.clone(),
         asked_at: now,
         scheduled: false,
         source: None,
     }))
+}
+
+/// An id behind those of all earlier backups: their order says which one is the newest, so it holds where a clock was set back, or
+/// this scheduler's is behind that of the one before it.
+fn next_id(record: &ClusterRecord, now: Timestamp) -> BackupId {
+    let backups = &record.backups;
+    let ended = backups.outcomes.iter().map(|outcome| &outcome.id);
+    let complete = backups.last_complete.iter().map(|complete| &complete.id);
+    let times = ended.chain(complete).filter_map(BackupId::asked_at);
+    let last = times.map(|(_, at)| at).max();
+    let at = last.map_or(now, |last| now.max(last.plus(Duration::from_secs(1))));
+    BackupId::new(record.name(), at)
 }
 
 /// Takes a pending backup further.

@@ -102,13 +102,20 @@ impl Sweeper {
         let store = &self.access.store;
         let mut survey = store.survey(cluster).await?;
         // What is in use is looked for after what is there, so that what was begun in between is known.
-        let Some((living, in_use)) = self.known(cluster) else {
+        let Some(Known {
+            living,
+            elsewhere,
+            in_use,
+        }) = self.known(cluster)
+        else {
             return Ok(());
         };
         let mut rule = Rule {
             cluster,
             living,
-            keep_deleted: self.keep_deleted,
+            elsewhere,
+            // A record that cannot be read may be that of a cluster which has another name now.
+            keep_deleted: self.keep_deleted.filter(|_| self.unusable.is_empty()),
             in_use: &in_use,
         };
         for id in retention::to_go(&survey, &rule, Timestamp::now()) {
@@ -126,10 +133,11 @@ impl Sweeper {
         if archives.is_empty() || !self.unusable.is_empty() {
             return Ok(());
         }
-        let Some((living, in_use)) = self.known(cluster) else {
+        let Some(known) = self.known(cluster) else {
             return Ok(());
         };
-        (rule.living, rule.in_use) = (living, &in_use);
+        (rule.living, rule.elsewhere) = (known.living, known.elsewhere);
+        rule.in_use = &known.in_use;
         let restoring = self.restoring().await;
         for incarnation in archives {
             self.prune(&survey, &restoring, incarnation, &rule).await?;
@@ -137,8 +145,8 @@ impl Sweeper {
         Ok(())
     }
 
-    /// The cluster of a name, if there is one, and what is in use; `None` if that is not known.
-    fn known(&self, cluster: &ClusterName) -> Option<(Option<Living>, BTreeSet<BackupId>)> {
+    /// What there is to know before anything of a name is removed; `None` if it is not known.
+    fn known(&self, cluster: &ClusterName) -> Option<Known> {
         let views = self.views.borrow().clone();
         if !views.loaded || self.unusable.contains(cluster) {
             return None;
@@ -149,9 +157,16 @@ impl Sweeper {
             incarnation: standing.incarnation,
             keep: standing.keep,
             has_backup: standing.last_complete.is_some(),
+            unverified: (standing.verification.iter())
+                .flat_map(|it| it.unverified.iter().cloned())
+                .collect(),
         });
         let is_known = view.is_none() || living.is_some();
-        is_known.then(|| (living, self::in_use(&views)))
+        is_known.then(|| Known {
+            living,
+            elsewhere: elsewhere(&views, cluster),
+            in_use: self::in_use(&views),
+        })
     }
 
     /// What describes the backups that clusters are being made from: they may lie elsewhere than those of their cluster.
@@ -193,13 +208,14 @@ impl Sweeper {
         // is begun meanwhile decides.
         let incarnation_of = |living: &Option<Living>| living.as_ref().map(|it| it.incarnation);
         let stands = || {
-            let Some((living, in_use)) = self.known(cluster) else {
+            let Some(known) = self.known(cluster) else {
                 return false;
             };
             let restoring = self::restoring(&self.views.borrow());
-            incarnation_of(&living) == incarnation_of(&rule.living)
+            incarnation_of(&known.living) == incarnation_of(&rule.living)
+                && known.elsewhere.is_subset(&rule.elsewhere)
                 && restoring.is_subset(rule.in_use)
-                && (!bases.is_empty() || in_use == *rule.in_use)
+                && (!bases.is_empty() || known.in_use == *rule.in_use)
         };
         let store = &self.access.store;
         let files = store.prune(cluster, incarnation, &pruning, stands).await?;
@@ -208,6 +224,24 @@ impl Sweeper {
         }
         Ok(())
     }
+}
+
+/// What is known before anything of a name is removed.
+struct Known {
+    /// The cluster of that name, if there is one.
+    living: Option<Living>,
+    /// The incarnations of all others.
+    elsewhere: BTreeSet<Uuid>,
+    /// What is in use.
+    in_use: BTreeSet<BackupId>,
+}
+
+/// The incarnations of clusters that have other names than this one.
+fn elsewhere(views: &Views, than: &ClusterName) -> BTreeSet<Uuid> {
+    let others = views.clusters.values().filter(|view| view.name != *than);
+    others
+        .filter_map(|view| Some(view.standing.backups.as_ref()?.incarnation))
+        .collect()
 }
 
 /// The backups that are being made or verified, and those that clusters or members are being made from.

@@ -328,6 +328,9 @@ pub fn standing(record: &ClusterRecord, policy: &Policy) -> Option<VerificationV
         under_way: verification.under_way().map(|backup| backup.id.clone()),
         waiting: (verification.waiting.len())
             .saturating_sub(usize::from(verification.task.is_some())),
+        unverified: (verification.waiting.iter())
+            .map(|backup| backup.id.clone())
+            .collect(),
         problem: first.and_then(|backup| backup.problem.clone()),
         last: verification.last.clone(),
         last_good: last_good.filter(|good| verification.last.as_ref() != Some(good)),

@@ -6,8 +6,8 @@ use super::world::{PASSWORD, World, name, spec};
 use crate::{
     cluster::{
         backup::{
-            ArchiveOrder, BackupId, BackupOutcome, BackupState, BackupStore, BackupsLeft, Restore,
-            RestoreFrom,
+            ArchiveOrder, BackupId, BackupOutcome, BackupState, BackupStore, BackupsLeft,
+            CompleteBackup, Restore, RestoreFrom,
         },
         backup_rules::BackupKeep,
         change::Change,
@@ -18,6 +18,7 @@ use crate::{
     },
     scheduler::{
         action::{Refusal, Reply},
+        backups::{self, Course},
         event::{Event, TaskState, Wish},
         report::view,
         schedule::{BackupPolicy, standing},
@@ -250,6 +251,33 @@ fn that_an_archive_was_begun_is_noted() {
         ..store()
     });
     assert_eq!(tells(&mut world, &here), (url, false));
+}
+
+/// Goal: which of two backups is newer is told by their ids, whatever the clocks said. Method: the last one was made by a scheduler whose clock is an hour
+/// ahead; and two within a second.
+#[test]
+fn a_newer_backup_has_a_later_id() {
+    let mut world = World::running_on(Flavour::Mariadb, 1, Durability::Async);
+    world.converge();
+    let now = world.now();
+    let ahead = BackupId::new(&name(), now.plus(Duration::from_secs(3600)));
+    let complete = CompleteBackup {
+        id: ahead.clone(),
+        asked_at: now,
+        url: None,
+    };
+    let mut record = world.record().clone();
+    record.backups.last_complete = Some(complete);
+    let Ok(Course::Store(next)) = backups::ask(&record, &store(), now) else {
+        panic!("it is not asked for");
+    };
+    assert!(next.id > ahead, "{}", next.id);
+    record.backups.pending = Some(next.clone());
+    record.backups.conclude(false, String::new(), now);
+    let Ok(Course::Store(last)) = backups::ask(&record, &store(), now) else {
+        panic!("it is not asked for");
+    };
+    assert!(last.id > next.id, "{} {}", next.id, last.id);
 }
 
 /// Goal: a cluster whose last backup is removed is not said to be recoverable, and one that has another one is. Method: both.

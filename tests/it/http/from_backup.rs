@@ -3,9 +3,14 @@
 use std::fs;
 
 use cotton::{
-    backup::{cipher::BackupKey, manifest},
+    backup::{
+        cipher::BackupKey,
+        manifest::{self, Manifest, Object},
+        verified::{self, Verified},
+    },
     cluster::{flavour::Flavour, view::ClusterView},
     keyfile::SchedulerKey,
+    time::Timestamp,
 };
 use http::Method;
 use tempfile::TempDir;
@@ -48,13 +53,42 @@ impl Place {
     fn has(&self, id: &str, key: Option<u8>) {
         let folder = self.folder.path().join(id);
         fs::create_dir_all(&folder).unwrap();
-        let manifest = manifest_of(id, DATA_BYTES, key.map(|number| self.key_id(number)));
+        let manifest = described(id, key.map(|number| self.key_id(number)));
         fs::write(folder.join(manifest::FILE), manifest.to_json()).unwrap();
+    }
+
+    /// Stores what was found when a backup was verified.
+    fn was_verified(&self, id: &str, problem: Option<&str>) {
+        let found = Verified {
+            format: verified::FORMAT,
+            id: id.parse().unwrap(),
+            sha256: described(id, None).objects[0].sha256.clone(),
+            at: Timestamp::now(),
+            good: problem.is_none(),
+            problem: problem.map(str::to_owned),
+            seconds: 1,
+            tables: 1,
+            rows: 1,
+        };
+        let file = self.folder.path().join(id).join(verified::FILE);
+        fs::write(file, serde_json::to_vec(&found).unwrap()).unwrap();
     }
 
     async fn server(&self, key: Option<u8>) -> Server {
         let key = key.map(|number| self.key_file(number));
         Server::with_store(settings(self.folder.path(), key.as_deref())).await
+    }
+}
+
+fn described(id: &str, key_id: Option<String>) -> Manifest {
+    let data = Object {
+        name: manifest::DATA_FILE.to_owned(),
+        bytes: 1,
+        sha256: id.to_owned(),
+    };
+    Manifest {
+        objects: vec![data],
+        ..manifest_of(id, DATA_BYTES, key_id)
     }
 }
 
@@ -85,6 +119,32 @@ async fn is_accepted(server: &Server, body: &str) {
     let body = format!("password={}", password.as_str().unwrap());
     let answer = server.form(Method::DELETE, "/clusters/new", &body).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
+}
+
+/// Goal: no cluster is made from a backup that is known to be bad, and whoever asks learns which one may be good. Method: by the id of each, and by the
+/// cluster's name.
+#[tokio::test]
+async fn a_backup_that_was_found_bad_is_refused() {
+    let place = Place::new();
+    let [first, second, third] = [1, 2, 3].map(|day| format!("orders/2026020{day}T120000Z"));
+    for id in [&first, &second, &third] {
+        place.has(id, None);
+    }
+    let server = place.server(None).await;
+    is_accepted(&server, &asked("orders", "4gb", "")).await;
+    place.was_verified(&first, None);
+    for id in [&second, &third] {
+        place.was_verified(id, Some("table a.b is damaged"));
+    }
+    let is_bad =
+        |id| format!("the backup {id} was verified, and is not good: table a.b is damaged");
+    let refused = async |backup: &str, sentence: &str| {
+        is_refused(&server, &asked(backup, "4gb", ""), "backup_id", sentence).await;
+    };
+    refused(&second, &is_bad(&second)).await;
+    let instead = format!("; the newest one before it that is not known to be bad is {first}");
+    refused("orders", &(is_bad(&third) + &instead)).await;
+    is_accepted(&server, &asked(&first, "4gb", "")).await;
 }
 
 fn running(name: &str, flavour: Flavour, package: Option<&str>) -> ClusterView {
