@@ -250,9 +250,14 @@ pub fn archived<'a>(record: &ClusterRecord, observed: &'a Observed) -> Option<&'
     observed.live(record, elected.member)?.archive.as_ref()
 }
 
-/// Whether there is a complete backup of the cluster, behind which its archived binlogs can be replayed.
-pub fn has_one(record: &ClusterRecord) -> bool {
-    record.backups.has_one()
+/// Whether there is a complete backup of the cluster, behind which its archived binlogs can be replayed: in the same store, as far as that is known.
+pub fn has_one_with(record: &ClusterRecord, archived: &ArchiveReport) -> bool {
+    let last = record.backups.last_complete.as_ref();
+    let is_elsewhere = match (last.and_then(|last| last.url.as_ref()), &archived.begun_in) {
+        (Some(url), Some(begun_in)) => url != begun_in,
+        _ => false,
+    };
+    record.backups.has_one() && !is_elsewhere
 }
 
 /// The backup that is under way, as the API shows it.

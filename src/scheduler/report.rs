@@ -54,8 +54,8 @@ pub fn view(cluster: &Cluster, discovery_root: &str) -> ClusterView {
             last_backup: record.backups.outcomes.last().cloned(),
             archived_until: archived.and_then(|archived| archived.until),
             recoverable_until: archived
-                .and_then(|archived| archived.until)
-                .filter(|_| backups::has_one(record)),
+                .filter(|archived| backups::has_one_with(record, archived))
+                .and_then(|archived| archived.until),
             archive_problem: archived.and_then(|archived| archived.problem.clone()),
             package: record.spec.package.as_ref().map(|it| it.name.clone()),
             my_cnf: record.spec.my_cnf.clone(),

@@ -6,8 +6,8 @@ use super::world::{PASSWORD, World, name, spec};
 use crate::{
     cluster::{
         backup::{
-            ArchiveOrder, BackupId, BackupOutcome, BackupState, BackupStore, BackupsLeft,
-            CompleteBackup, Restore, RestoreFrom,
+            ArchiveOrder, ArchiveReport, BackupId, BackupOutcome, BackupState, BackupStore,
+            BackupsLeft, CompleteBackup, Restore, RestoreFrom,
         },
         backup_rules::BackupKeep,
         change::Change,
@@ -278,6 +278,29 @@ fn a_newer_backup_has_a_later_id() {
         panic!("it is not asked for");
     };
     assert!(last.id > next.id, "{} {}", next.id, last.id);
+}
+
+/// Goal: a cluster is not said to be recoverable by binlogs in one store behind a backup in another one. Method: its only backup in each.
+#[test]
+fn a_backup_in_another_store_makes_nothing_recoverable() {
+    let world = World::running_on(Flavour::Mariadb, 1, Durability::Async);
+    let mut record = world.record().clone();
+    let archived = |begun_in: Option<&str>| ArchiveReport {
+        until: Some(world.now()),
+        problem: None,
+        begun_in: begun_in.map(str::to_owned),
+    };
+    let (here, there) = (Some("file:///backups"), Some("file:///others"));
+    assert!(!backups::has_one_with(&record, &archived(here)));
+    record.backups.last_complete = Some(CompleteBackup {
+        id: BackupId::new(&name(), world.now()),
+        asked_at: world.now(),
+        url: here.map(str::to_owned),
+    });
+    assert!(backups::has_one_with(&record, &archived(here)));
+    assert!(!backups::has_one_with(&record, &archived(there)));
+    // Before anything is archived nothing else is known.
+    assert!(backups::has_one_with(&record, &archived(None)));
 }
 
 /// Goal: a cluster whose last backup is removed is not said to be recoverable, and one that has another one is. Method: both.

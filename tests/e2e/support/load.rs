@@ -199,17 +199,23 @@ impl Client {
                 written = insert => written.ok(),
                 () = another_master(&self.discovery, master) => None,
             };
-            let Some(Ok(_)) = written else {
-                self.acknowledged.lock().unwrap().failed += 1;
-                // A slave refuses at once; this must not become a busy loop.
-                sleep(PAUSE).await;
-                match written {
-                    Some(Err(error)) if is_read_only(&error) => continue,
-                    _ => return,
+            let error = match written {
+                Some(Ok(_)) => {
+                    self.acknowledged.lock().unwrap().add(value);
+                    sleep(self.pause).await;
+                    continue;
                 }
+                Some(Err(error)) => Some(error),
+                None => None,
             };
-            self.acknowledged.lock().unwrap().add(value);
-            sleep(self.pause).await;
+            self.acknowledged.lock().unwrap().failed += 1;
+            // Where another master was published there is nothing to wait for.
+            let Some(error) = error else { return };
+            // A slave refuses at once; this must not become a busy loop.
+            sleep(PAUSE).await;
+            if !is_read_only(&error) {
+                return;
+            }
         }
         let _ = connection.close().await;
     }
