@@ -34,6 +34,7 @@ use super::{
     membership::may_go,
     pause, restart,
     rolling::COMES_BACK_WITHIN,
+    state::Policy,
     switchover,
 };
 use crate::{
@@ -121,17 +122,30 @@ fn falls_below_quorum(record: &ClusterRecord, view: View<'_>, away: Window) -> b
 }
 
 /// How long the cluster waits for an agent that is away.
-fn patience(record: &ClusterRecord, view: View<'_>) -> Duration {
+fn patience(record: &ClusterRecord, policy: &Policy) -> Duration {
     let replace_after = record.spec.replace_after;
-    replace_after.map_or(view.policy.replace_after, |it| it.duration())
+    replace_after.map_or(policy.replace_after, |it| it.duration())
+}
+
+/// For how long the agent to which a member goes may be taken away; `None`: for ever. Where it would have to leave at once it does not go.
+///
+/// Before a master has opened nobody can leave, and a cluster comes to be wherever there is room.
+pub fn bears(record: &ClusterRecord, policy: &Policy, id: MemberId) -> Option<Duration> {
+    record.elected().filter(|elected| elected.opened)?;
+    let comes_back = policy.volumes && !takes_place_of_drained(record, id);
+    Some(match comes_back {
+        true => patience(record, policy),
+        false => Duration::ZERO,
+    })
 }
 
 /// Whether a member has to be elsewhere before its agent is away.
 fn must_move(record: &ClusterRecord, view: View<'_>, id: MemberId, away: Window) -> bool {
     let member = record.members.get(&id);
-    let comes_back = member.is_some_and(|it| it.slot.as_ref().is_some_and(|slot| slot.used));
+    // It may not have been heard of yet: a task that was just launched makes its volume.
+    let comes_back = member.is_some_and(|it| it.slot.is_some());
     let too_few = record.is_voter(id) && falls_below_quorum(record, view, away);
-    !comes_back || away.lasts_longer_than(patience(record, view)) || too_few
+    !comes_back || away.lasts_longer_than(patience(record, view.policy)) || too_few
 }
 
 /// Marks the members that have to be elsewhere before their agents are away.
@@ -208,7 +222,7 @@ fn take_back(next: &mut ClusterRecord, view: View<'_>, look: &mut Look) {
 }
 
 /// Whether a member takes the place of one whose agent is to be taken away: it must not go to such an agent itself.
-pub fn takes_place_of_drained(record: &ClusterRecord, id: MemberId) -> bool {
+fn takes_place_of_drained(record: &ClusterRecord, id: MemberId) -> bool {
     let leaving = record.members.values().filter_map(|it| it.leaving.as_ref());
     let mut drained = leaving.filter(|it| matches!(it.why, Why::AgentDrained { .. }));
     drained.any(|it| it.replacement == Some(id))

@@ -305,7 +305,7 @@ fn place_one<'a>(
         task_id: &task_id,
         content_at: since.plus(SPREAD_PATIENCE),
         shares_agent_at: policy.spread_patience.map(|patience| since.plus(patience)),
-        only_lasting: drain::takes_place_of_drained(next, id),
+        bears: drain::bears(next, policy, id),
     };
     match placement::place(offers, &wish, now) {
         Placement::Use { offer, port } => {

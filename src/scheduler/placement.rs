@@ -13,6 +13,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use super::maintenance::Window;
 use crate::{
     cluster::{
         id::TaskId,
@@ -56,8 +57,8 @@ pub struct Offer {
     pub slots: Vec<OfferedSlot>,
     /// The agent's attributes and the names of its fault domain, [`REGION`] and [`ZONE`].
     pub attributes: BTreeMap<String, String>,
-    /// Whether the agent is going to be taken away for maintenance.
-    pub unavailable: bool,
+    /// When the agent is going to be taken away for maintenance, if it is.
+    pub unavailable: Option<Window>,
 }
 
 /// What the region of an agent's fault domain is called among its attributes. An attribute of this name goes before it.
@@ -117,8 +118,8 @@ pub struct Wish<'a> {
     pub content_at: Timestamp,
     /// From when on it shares an agent; `None`: never.
     pub shares_agent_at: Option<Timestamp>,
-    /// Whether it takes no agent that is going to be taken away, however long it has to wait.
-    pub only_lasting: bool,
+    /// For how long its agent may be away for maintenance, however long it has to wait for one that is not away for longer; `None`: for ever.
+    pub bears: Option<Duration>,
 }
 
 /// What an offer holds of a slot.
@@ -311,24 +312,31 @@ pub fn place<'a>(
     now: Timestamp,
 ) -> Placement<'a> {
     let preference = |offer: &Offer| Preference {
-        unavailable: offer.unavailable,
+        unavailable: offer.unavailable.is_some(),
         shares_agent: (wish.others.iter()).any(|other| other.agent_id == offer.agent_id),
         shares_places: wish.spread_by.shares(offer, &wish.others),
         rooms: offer.rooms(wish.size),
         memory_left_mib: (offer.mem_mib - wish.size.mem_mib() as f64).max(0.0) as u64,
         offer_id: offer.id.clone(),
     };
-    let with_room = offers
-        .filter(|offer| offer.has_room_for(wish.size) && !(wish.only_lasting && offer.unavailable));
-    let best = with_room
-        .map(|offer| (preference(offer), offer))
-        .min_by(|(one, _), (other, _)| one.cmp(other));
-    let Some((preference, offer)) = best else {
-        return Placement::NoRoom;
+    let stays = |offer: &Offer| match (offer.unavailable, wish.bears) {
+        (Some(away), Some(most)) => !away.lasts_longer_than(most),
+        _ => true,
     };
-    let until = preference.takes_at(wish);
-    if until.is_none_or(|at| now < at) {
-        return Placement::WaitForSpread { until };
+    let with_room = offers.filter(|offer| offer.has_room_for(wish.size) && stays(offer));
+    let mut with_room = with_room.map(|offer| (preference(offer), offer)).peekable();
+    if with_room.peek().is_none() {
+        return Placement::NoRoom;
+    }
+    // One that it never takes is no better than another.
+    let best = with_room
+        .filter_map(|(preference, offer)| Some((preference.takes_at(wish)?, preference, offer)))
+        .min_by(|(_, one, _), (_, other, _)| one.cmp(other));
+    let Some((at, _, offer)) = best else {
+        return Placement::WaitForSpread { until: None };
+    };
+    if now < at {
+        return Placement::WaitForSpread { until: Some(at) };
     }
     match offer.port(port_hint(wish.task_id)) {
         Some(port) => Placement::Use { offer, port },
@@ -359,7 +367,7 @@ mod tests {
             ports: vec![(31000, 31009), (32000, 32000)],
             slots: Vec::new(),
             attributes: BTreeMap::new(),
-            unavailable: false,
+            unavailable: None,
         }
     }
 
@@ -390,7 +398,7 @@ mod tests {
             task_id: &task_id,
             content_at: at(30),
             shares_agent_at: Some(at(40)),
-            only_lasting: false,
+            bears: None,
         };
         match place(offers.iter(), &wish, now) {
             Placement::Use { offer, .. } => Some(offer.id.clone()),
@@ -454,7 +462,10 @@ mod tests {
     #[test]
     fn an_agent_that_is_going_to_be_taken_away_is_the_last_choice() {
         let leaving = Offer {
-            unavailable: true,
+            unavailable: Some(Window {
+                from: at(60),
+                ends: None,
+            }),
             ..offer("o1", "a1", 600.0)
         };
         let offers = [leaving.clone(), offer("o2", "a2", 4096.0)];

@@ -270,7 +270,7 @@ pub fn place(
         task_id: &task_id,
         content_at: at_once,
         shares_agent_at: Some(at_once),
-        only_lasting: true,
+        bears: Some(Duration::ZERO),
     };
     let Placement::Use { offer, port } = placement::place(free, &wish, now) else {
         return None;

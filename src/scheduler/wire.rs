@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, time::Duration};
 use self::reserved::Parts;
 use super::{
     event::{TaskState, TaskUpdate},
-    maintenance::InverseOffer,
+    maintenance::{InverseOffer, Window},
     members::KILL_GRACE_PERIOD,
     placement::{Ground, Launch, Offer, REGION, ZONE},
     retained::OperationUpdate,
@@ -80,7 +80,7 @@ pub fn offer(message: &v1::Offer, role: &str) -> Option<Offer> {
         ports: Vec::new(),
         slots: Vec::new(),
         attributes: attributes(message),
-        unavailable: message.unavailability.is_some(),
+        unavailable: message.unavailability.as_ref().map(window),
     };
     let mut any = false;
     for resource in &message.resources {
@@ -138,15 +138,31 @@ fn attributes(message: &v1::Offer) -> BTreeMap<String, String> {
 
 /// An inverse offer in the scheduler's words, or `None` if it names no agent: then there is nothing to say about it.
 pub fn inverse_offer(message: &v1::InverseOffer) -> Option<InverseOffer> {
-    let millis = |nanoseconds: i64| u64::try_from(nanoseconds / 1_000_000).unwrap_or(0);
-    let unavailability = &message.unavailability;
-    let lasts = unavailability.duration.as_ref();
+    let (from, lasts) = times(&message.unavailability);
     Some(InverseOffer {
         id: message.id.value.clone(),
         agent_id: message.agent_id.as_ref()?.value.clone(),
-        from: Timestamp::from_millis(millis(unavailability.start.nanoseconds)),
-        lasts: lasts.map(|lasts| Duration::from_millis(millis(lasts.nanoseconds))),
+        from,
+        lasts,
     })
+}
+
+/// From when on an agent is to be unavailable, and for how long; for ever if that is not said.
+fn times(unavailability: &v1::Unavailability) -> (Timestamp, Option<Duration>) {
+    let millis = |nanoseconds: i64| u64::try_from(nanoseconds / 1_000_000).unwrap_or(0);
+    let lasts = unavailability.duration.as_ref();
+    (
+        Timestamp::from_millis(millis(unavailability.start.nanoseconds)),
+        lasts.map(|lasts| Duration::from_millis(millis(lasts.nanoseconds))),
+    )
+}
+
+fn window(unavailability: &v1::Unavailability) -> Window {
+    let (from, lasts) = times(unavailability);
+    Window {
+        from,
+        ends: lasts.map(|lasts| from.plus(lasts)),
+    }
 }
 
 /// Whether a resource is free for whichever role it is allocated to. Reservations stand in

@@ -136,6 +136,46 @@ fn who_would_be_away_for_long_moves_first() {
     }
 }
 
+/// Goal: a member that comes while maintenance is planned for the only agent that it can have stays there if it comes back with the agent, and
+/// waits for another one if it had to leave at once. Method: a fourth member is asked for, and a replacement; maintenance that
+/// is short, long and for ever.
+#[test]
+fn a_newcomer_goes_where_it_may_stay() {
+    for lasts in [SHORT, LONG, None] {
+        for asks in [
+            Wish::Scale { num_nodes: 4 },
+            Wish::Replace {
+                member: MemberId(1),
+            },
+        ] {
+            let mut world = World::on_slots(3, 4);
+            world.state.policy.spread_patience = None;
+            let taken = [0, 1, 2].map(|member| world.agent_of(member));
+            let all = (0..4).map(|agent| format!("a{agent}"));
+            let free = all.into_iter().find(|it| !taken.contains(it)).unwrap();
+            let planned = world.planned_for(&free, lasts);
+            world.asked_for(&[planned], 1);
+            world.ask(Some(PASSWORD), asks.clone());
+            for _ in 0..10 {
+                world.asked_for(&[planned], 1);
+                world.go_on(MINUTE);
+            }
+            let told = world.told_of();
+            assert_eq!(
+                world.record().next_member(),
+                MemberId(4),
+                "{lasts:?} {asks:?}: {told}"
+            );
+            let task = world.record().task(MemberId(3));
+            let agent = task.map(|task| task.agent_id.clone());
+            let expected = (lasts == SHORT).then_some(free);
+            assert_eq!(agent, expected, "{lasts:?} {asks:?}: {told}");
+            assert!(world.record().members[&MemberId(3)].leaving.is_none());
+            assert_eq!(world.master(), Some(0), "{told}");
+        }
+    }
+}
+
 /// Goal: a cluster that cannot do without a member has it elsewhere before the agent goes, at every cut. Method: clusters of one
 /// and two, each member's agent, the scheduler replaced after each of the first stored records.
 #[test]

@@ -73,7 +73,7 @@ fn offer(agent: u32, rooms: u32) -> Offer {
         ports: vec![(31000, 31999)],
         slots: Vec::new(),
         attributes: [("rack".to_owned(), format!("r{}", agent % 2))].into(),
-        unavailable: false,
+        unavailable: None,
     }
 }
 

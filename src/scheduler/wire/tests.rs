@@ -92,7 +92,7 @@ fn launched() -> (ClusterRecord, Launch) {
             ports: vec![(31000, 31999)],
             slots: Vec::new(),
             attributes: BTreeMap::new(),
-            unavailable: false,
+            unavailable: None,
         },
         task,
         size: Size::DEFAULT,
@@ -353,7 +353,7 @@ fn attributes_and_fault_domains_say_where_an_agent_is() {
     ];
     let known = known.map(|(name, value)| (name.to_owned(), value.to_owned()));
     assert_eq!(offer.attributes, known.into());
-    assert!(offer.unavailable);
+    assert!(offer.unavailable.is_some());
 }
 
 #[test]

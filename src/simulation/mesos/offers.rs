@@ -1,6 +1,9 @@
 //! Offers: what is free on an agent, and what is reserved there and not in use.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{MILLISECOND, SECOND, World, agents::Agent, note, slots::Reserved};
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
     },
     scheduler::{
         event::Event,
+        maintenance::Window,
         placement::{Offer, OfferedSlot},
     },
 };
@@ -99,10 +103,20 @@ impl World {
                 .map(|id| self.offered_slot(agent, id))
                 .collect(),
             attributes: BTreeMap::new(),
-            unavailable: self.mesos.agents[agent].planned.is_some(),
+            unavailable: self.window_of(agent),
         };
         self.mesos.offers.insert(id, Offered { agent, free, slots });
         Some(offer)
+    }
+
+    /// When an agent is to be down, if it is.
+    fn window_of(&self, agent: usize) -> Option<Window> {
+        let planned = self.mesos.agents[agent].planned?;
+        let from = self.timestamp(planned.from as i64 - self.now as i64);
+        Some(Window {
+            from,
+            ends: Some(from.plus(Duration::from_micros(planned.lasts))),
+        })
     }
 
     /// Whether one more member fits on an agent.

@@ -146,11 +146,7 @@ impl World {
                 ports: vec![(31000, 31999)],
                 slots: self.offered_slots(agent),
                 attributes: BTreeMap::new(),
-                unavailable: self
-                    .state
-                    .maintenance
-                    .window(&format!("a{agent}"))
-                    .is_some(),
+                unavailable: self.state.maintenance.window(&format!("a{agent}")),
             }
         });
         let offers: Vec<Offer> = offers.collect();
