@@ -5,8 +5,9 @@
 //! [switchover](super::handover). It ends as soon as another member is the open master, at the latest when its time is up; then it is
 //! a failure like any other.
 //!
-//! A kill that the scheduler itself asks for is carried out at once: it kills members of deleted clusters, members that
-//! have left everything else, tasks of nobody. None of them is the master of the goal with another voter beside it.
+//! Who asks for a kill the message does not say. The scheduler itself kills members of deleted clusters, members that have left everything
+//! else, tasks of nobody: none of them is the master of the goal with another voter beside it, so none is held up. A master that is
+//! restarted by force because nobody can take its place is; that costs half of the grace period.
 
 use super::{Plan, Process, Role, State, Why};
 use crate::{
