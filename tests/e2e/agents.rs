@@ -85,6 +85,8 @@ async fn a_single_node_waits_for_its_agent(flavour: Flavour) {
     assert_eq!(tasks(&view), tasks(&before), "its task was ended");
     assert!(executor.runs(), "its executor was ended");
 
+    // The member is heard of before its agent has registered again, and until then it goes on to be called away.
+    fleet.wait_for_agents(2).await;
     fleet.kill_host(host);
     waits_for_its_agent(&fleet, &cluster, &address).await;
     fleet.restart_agent(host);

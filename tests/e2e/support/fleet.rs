@@ -188,7 +188,7 @@ impl Fleet {
         process::spawn(command).unwrap()
     }
 
-    async fn wait_for_agents(&self, wanted: usize) {
+    pub async fn wait_for_agents(&self, wanted: usize) {
         eventually("the agents are registered", REGISTER_DEADLINE, async || {
             (self.registered_agents().await? >= wanted).then_some(())
         })
